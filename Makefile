@@ -1,0 +1,98 @@
+# Everything a newcomer needs: `make demo` to see it, `make test` to change it. `make help` lists the rest.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BUF ?= @bufbuild/buf@1.75.0
+RECIPE ?= copy-ff
+
+BIN := .venv/bin
+SERVING_BIN := .venv-serving/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+PROTO := $(wildcard proto/ntm_serve/v1/*.proto)
+SERVICES := proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types contracts proto proto-fresh lint-proto test-serving train export-zoo pictures clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Environments. Each stamp is newer than what it was made from, so setting up happens once.
+
+.venv/.python .venv-serving/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(@D)
+	@touch $@
+
+.venv/.serving: .venv/.python pyproject.toml
+	@echo "setting up .venv: the parts of a server"
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[server]'
+	@touch $@
+
+.venv/.everything: .venv/.python pyproject.toml
+	@echo "setting up .venv: everything, $(TORCH) included"
+	@$(BIN)/python $(PIP_INSTALL) '$(TORCH)'
+	@$(BIN)/python $(PIP_INSTALL) --editable '.[dev,export]'
+	@touch $@ .venv/.serving
+
+.venv-serving/.everything: .venv-serving/.python pyproject.toml
+	@echo "setting up .venv-serving: the parts of a server and the tests, no torch"
+	@.venv-serving/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+# What people run
+
+demo: .venv/.serving ## Start a server, stream copies of length 20 and 120, draw the memory. No torch.
+	@$(BIN)/python -m ntm_models.demo models/zoo
+
+test: .venv/.everything ## Every test, with the coverage of the serving side.
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report --skip-covered --show-missing
+
+check: lint types contracts proto-fresh test-serving ## Format, lint, types, contracts, the tests without torch.
+
+# What check is made of
+
+format: .venv/.everything ## Format the code.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: .venv/.everything
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/.everything
+	$(BIN)/mypy
+
+contracts: .venv/.everything
+	$(BIN)/lint-imports
+
+test-serving: .venv-serving/.everything ## The tests that need no torch, where there is none.
+	@$(SERVING_BIN)/python -c 'import importlib.util, sys; sys.exit("torch is here" if importlib.util.find_spec("torch") else 0)'
+	$(SERVING_BIN)/python -m pytest --ignore tests/exporter --ignore tests/models
+
+proto: .venv/.everything ## Write ntm_serve/v1 from proto/.
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. $(PROTO)
+	$(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=. $(SERVICES)
+
+proto-fresh: .venv/.everything
+	@rm -rf build/proto && mkdir -p build/proto
+	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=build/proto --pyi_out=build/proto $(PROTO)
+	@$(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=build/proto $(SERVICES)
+	@diff -r -x __init__.py -x __pycache__ build/proto/ntm_serve/v1 ntm_serve/v1 || { echo "ntm_serve/v1 is not what proto/ says: run make proto"; exit 1; }
+
+lint-proto: ## Lint the wire contract. Needs npx.
+	npx --yes $(BUF) lint
+
+# Models
+
+train: .venv/.everything ## Train a recipe: make train RECIPE=copy-ff. Goes on where it was interrupted.
+	$(BIN)/ntm-models train $(RECIPE) --out build/train/$(RECIPE)
+
+pictures: .venv/.everything ## Draw the pictures of the documentation from a real run.
+	$(BIN)/python docs/draw_memory.py models/zoo docs/pictures
+
+clean: ## Remove what make has made, but for trained weights.
+	rm -rf .venv .venv-serving build/proto .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
