@@ -1,0 +1,194 @@
+"""The composition root: puts the parts together, owns every long-lived task, and drains.
+
+Rules of this file: whatever is started here is stopped here, in the reverse order; a task that dies takes
+the server down with it, rather than leaving it half alive.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+
+import ntm_serve
+from ntm_serve.config import Settings
+from ntm_serve.engine import ORT_VERSION, OrtEngine
+from ntm_serve.errors import NtmServeError, OperatorFault, SettingsFault
+from ntm_serve.frontends.server import GrpcServer
+from ntm_serve.http import HttpServer
+from ntm_serve.metrics import CONTENT_TYPE, Metrics
+from ntm_serve.model_directory import read_model_directory
+from ntm_serve.repository import find_models
+from ntm_serve.scheduler import Scheduler
+from ntm_serve.service import Service
+from ntm_serve.sessions import Limits, Sessions
+from ntm_serve.step_model import ModelKey, StepModel
+
+# How often idle sessions are looked for. Their life is hours or days; a minute's delay is nothing.
+EXPIRY_INTERVAL_S = 60.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class LoadedModels:
+    """Models that are served, models that are not and why, and how long each took to load, in seconds."""
+
+    models: Sequence[StepModel]
+    faults: Mapping[ModelKey, OperatorFault]
+    load_s: Mapping[ModelKey, float]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that takes sessions."""
+
+    host: str
+    port: int
+    http_port: int
+    service: Service
+    metrics: Metrics
+
+
+def load_models(repository: Path, *, batch_max: int) -> LoadedModels:
+    """Load every model of a repository; one that cannot be served does not keep the others from it.
+
+    Raises SettingsFault where the repository has none.
+    """
+    models: list[StepModel] = []
+    faults: dict[ModelKey, OperatorFault] = {}
+    load_s: dict[ModelKey, float] = {}
+    for found in find_models(repository):
+        started_s = time.perf_counter()
+        try:
+            directory = read_model_directory(found.path)
+            model = OrtEngine(directory, name=found.key.name, version=found.key.version, batch_max=batch_max)
+        except NtmServeError as fault:
+            error = fault if isinstance(fault, OperatorFault) else OperatorFault(f"{found.path}: {fault.message}")
+            faults[found.key] = error
+            log.error("model is not served", model=str(found.key), reason=error.reason, fault=error.message)
+            continue
+        models.append(model)
+        load_s[found.key] = time.perf_counter() - started_s
+        independence = model.batch_independence
+        log.info(
+            "model is served",
+            model=str(found.key),
+            state_bytes=model.spec.state_bytes,
+            load_s=round(load_s[found.key], 3),
+            batch_padding=independence.padding,
+        )
+        if not independence.holds:
+            log.warning("bits depend on the batch's company on this machine", model=str(found.key))
+    return LoadedModels(models, faults, load_s)
+
+
+async def serve(
+    settings: Settings, loaded: LoadedModels, *, started: asyncio.Future[Running], stop: asyncio.Event
+) -> None:
+    """Serve until `stop` is set, then drain. `started` gets the addresses, or the fault of starting."""
+    try:
+        async with running(settings, loaded) as server:
+            started.set_result(server)
+            await stop.wait()
+            log.info("draining")
+    except BaseException as fault:
+        if not started.done():
+            started.set_exception(_single(fault))
+            return
+        raise
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Running]:
+    """A running server; leaving the block drains and stops it. Raises SettingsFault inside a group."""
+    if not loaded.models:
+        reasons = "; ".join(fault.message for fault in loaded.faults.values())
+        raise SettingsFault(f"models: expected at least one that can be served; {reasons}")
+    metrics = Metrics(version=ntm_serve.__version__, onnxruntime=ORT_VERSION, grpcio=grpc.__version__)
+    limits = Limits(
+        sessions_max=settings.sessions_max,
+        idle_life_s=settings.idle_life_s or None,
+        window_messages=settings.window_messages,
+        window_bytes_max=settings.window_bytes_max,
+    )
+    with ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="compute") as executor:
+        schedulers = [
+            Scheduler(
+                model,
+                executor=executor,
+                limits=limits,
+                steps_waiting_max=settings.steps_waiting_max,
+                observer=metrics,
+                clock=time.monotonic,
+            )
+            for model in loaded.models
+        ]
+        service = Service(
+            sessions=Sessions(limits),
+            schedulers=schedulers,
+            faults=loaded.faults,
+            steps_per_message_max=settings.steps_per_message_max,
+            observer=metrics,
+            clock=time.monotonic,
+        )
+        metrics.watch(service.statistics, service.models)
+        for key, load_s in loaded.load_s.items():
+            metrics.model_loaded(key, load_s)
+        async with asyncio.TaskGroup() as tasks:
+            owned = [tasks.create_task(scheduler.run()) for scheduler in schedulers]
+            owned.append(tasks.create_task(_expire(service)))
+            try:
+                async with _listening(settings, service, metrics) as server:
+                    yield server
+            finally:
+                for task in owned:
+                    task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _listening(settings: Settings, service: Service, metrics: Metrics) -> AsyncIterator[Running]:
+    """Both ports open; leaving the block drains, then closes them."""
+    http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, is_ready=lambda: not service.draining)
+    frontend = GrpcServer(
+        service,
+        message_bytes_max=settings.message_bytes_max,
+        messages_in_flight_max=settings.messages_in_flight_max,
+        observer=metrics,
+    )
+    names = [name for view in service.models() if view.model for name in (view.key.name, str(view.key))]
+    http_port = await http.start(settings.host, settings.http_port)
+    try:
+        port = await frontend.start(settings.host, settings.port)
+        await frontend.set_serving(names, serving=True)
+        try:
+            yield Running(settings.host, port, http_port, service, metrics)
+        finally:
+            service.drain()
+            await frontend.set_serving(names, serving=False)
+            frontend.drain()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(service.until_idle(), settings.drain_s)
+            await frontend.stop(1.0)
+    finally:
+        await http.stop()
+
+
+async def _expire(service: Service) -> None:
+    while True:
+        await asyncio.sleep(EXPIRY_INTERVAL_S)
+        expired = service.expire_sessions()
+        if expired:
+            log.info("sessions expired", sessions=expired)
+
+
+def _single(fault: BaseException) -> BaseException:
+    """The fault inside a group of one."""
+    while isinstance(fault, BaseExceptionGroup) and len(fault.exceptions) == 1:
+        fault = fault.exceptions[0]
+    return fault

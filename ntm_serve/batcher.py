@@ -1,0 +1,54 @@
+"""Which waiting steps run together: pure decisions, no clock, no task, no engine.
+
+Rules of this file: a batch holds at most one step of a session; whoever took part in a batch and has
+more to do goes to the end of the line, so that nobody waits longer than the line is long.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ntm_serve.sessions import Session
+from ntm_serve.ticket import Ticket
+
+
+class Place(NamedTuple):
+    """One row of a batch: a session and the ticket whose next step it runs."""
+
+    session: Session
+    ticket: Ticket
+
+
+class Batcher:
+    """The line of sessions of one model that have a step waiting."""
+
+    def __init__(self, batch_max: int) -> None:
+        self.batch_max = batch_max
+        self._line: deque[Session] = deque()
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def add(self, session: Session) -> None:
+        """The session has something in flight: it joins the line, unless it is in it or in a batch."""
+        if not session.queued:
+            session.queued = True
+            self._line.append(session)
+
+    def take(self) -> list[Place]:
+        """The next batch: one step of each of the first sessions in the line; empty when nobody waits."""
+        batch: list[Place] = []
+        while self._line and len(batch) < self.batch_max:
+            session = self._line.popleft()
+            if session.in_flight:
+                batch.append(Place(session, session.in_flight[0]))
+            else:
+                session.queued = False
+        return batch
+
+    def give_back(self, batch: Iterable[Place]) -> None:
+        """The batch ran: its sessions with more to do join the end of the line."""
+        for session, _ in batch:
+            session.queued = False
+            if session.in_flight:
+                self.add(session)

@@ -1,0 +1,185 @@
+"""Commands that speak to a running server: models, sessions, run, version."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import grpc
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import ntm_serve
+from ntm_serve.cli.arrays import ArrayWriter, read_inputs
+from ntm_serve.client import Client, ModelInfo
+from ntm_serve.errors import SettingsFault
+
+Server = Annotated[str, typer.Option("--server", envvar="NTM_SERVE_SERVER", help="host:port of the server's gRPC port")]
+DEFAULT_SERVER = "localhost:8001"
+
+
+def register_client_commands(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(models)
+    app.add_typer(sessions_app, name="sessions")
+    app.command()(run)
+    app.command()(version)
+
+
+def models(
+    name: Annotated[str, typer.Argument(help="show one model in full")] = "", server: Server = DEFAULT_SERVER
+) -> None:
+    """List the models of a server, or show one."""
+    with Client(server) as client:
+        if name:
+            _print_model(client.model(name))
+            return
+        table = Table("model", "version", "state", "family", "task", "inputs", "outputs", "state bytes", "sessions")
+        faults = []
+        for model in client.models():
+            if model.fault is not None:
+                faults.append(f"{model.name}/{model.version}: {model.fault.message}")
+            table.add_row(
+                model.name,
+                model.version,
+                "ready" if model.ready else f"not served: {model.fault.reason if model.fault else ''}",
+                model.family,
+                model.task,
+                ", ".join(f"{spec.name} {spec}" for spec in model.inputs),
+                ", ".join(f"{spec.name} {spec}" for spec in model.outputs),
+                f"{model.state_bytes:,}",
+                str(model.sessions),
+            )
+    console = Console()
+    console.print(table)
+    for fault in faults:
+        console.print(fault, markup=False)
+
+
+sessions_app = typer.Typer(help="List, show and close sessions.", invoke_without_command=True)
+
+
+@sessions_app.callback(invoke_without_command=True)
+def sessions(
+    context: typer.Context,
+    model: Annotated[str, typer.Option(help="only those of this model")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="at most this many rows")] = 50,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """List open sessions, in the order of their ids."""
+    if context.invoked_subcommand is not None:
+        return
+    table = Table("session", "model", "next step", "in flight", "idle", "open for", "state bytes")
+    with Client(server) as client:
+        for row, info in enumerate(client.sessions(model)):
+            if row == limit:
+                table.caption = f"the first {limit}; more with --limit"
+                break
+            table.add_row(
+                info.session_id,
+                f"{info.model}/{info.version}",
+                str(info.next_step),
+                str(info.steps_in_flight),
+                f"{info.idle_for_s:.1f} s",
+                f"{info.open_for_s:.1f} s",
+                f"{info.state_bytes:,}",
+            )
+    Console().print(table)
+
+
+@sessions_app.command("show")
+def show_session(
+    session_id: Annotated[str, typer.Argument(metavar="SESSION")], server: Server = DEFAULT_SERVER
+) -> None:
+    """Show where one session stands."""
+    with Client(server) as client:
+        info = client.session_info(session_id)
+    _print_facts(vars(info))
+
+
+@sessions_app.command("close")
+def close_session(
+    session_id: Annotated[str, typer.Argument(metavar="SESSION")], server: Server = DEFAULT_SERVER
+) -> None:
+    """End a session and free its memory."""
+    with Client(server) as client:
+        info = client.close_session(session_id)
+    print(f"closed {info.session_id} after {info.next_step} steps")
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="the model's name, or name/version")],
+    input: Annotated[  # noqa: A002 It is what the flag is called.
+        Path, typer.Option("--input", "-i", help=".npy [T, ...], or .npz with one array per input")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help=".npy [T, ...], or .npz with one array per output")],
+    steps_per_message: Annotated[int, typer.Option(min=1, help="steps sent together")] = 32,
+    session_id: Annotated[
+        str, typer.Option(help="go on with this session, or open it under this name; it stays open")
+    ] = "",
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Stream a file of inputs through a session, and write the outputs."""
+    name, _, wanted_version = model.partition("/")
+    with Client(server) as client:
+        session = client.session(name, version=wanted_version, session_id=session_id, resume=bool(session_id))
+        try:
+            inputs = read_inputs(input, session.inputs)
+            steps = len(next(iter(inputs.values())))
+            chunks = (
+                {key: array[at : at + steps_per_message] for key, array in inputs.items()}
+                for at in range(0, steps, steps_per_message)
+            )
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("steps"),
+                TimeRemainingColumn(),
+            )
+            with ArrayWriter(output, session.outputs, steps) as writer, Progress(*columns) as progress:
+                task = progress.add_task(f"{session.model}/{session.version}", total=steps)
+                for y in session.stream(chunks):
+                    progress.advance(task, writer.write(y))
+        finally:
+            if not session_id:
+                session.close()
+    print(f"{steps} steps through {session.model}/{session.version} to {output}")
+
+
+def version() -> None:
+    """Print versions."""
+    print(f"ntm-serve {ntm_serve.__version__} (grpcio {grpc.__version__}, numpy {np.__version__})")
+
+
+def _print_model(model: ModelInfo) -> None:
+    if model.fault is not None:
+        raise SettingsFault(f"model {model.name}/{model.version} is not served: {model.fault.message}")
+    independence = model.batch_independence
+    _print_facts(
+        {
+            "model": f"{model.name}/{model.version}",
+            "family": model.family,
+            "task": model.task,
+            "licence": model.licence,
+            "inputs": ", ".join(f"{spec.name} {spec}" for spec in model.inputs),
+            "outputs": ", ".join(f"{spec.name} {spec}" for spec in model.outputs),
+            "state": ", ".join(
+                f"{spec.name} {spec} ({role})" for spec, role in zip(model.state, model.roles, strict=True)
+            ),
+            "state bytes": f"{model.state_bytes:,}",
+            "open sessions": model.sessions,
+            "batch": f"at most {model.batch_max}, padded to a multiple of {independence.padding}",
+            "same bits in any company": f"seen up to {independence.rows_tested} rows" if independence.holds else "no",
+            "engine": model.engine,
+            "digest": model.digest,
+        }
+    )
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), str(value))
+    Console().print(table)

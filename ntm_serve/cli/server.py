@@ -1,0 +1,84 @@
+"""Commands that need the parts of a server: serve, check. The flags of `serve` are the settings of
+ntm_serve.config; the extra `server` is looked for here and nowhere else.
+"""
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ntm_serve.errors import SettingsFault
+
+
+def register_server_commands(app: typer.Typer) -> None:
+    """Add the commands to the application; without the extra `server` they say how to get it."""
+    try:
+        # The one place where the extra is imported: the client's command line works without it.
+        from ntm_serve.cli.serving import check_directory, serve_until_stopped
+        from ntm_serve.config import ENVIRONMENT_PREFIX, Settings
+    except ImportError as missing:
+        _register_missing(app, missing)
+        return
+
+    def serve(**given: str | None) -> None:
+        """Serve the models of a repository until SIGTERM or Ctrl-C, then drain.
+
+        Every flag is also an environment variable; the flag wins.
+        """
+        serve_until_stopped({name: value for name, value in given.items() if value is not None})
+
+    _give_flags(serve, Settings.model_fields, ENVIRONMENT_PREFIX)
+    app.command()(serve)
+
+    @app.command()
+    def check(
+        directory: Annotated[Path, typer.Argument(metavar="DIR", help="a model directory: <model>/<version>")],
+    ) -> None:
+        """Check a model directory: its files, its golden run, its batch independence. Needs no torch."""
+        facts = check_directory(directory)
+        table = Table.grid(padding=(0, 2))
+        for name, fact in facts.items():
+            table.add_row(name, fact)
+        Console().print(table)
+        print(f"{directory}: ok")
+
+
+def _register_missing(app: typer.Typer, missing: ImportError) -> None:
+    message = f"this command needs the parts of a server: pip install 'ntm-serve[server]' ({missing})"
+
+    for name in ("serve", "check"):
+
+        @app.command(name, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+        def refuse() -> None:
+            """Needs the extra `server`."""
+            raise SettingsFault(message)
+
+
+def _give_flags(command: Any, fields: dict[str, Any], prefix: str) -> None:
+    """Give the command one option for each setting. All are texts here: the settings parse them, so that
+    every fault of flags and environment is told at once.
+    """
+    parameters = []
+    for name, setting in fields.items():
+        default = setting.get_default(call_default_factory=True)
+        option = typer.Option(
+            f"--{name.replace('_', '-')}",
+            help=f"{setting.description} (default {default}, environment {prefix}{name.upper()})",
+            metavar=_metavar(setting.annotation),
+            show_default=False,
+        )
+        parameters.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+            )
+        )
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+
+
+def _metavar(annotation: Any) -> str:
+    choices = getattr(annotation, "__args__", None)
+    return "|".join(choices) if choices else {Path: "DIR", int: "N", float: "SECONDS", str: "TEXT"}[annotation]

@@ -1,0 +1,83 @@
+"""What `serve` and `check` do."""
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from ntm_serve.app import LoadedModels, Running, load_models, serve
+from ntm_serve.config import Settings, read_settings
+from ntm_serve.engine import OrtEngine
+from ntm_serve.model_directory import read_model_directory
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve_until_stopped(given: dict[str, Any]) -> None:
+    """Load, serve, drain at the first signal. Raises SettingsFault."""
+    settings = read_settings(given)
+    configure_log(settings)
+    loaded = load_models(settings.models, batch_max=settings.batch_max)
+    uvloop.run(_serve(settings, loaded))
+
+
+def check_directory(directory: Path) -> dict[str, str]:
+    """What was checked, and what was found. Raises the OperatorFault of the first fault."""
+    content = read_model_directory(directory)
+    engine = OrtEngine(content, name=directory.resolve().parent.name, version=directory.name)
+    independence, manifest = engine.batch_independence, content.manifest
+    return {
+        "files": f"{len(manifest.files)} with the sha256 that the manifest promises",
+        "state": f"{content.spec.state_bytes:,} B a session in {len(content.spec.state)} tensors",
+        "golden run": f"{content.golden.steps} steps, largest error {engine.golden_error:.2g}",
+        "same bits in any company": (
+            f"seen up to {independence.rows_tested} rows, padded to a multiple of {independence.padding}"
+            if independence.holds
+            else "no: bits depend on the batch"
+        ),
+        "engine": engine.card.engine,
+        "digest": content.digest,
+    }
+
+
+def configure_log(settings: Settings) -> None:
+    """Log lines go to stderr: stdout says where the server listens."""
+    rendered: Any = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            rendered,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+async def _serve(settings: Settings, loaded: LoadedModels) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def stop_once() -> None:
+        stop.set()
+        # The next signal has its ordinary effect: whoever is in a hurry need not wait for the drain.
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stop_once)
+    started: asyncio.Future[Running] = loop.create_future()
+    serving = asyncio.create_task(serve(settings, loaded, started=started, stop=stop))
+    server = await started
+    print(f"listening grpc={server.host}:{server.port} http={server.host}:{server.http_port}", flush=True)
+    await serving

@@ -1,0 +1,13 @@
+"""The client SDK, sync and aio: numpy in, numpy out. It needs neither ONNX Runtime nor any part of a server.
+
+    with Client("localhost:8001") as client, client.session("copy-ff") as session:
+        y = session.step(x)
+
+Errors are those of `ntm_serve.errors`, whatever the transport called them.
+"""
+
+from ntm_serve.client.aio import AsyncClient, AsyncSession
+from ntm_serve.client.sync import Client, Session
+from ntm_serve.client.views import BatchIndependence, ModelInfo, SessionInfo
+
+__all__ = ["AsyncClient", "AsyncSession", "BatchIndependence", "Client", "ModelInfo", "Session", "SessionInfo"]

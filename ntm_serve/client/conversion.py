@@ -1,0 +1,190 @@
+"""Everything that the sync and the aio client share: pure, without a channel.
+
+What a caller passes as x is an array for a model with one input, or a mapping of names to arrays. Its rank
+tells one step (`[...]`, as in the model's spec) from T steps (`[T, ...]`); what comes back has the same form.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+from google.rpc import error_details_pb2, status_pb2
+from numpy.typing import ArrayLike
+
+from ntm_serve import errors
+from ntm_serve.errors import InvalidInput, NtmServeError
+from ntm_serve.spec import Array, TensorSpec, described, expect_names
+from ntm_serve.v1 import sessions_pb2
+from ntm_serve.wire import arrays_of, error_of, error_of_wire, spec_of, tensor_of
+
+Inputs = ArrayLike | Mapping[str, ArrayLike]
+Outputs = Array | dict[str, Array]
+
+DETAILS_KEY = "grpc-status-details-bin"
+
+# Messages on their way before the first is answered: enough to hide a round trip, few enough that all
+# of them can be answered again from a session's reply window.
+IN_FLIGHT_MAX_DEFAULT = 16
+
+CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    # The server's limit is the one that counts; the default of 4 MiB would refuse its longer replies.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
+
+_ERROR_OF_CODE: Mapping[grpc.StatusCode, type[NtmServeError]] = {
+    grpc.StatusCode.UNAVAILABLE: errors.ServerUnreachable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlinePassed,
+    grpc.StatusCode.CANCELLED: errors.StepCancelled,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.LimitReached,
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """T steps of one session, ready to be sent: arrays `[T, ...]`, and whether the caller meant a single one."""
+
+    inputs: dict[str, Array]
+    single: bool
+
+    @property
+    def count(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+
+class SessionFacts:
+    """What a client knows of the session that it opened: id, model, version, specs, and where it stands."""
+
+    def __init__(self, opened: sessions_pb2.OpenResponse) -> None:
+        self.id = opened.session.session_id
+        self.model = opened.session.model
+        self.version = opened.session.version
+        self.next_step: int = opened.session.next_step
+        self.inputs = tuple(spec_of(spec) for spec in opened.inputs)
+        self.outputs = tuple(spec_of(spec) for spec in opened.outputs)
+
+    def message_of(self, steps: Steps) -> sessions_pb2.StepRequest:
+        """The session's next steps as a message."""
+        return step_message(self.id, steps, first_step=self.next_step)
+
+    def advance(self, response: sessions_pb2.StepResponse) -> dict[str, Array]:
+        """One message's outputs `[T, ...]`; the session stands after it. Raises the error that it carries."""
+        outputs = outputs_of_response(response)
+        self.next_step = response.next_steps[0]
+        return outputs
+
+
+def steps_of(x: Inputs, specs: Sequence[TensorSpec]) -> Steps:
+    """What the caller passed, as T steps. Raises InvalidInput, naming the expected and the actual."""
+    given: dict[str, ArrayLike]
+    if isinstance(x, Mapping):
+        given = dict(x)
+    elif len(specs) == 1:
+        given = {specs[0].name: x}
+    else:
+        raise InvalidInput(f"inputs: expected a mapping with {[spec.name for spec in specs]}, got one array")
+    expect_names(specs, given, "inputs")
+    arrays = {spec.name: _as_input(spec, given[spec.name]) for spec in specs}
+    singles = {array.shape == spec.shape for spec, array in zip(specs, arrays.values(), strict=True)}
+    if len(singles) != 1:
+        raise InvalidInput("inputs: expected one step of each, or T steps of each, got both")
+    single = singles.pop()
+    if single:
+        arrays = {name: array[np.newaxis] for name, array in arrays.items()}
+    counts = {len(array) for array in arrays.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise InvalidInput(f"inputs: expected the same T >= 1 steps of each, got {sorted(counts)}")
+    return Steps(arrays, single)
+
+
+def outputs_of(outputs: Mapping[str, Array], *, single: bool) -> Outputs:
+    """In the form of what was passed: one step or T; an array for one output, else a mapping."""
+    rows = {name: array[0] if single else array for name, array in outputs.items()}
+    return next(iter(rows.values())) if len(rows) == 1 else rows
+
+
+def step_message(session_id: str, steps: Steps, *, first_step: int, tag: int = 0) -> sessions_pb2.StepRequest:
+    """One session's steps as a message."""
+    return sessions_pb2.StepRequest(
+        tag=tag,
+        session_ids=[session_id],
+        first_steps=[first_step],
+        inputs=[tensor_of(name, array[np.newaxis]) for name, array in steps.inputs.items()],
+    )
+
+
+def outputs_of_response(response: sessions_pb2.StepResponse) -> dict[str, Array]:
+    """One session's outputs `[T, ...]`. Raises the error that the response carries."""
+    if response.HasField("error"):
+        raise error_of_wire(response.error)
+    for failure in response.failures:
+        raise error_of_wire(failure.error)
+    return {name: array[0] for name, array in arrays_of(response.outputs).items()}
+
+
+def grouped(xs: Iterable[Inputs], specs: Sequence[TensorSpec], steps_per_message: int) -> Iterator[Steps]:
+    """Single steps joined to messages of `steps_per_message`; what is several steps already stays as it is."""
+    if steps_per_message < 1:
+        raise InvalidInput(f"steps_per_message: expected at least 1, got {steps_per_message}")
+    group: list[Steps] = []
+    for x in xs:
+        steps = steps_of(x, specs)
+        if not steps.single:
+            if group:
+                yield joined(group)
+                group = []
+            yield steps
+            continue
+        group.append(steps)
+        if len(group) == steps_per_message:
+            yield joined(group)
+            group = []
+    if group:
+        yield joined(group)
+
+
+def joined(group: Sequence[Steps]) -> Steps:
+    """Several messages' single steps as one message."""
+    names = group[0].inputs
+    return Steps({name: np.concatenate([steps.inputs[name] for steps in group]) for name in names}, single=True)
+
+
+def parted(outputs: Mapping[str, Array], steps: Steps) -> Iterator[Outputs]:
+    """A message's outputs in the form of what was passed: step by step where single steps were joined."""
+    if not steps.single:
+        yield outputs_of(outputs, single=False)
+        return
+    for at in range(steps.count):
+        yield outputs_of({name: array[at] for name, array in outputs.items()}, single=False)
+
+
+def error_of_call(call: Any) -> NtmServeError:
+    """The domain's error for a call (a grpc.RpcError, sync or aio) that failed: by its details, else its status."""
+    code, message = call.code(), call.details() or ""
+    details = dict(call.trailing_metadata() or ()).get(DETAILS_KEY)
+    if details is not None:
+        return _error_of_details(details, message)
+    kind = _ERROR_OF_CODE.get(code, NtmServeError)
+    return kind(f"{code.name}: {message}")
+
+
+def _error_of_details(serialized: bytes, message: str) -> NtmServeError:
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    retry_after_s = None
+    for detail in status_pb2.Status.FromString(serialized).details:
+        detail.Unpack(info)
+        if detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
+    return error_of(reason=info.reason, message=message, metadata=dict(info.metadata), retry_after_s=retry_after_s)
+
+
+def _as_input(spec: TensorSpec, value: ArrayLike) -> Array:
+    """Python numbers and lists take the spec's dtype; an array has one of its own, and it must be the spec's."""
+    array = value if isinstance(value, np.ndarray) else np.asarray(value, spec.numpy_dtype)
+    if array.dtype != spec.numpy_dtype or (array.shape != spec.shape and array.shape[1:] != spec.shape):
+        expected = f"{spec} for one step or {described(spec.dtype, ('T', *spec.shape))} for several"
+        raise InvalidInput(f"{spec.name}: expected {expected}, got {described(array.dtype, array.shape)}")
+    return array

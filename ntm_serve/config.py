@@ -1,0 +1,60 @@
+"""Settings: each declared once, with its default, unit, limits and help. The flag, the environment variable
+(`NTM_SERVE_` and the name) and the documentation all come from here; nothing else reads the environment.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ntm_serve.errors import SettingsFault
+
+ENVIRONMENT_PREFIX = "NTM_SERVE_"
+
+
+class Settings(BaseSettings):
+    """Settings of a server."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid")
+
+    models: Path = Field(Path("models"), description="model repository: <model>/<version>/ folders")
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every one")
+    port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 is any free one")
+    http_port: int = Field(8002, ge=0, le=65535, description="port of metrics and health; 0 is any free one")
+    compute_threads: int = Field(
+        default_factory=lambda: max(1, len(os.sched_getaffinity(0)) - 1),
+        ge=1,
+        description="batches that run side by side; by default the cores this process may use, less one",
+    )
+    batch_max: int = Field(64, ge=1, le=4096, description="most sessions in one batch")
+    sessions_max: int = Field(200_000, ge=1, description="most open sessions")
+    idle_life_s: float = Field(
+        7 * 24 * 3600.0, ge=0, description="seconds without a step after which a session expires; 0 is never"
+    )
+    steps_per_message_max: int = Field(4096, ge=1, description="most steps of one session in one message")
+    steps_waiting_max: int = Field(1_000_000, ge=1, description="most steps admitted and not yet answered, per model")
+    message_bytes_max: int = Field(64 << 20, ge=1024, description="largest message taken or sent, in bytes")
+    messages_in_flight_max: int = Field(64, ge=1, description="most messages of one stream without their answer")
+    window_messages: int = Field(64, ge=1, description="messages per session whose replies are kept for retries")
+    window_bytes_max: int = Field(
+        1 << 20, ge=0, description="most bytes of such messages per session; the last one is always kept"
+    )
+    drain_s: float = Field(10.0, ge=0, description="most seconds that stopping waits for steps in flight")
+    log_format: Literal["console", "json"] = Field("console", description="how log lines are written")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+
+def read_settings(given: dict[str, Any]) -> Settings:
+    """Settings from what was given, else from the environment, else the defaults. Raises SettingsFault that
+    names every fault at once.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as fault:
+        lines = []
+        for error in fault.errors():
+            name = ".".join(str(part) for part in error["loc"])
+            lines.append(f"{name} ({ENVIRONMENT_PREFIX}{name.upper()}): {error['msg']}, got {error['input']!r}")
+        raise SettingsFault("settings: " + "; ".join(lines)) from fault

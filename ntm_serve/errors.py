@@ -1,0 +1,195 @@
+"""Every error of the project, by who must act. None knows of a transport: one table maps each to a status.
+
+    NtmServeError
+    ├── CallerFault               the caller changes the request
+    │   ├── InvalidInput          a wrong dtype, shape, size, number or name
+    │   ├── ModelUnknown
+    │   ├── SessionUnknown        no session of that name was ever seen here
+    │   ├── SessionClosed         the caller, or another, closed it
+    │   ├── SessionExpired        it was idle for longer than its idle life
+    │   ├── SessionExists
+    │   ├── StepAhead             the number is higher than the session's next step
+    │   ├── StepForgotten         the number is lower than the reply window reaches
+    │   ├── StepConflict          the number was taken with other inputs: two callers step one session
+    │   ├── StepAborted           an earlier step that this one was to follow failed
+    │   ├── StepCancelled         nobody waited for it any more
+    │   └── NonFiniteState        the step would have left NaN or infinity in the session's state
+    ├── LimitReached              the caller waits and tries again, or the operator raises a limit
+    ├── ServerDraining            the caller tries again: another replica, or this one after its restart
+    ├── ServerUnreachable         no server answered; only a client raises it
+    ├── DeadlinePassed            the caller's time was over; only a client raises it
+    ├── OperatorFault             whoever runs the server acts
+    │   ├── ModelDamaged          a file differs from what its manifest promises
+    │   ├── ModelIncomplete       a file of the model directory is missing
+    │   ├── ModelRejected         whole, but this server cannot serve it
+    │   └── SettingsFault         a setting, a port, a path
+    └── EngineFault               we act: the engine failed on input that was checked
+
+Each class has a `reason`, the machine-readable word that travels with the status and brings the same
+class back in the client. Messages name the thing, the expected and the actual.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+
+class NtmServeError(Exception):
+    """The root. `reason` is stable and machine-readable; `fields` are facts a program may act on."""
+
+    reason: ClassVar[str] = "ERROR"
+
+    def __init__(self, message: str, *, fields: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = dict(fields or {})
+
+
+class CallerFault(NtmServeError):
+    """The caller must change the request."""
+
+    reason = "CALLER_FAULT"
+
+
+class InvalidInput(CallerFault):
+    """A value that does not fit its spec, named with the expected and the actual."""
+
+    reason = "INVALID_INPUT"
+
+
+class ModelUnknown(CallerFault):
+    """No model, or no version of it, with that name."""
+
+    reason = "MODEL_UNKNOWN"
+
+
+class SessionUnknown(CallerFault):
+    """No session of that name was ever seen here, or it ended too long ago to remember why."""
+
+    reason = "UNKNOWN"
+
+
+class SessionClosed(CallerFault):
+    """The session was closed."""
+
+    reason = "CLOSED"
+
+
+class SessionExpired(CallerFault):
+    """The session was idle for longer than its idle life."""
+
+    reason = "EXPIRED"
+
+
+class SessionExists(CallerFault):
+    """A session of that name is open."""
+
+    reason = "SESSION_EXISTS"
+
+
+class StepAhead(CallerFault):
+    """The step number is higher than the session's next one; `fields["expected_step"]` is that one."""
+
+    reason = "STEP_AHEAD"
+
+
+class StepForgotten(CallerFault):
+    """The step number is lower than the oldest reply kept; `fields["oldest_step"]` is that one."""
+
+    reason = "STEP_FORGOTTEN"
+
+
+class StepConflict(CallerFault):
+    """The step number was already taken, with other inputs: two callers step one session."""
+
+    reason = "STEP_CONFLICT"
+
+
+class StepAborted(CallerFault):
+    """A step that this one was to follow failed or was cancelled; the session stands where it stood."""
+
+    reason = "STEP_ABORTED"
+
+
+class StepCancelled(CallerFault):
+    """Nobody waited for the step any more, so it was not run or not kept; the session is as it was."""
+
+    reason = "STEP_CANCELLED"
+
+
+class NonFiniteState(CallerFault):
+    """The step was refused because its next state or output was not finite; the session is as it was."""
+
+    reason = "NON_FINITE_STATE"
+
+
+class LimitReached(NtmServeError):
+    """A limit of the server is reached; `retry_after_s` is when a retry makes sense."""
+
+    reason = "LIMIT_REACHED"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, fields: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, fields=fields)
+        self.retry_after_s = retry_after_s
+
+
+class ServerDraining(NtmServeError):
+    """The server is stopping; no step of the request was run that no reply was given for."""
+
+    reason = "DRAINING"
+
+
+class ServerUnreachable(NtmServeError):
+    """No server answered at that address, or the connection broke; what was sent may have been run."""
+
+    reason = "UNREACHABLE"
+
+
+class DeadlinePassed(NtmServeError):
+    """The caller's time was over before the answer came; what was sent may have been run."""
+
+    reason = "DEADLINE_PASSED"
+
+
+class OperatorFault(NtmServeError):
+    """Whoever runs the server must act."""
+
+    reason = "OPERATOR_FAULT"
+
+
+class ModelDamaged(OperatorFault):
+    """A file of a model directory differs from what its manifest promises, or the golden run does."""
+
+    reason = "MODEL_DAMAGED"
+
+
+class ModelIncomplete(OperatorFault):
+    """A file that a model directory needs is missing."""
+
+    reason = "MODEL_INCOMPLETE"
+
+
+class ModelRejected(OperatorFault):
+    """A model directory that is whole, but that this server cannot serve."""
+
+    reason = "MODEL_REJECTED"
+
+
+class SettingsFault(OperatorFault):
+    """A setting that cannot be used: a port that is taken, a path that is not there."""
+
+    reason = "SETTINGS_FAULT"
+
+
+class EngineFault(NtmServeError):
+    """The engine failed on input that was checked: a fault of ours or of the model."""
+
+    reason = "ENGINE_FAULT"
+
+
+def _family(root: type[NtmServeError]) -> Iterator[type[NtmServeError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _family(child)
+
+
+ERROR_OF_REASON: Mapping[str, type[NtmServeError]] = {error.reason: error for error in _family(NtmServeError)}

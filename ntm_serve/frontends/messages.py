@@ -1,0 +1,96 @@
+"""Between our wire messages and the service's types. Pure."""
+
+from collections.abc import Sequence
+
+from ntm_serve.errors import InvalidInput
+from ntm_serve.service import ModelView, SessionReply, SessionView, StepRequest
+from ntm_serve.v1 import models_pb2, sessions_pb2, tensor_pb2
+from ntm_serve.wire import arrays_of, stacked, tensor_of, wire_error, wire_spec
+
+NEXT_STEP = -1
+
+
+def step_request(message: sessions_pb2.StepRequest) -> StepRequest:
+    """Raises InvalidInput."""
+    ids = list(message.session_ids)
+    numbers = list(message.first_steps)
+    if any(number < NEXT_STEP for number in numbers):
+        raise InvalidInput(f"first_steps: expected numbers of at least 0, or -1 for the next step, got {min(numbers)}")
+    return StepRequest(
+        session_ids=ids,
+        first_steps=[None if number == NEXT_STEP else number for number in numbers] or [None] * len(ids),
+        inputs=arrays_of(message.inputs),
+        output_names=list(message.output_names),
+    )
+
+
+def step_response(tag: int, replies: Sequence[SessionReply]) -> sessions_pb2.StepResponse:
+    """One message for the sessions that are answered together, in the order given."""
+    good = [reply for reply in replies if reply.error is None]
+    # Replies of one message have the same outputs and T; only what fails differs.
+    names = list(good[0].outputs) if good else []
+    return sessions_pb2.StepResponse(
+        tag=tag,
+        session_ids=[reply.session_id for reply in good],
+        next_steps=[reply.next_step for reply in good],
+        durable_steps=[reply.durable_step for reply in good],
+        outputs=[tensor_of(name, stacked([reply.outputs[name] for reply in good])) for name in names],
+        failures=[
+            sessions_pb2.StepFailure(session_id=one.session_id, next_step=one.next_step, error=wire_error(one.error))
+            for one in replies
+            if one.error is not None
+        ],
+    )
+
+
+def wire_session(view: SessionView) -> sessions_pb2.Session:
+    """A session as it travels."""
+    session = sessions_pb2.Session(
+        session_id=view.session_id,
+        model=view.model.name,
+        version=view.model.version,
+        next_step=view.next_step,
+        durable_step=view.durable_step,
+        oldest_step=view.oldest_step,
+        steps_in_flight=view.steps_in_flight,
+        state_bytes=view.state_bytes,
+    )
+    session.open_for.FromMilliseconds(round(view.open_for_s * 1000))
+    session.idle_for.FromMilliseconds(round(view.idle_for_s * 1000))
+    return session
+
+
+def wire_model(view: ModelView) -> models_pb2.Model:
+    """A model as it travels."""
+    name, version = view.key
+    if view.model is None:
+        return models_pb2.Model(
+            name=name, version=version, ready=False, fault=wire_error(view.fault) if view.fault else None
+        )
+    card, spec, independence = view.model.card, view.model.spec, view.model.batch_independence
+    return models_pb2.Model(
+        name=name,
+        version=version,
+        ready=True,
+        family=card.family,
+        task=card.task,
+        licence=card.licence,
+        digest=card.digest,
+        engine=card.engine,
+        inputs=[wire_spec(one) for one in spec.inputs],
+        outputs=[wire_spec(one) for one in spec.outputs],
+        state=[wire_spec(one, role=one.role) for one in spec.state],
+        state_bytes=spec.state_bytes,
+        batch_max=view.model.batch_max,
+        batch_independence=models_pb2.BatchIndependence(
+            holds=independence.holds, padding=independence.padding, rows_tested=independence.rows_tested
+        ),
+        sessions=view.sessions,
+    )
+
+
+def wire_specs(view: ModelView) -> tuple[list[tensor_pb2.TensorSpec], list[tensor_pb2.TensorSpec]]:
+    """Inputs and outputs of a served model, for a client that has just opened a session."""
+    assert view.model is not None, "a session's model is served"
+    spec = view.model.spec
+    return [wire_spec(one) for one in spec.inputs], [wire_spec(one) for one in spec.outputs]

@@ -1,0 +1,75 @@
+"""One HTTP server on the event loop of the gRPC server.
+
+`/metrics` Prometheus text; `/healthz` 200 while the process is alive; `/readyz` 200 while it takes sessions.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from ntm_serve.errors import SettingsFault
+
+
+class HttpServer:
+    """Listens once started. Whoever starts it awaits `stop`."""
+
+    def __init__(self, *, exposition: Callable[[], bytes], content_type: str, is_ready: Callable[[], bool]) -> None:
+        async def metrics(request: Request) -> Response:
+            return Response(exposition(), media_type=content_type)
+
+        async def healthz(request: Request) -> Response:
+            return PlainTextResponse("ok\n")
+
+        async def readyz(request: Request) -> Response:
+            ready = is_ready()
+            return PlainTextResponse("ready\n" if ready else "not ready\n", status_code=200 if ready else 503)
+
+        self._app = Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
+        self._server: uvicorn.Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; port 0 is any free one. Returns the port. Raises SettingsFault where it is taken."""
+        listener = _listener(host, port)
+        config = uvicorn.Config(
+            self._app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        bound: int = listener.getsockname()[1]
+        return bound
+
+    async def stop(self) -> None:
+        """Answer what is being answered, and stop listening."""
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the app owns those."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    # A port in TIME_WAIT after a restart is free; a port that another process listens on is not.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as fault:
+        listener.close()
+        raise SettingsFault(f"http_port: expected {host}:{port} to be free, got: {fault.strerror}") from fault
+    listener.set_inheritable(False)
+    return listener

@@ -1,0 +1,125 @@
+"""The manifest: what a model directory says of itself, and the one schema it is written and read by."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ntm_serve.errors import InvalidInput, ModelRejected
+from ntm_serve.spec import StateSpec, StepSpec, TensorSpec
+
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"
+INITIAL_STATE_FILE = "initial_state.npz"
+GOLDEN_FILE = "golden.npz"
+REQUIRED_FILES = (MODEL_FILE, INITIAL_STATE_FILE, GOLDEN_FILE)
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorEntry(_Entry):
+    """An input or output: the name is also the name in the ONNX graph; the shape is without the batch axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class StateEntry(TensorEntry):
+    """A state tensor, the graph input that takes it, the graph output that gives the next one, and its role."""
+
+    role: str = ""
+    graph_input: str
+    graph_output: str
+
+
+class FileEntry(_Entry):
+    """A file of the directory, by its content."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Exporter(_Entry):
+    """What made the directory."""
+
+    ntm_serve: str
+    torch: str = ""
+    onnx: str = ""
+    onnxruntime: str = ""
+
+
+class ScoreEntry(_Entry):
+    """The task's score by torch and by the server's own engine, on the same sequences."""
+
+    length: int
+    sequences: int
+    seed: int
+    wrong_bits_torch: float
+    wrong_bits_engine: float
+    exact_engine: int
+
+
+class Verification(_Entry):
+    """What the export proved, with the tolerance that it set."""
+
+    tolerance: float
+    batch_sizes: tuple[int, ...]
+    parity_steps: int
+    parity_error_max: float
+    drift_steps: int
+    drift_error_max: float | None
+    scores: tuple[ScoreEntry, ...] = ()
+
+
+class Provenance(_Entry):
+    """Where the weights come from and under which licence."""
+
+    licence: str = ""
+    source: str = ""
+    recipe: str = ""
+    seed: int | None = None
+
+
+class Manifest(_Entry):
+    """See ARCHITECTURE.md, "Model directory"."""
+
+    schema_version: Literal[1] = 1
+    family: str
+    task: str = ""
+    opset: int
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    state: tuple[StateEntry, ...]
+    files: dict[str, FileEntry]
+    exporter: Exporter
+    verification: Verification
+    provenance: Provenance = Field(default_factory=Provenance)
+
+    def step_spec(self) -> StepSpec:
+        """The step's spec. Raises ModelRejected where an entry cannot be one."""
+        try:
+            return StepSpec(
+                inputs=tuple(TensorSpec(entry.name, entry.dtype, entry.shape) for entry in self.inputs),
+                outputs=tuple(TensorSpec(entry.name, entry.dtype, entry.shape) for entry in self.outputs),
+                state=tuple(StateSpec(entry.name, entry.dtype, entry.shape, entry.role) for entry in self.state),
+            )
+        except InvalidInput as fault:
+            raise ModelRejected(f"{MANIFEST_FILE}: {fault.message}") from fault
+
+    def to_json(self) -> str:
+        """The text that is written, with a line feed at its end."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def parse_manifest(text: bytes, path: Path) -> Manifest:
+    """A manifest from the bytes of its file; `path` is for messages. Raises ModelRejected."""
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as fault:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in error['loc']) or 'manifest'}: {error['msg']}" for error in fault.errors()
+        )
+        raise ModelRejected(f"{path}: {faults}") from fault

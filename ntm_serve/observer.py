@@ -1,0 +1,46 @@
+"""What the moving parts tell whoever counts: a narrow interface, so that no decision knows of a metrics library."""
+
+from typing import Protocol
+
+from ntm_serve.step_model import ModelKey
+
+
+class Observer(Protocol):
+    """Called on the event loop, once per event; must not block."""
+
+    def session_opened(self, model: ModelKey) -> None: ...
+
+    def session_ended(self, model: ModelKey, *, reason: str, lived_s: float, steps: int) -> None: ...
+
+    def message_settled(
+        self, model: ModelKey, *, outcome: str, steps: int, latency_s: float, queue_wait_s: float | None
+    ) -> None:
+        """A message's steps of one session were answered. outcome: ok, error, duplicate or cancelled.
+        queue_wait_s: from the door to its first batch, None where it never ran.
+        """
+        ...
+
+    def batch_ran(self, model: ModelKey, *, rows: int, compute_s: float) -> None: ...
+
+    def rejected(self, model: ModelKey, *, reason: str) -> None: ...
+
+
+class NoObserver:
+    """Counts nothing."""
+
+    def session_opened(self, model: ModelKey) -> None:
+        pass
+
+    def session_ended(self, model: ModelKey, *, reason: str, lived_s: float, steps: int) -> None:
+        pass
+
+    def message_settled(
+        self, model: ModelKey, *, outcome: str, steps: int, latency_s: float, queue_wait_s: float | None
+    ) -> None:
+        pass
+
+    def batch_ran(self, model: ModelKey, *, rows: int, compute_s: float) -> None:
+        pass
+
+    def rejected(self, model: ModelKey, *, reason: str) -> None:
+        pass

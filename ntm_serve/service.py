@@ -1,0 +1,401 @@
+"""The service: models and sessions, in domain types only. Frontends translate to it and from it.
+
+Rules of this file: it runs on one event loop and nothing in it waits for a lock; a message is checked
+whole before anything of it is admitted; one session's error is its own.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ntm_serve.errors import (
+    InvalidInput,
+    LimitReached,
+    ModelRejected,
+    ModelUnknown,
+    NtmServeError,
+    OperatorFault,
+    ServerDraining,
+    SessionExists,
+    StepCancelled,
+)
+from ntm_serve.observer import Observer
+from ntm_serve.scheduler import Scheduler, SchedulerStatistics
+from ntm_serve.sessions import Session, Sessions
+from ntm_serve.spec import Array, StepSpec, all_finite, expect_finite, expect_names, expect_tensor
+from ntm_serve.step_model import ModelKey, StepModel
+from ntm_serve.ticket import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """Steps of S sessions of one model, T of each.
+
+    inputs: each `[S, T, ...]`. first_steps: the number of each session's first step, None for "the next
+    one". output_names: what the replies shall carry, in this order; empty for every output.
+    """
+
+    session_ids: Sequence[str]
+    first_steps: Sequence[int | None]
+    inputs: Mapping[str, Array]
+    output_names: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReply:
+    """What became of one session's steps: outputs `[T, ...]` by name, or an error.
+
+    next_step: where the session stands. durable_step: the steps below it outlive the process.
+    """
+
+    session_id: str
+    next_step: int
+    durable_step: int = 0
+    outputs: Mapping[str, Array] = field(default_factory=dict)
+    error: NtmServeError | None = None
+
+
+class SessionView(NamedTuple):
+    """What may be known of a session. Times are seconds of the server's monotonic clock ago."""
+
+    session_id: str
+    model: ModelKey
+    next_step: int
+    durable_step: int
+    oldest_step: int
+    steps_in_flight: int
+    state_bytes: int
+    open_for_s: float
+    idle_for_s: float
+
+
+class ModelView(NamedTuple):
+    """A model that is served, or the reason why it is not."""
+
+    key: ModelKey
+    model: StepModel | None
+    fault: OperatorFault | None
+    sessions: int
+
+
+@dataclass(frozen=True)
+class ServiceStatistics:
+    """Open sessions and their state's bytes, and the schedulers' statistics, by model."""
+
+    sessions: Mapping[ModelKey, int]
+    state_bytes: Mapping[ModelKey, int]
+    schedulers: Mapping[ModelKey, SchedulerStatistics]
+
+
+Reply = Callable[[int, SessionReply], None]
+
+
+class Submission:
+    """A message on its way. `cancel` gives up what nobody else waits for."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held: list[tuple[Session, Ticket, Callable[[Ticket], None]]] = []
+
+    def hold(self, session: Session, ticket: Ticket, waiter: Callable[[Ticket], None]) -> None:
+        self._held.append((session, ticket, waiter))
+
+    def cancel(self) -> None:
+        """Nobody waits for the replies any more: steps that were not committed will not be."""
+        held, self._held = self._held, []
+        for session, ticket, waiter in held:
+            if ticket.drop_waiter(waiter) and ticket in session.in_flight:
+                session.fail(ticket, StepCancelled(f"session {session.id}: step {ticket.first_step}: was cancelled"))
+
+
+class Service:
+    """Opens, steps and ends sessions of the models that it was given."""
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        schedulers: Sequence[Scheduler],
+        faults: Mapping[ModelKey, OperatorFault],
+        steps_per_message_max: int,
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        self._sessions = sessions
+        self._schedulers = {scheduler.key: scheduler for scheduler in schedulers}
+        self._faults = dict(faults)
+        self._steps_per_message_max = steps_per_message_max
+        self._observer = observer
+        self._clock = clock
+        self._draining = False
+
+    # Models
+
+    def models(self) -> list[ModelView]:
+        """Every model found, served or not, by name and version."""
+        counts = self._sessions.open_by_model
+        served = [ModelView(key, one.model, None, counts[key]) for key, one in self._schedulers.items()]
+        faulty = [ModelView(key, None, fault, 0) for key, fault in self._faults.items()]
+        return sorted(served + faulty, key=lambda view: _version_order(view.key))
+
+    def model(self, name: str, version: str = "") -> ModelView:
+        """One model; without a version the highest that is served. Raises ModelUnknown."""
+        named = [view for view in self.models() if view.key.name == name and version in ("", view.key.version)]
+        if not named:
+            known = ", ".join(str(view.key) for view in self.models()) or "none"
+            raise ModelUnknown(f"model {name}{'/' + version if version else ''}: expected one of {known}")
+        served = [view for view in named if view.model is not None]
+        return (served or named)[-1]
+
+    # Sessions
+
+    def open_session(
+        self, model_name: str, version: str = "", *, session_id: str | None = None, resume: bool = False
+    ) -> SessionView:
+        """Open a session. resume: when one of that name is open for the same model, return it as it stands.
+
+        Raises ModelUnknown, the fault of a model that is not served, SessionExists, InvalidInput,
+        LimitReached, ServerDraining.
+        """
+        self._expect_serving()
+        view = self.model(model_name, version)
+        if view.model is None:
+            raise view.fault or ModelRejected(f"model {view.key}: is not served")
+        try:
+            session = self._sessions.open(
+                view.key, view.model.initial_state, session_id=session_id, now_s=self._clock()
+            )
+        except SessionExists:
+            session = self._sessions.find(session_id or "")
+            if not resume or session.model.name != model_name or version not in ("", session.model.version):
+                raise
+            return self._view(session)
+        except LimitReached:
+            self._observer.rejected(view.key, reason="sessions")
+            raise
+        self._observer.session_opened(view.key)
+        return self._view(session)
+
+    def get_session(self, session_id: str) -> SessionView:
+        """Raises SessionUnknown, SessionClosed, SessionExpired."""
+        return self._view(self._sessions.find(session_id))
+
+    def get_state(self, session_id: str, names: Sequence[str]) -> dict[str, Array]:
+        """State tensors of a session as it stands, by name; "*" is all of them. Raises as `get_session`, and
+        InvalidInput for a name that there is not.
+        """
+        session = self._sessions.find(session_id)
+        state = {spec.name: array for spec, array in zip(self._spec(session).state, session.state, strict=True)}
+        wanted = list(state) if "*" in names else names
+        unknown = [name for name in wanted if name not in state]
+        if unknown:
+            raise InvalidInput(f"state_names: expected some of {list(state)} or '*', got {unknown}")
+        return {name: state[name] for name in wanted}
+
+    def list_sessions(self, *, model_name: str = "", after: str = "", page_size: int = 100) -> list[SessionView]:
+        """Open sessions in the order of their ids, those after `after`, at most page_size of them."""
+        wanted = (s.id for s in self._sessions if s.id > after and model_name in ("", s.model.name))
+        return [self.get_session(session_id) for session_id in heapq.nsmallest(page_size, wanted)]
+
+    def close_session(self, session_id: str) -> SessionView:
+        """End a session; steps in flight are answered with SessionClosed. Raises as `get_session`."""
+        session = self._sessions.close(session_id)
+        self._ended(session, reason="client")
+        return self._view(session)
+
+    def expire_sessions(self) -> int:
+        """End the sessions whose idle life is over; returns how many."""
+        expired = self._sessions.expire(self._clock())
+        for session in expired:
+            self._ended(session, reason="idle")
+        return len(expired)
+
+    # Steps
+
+    def submit(self, request: StepRequest, reply: Reply) -> Submission:
+        """Admit the steps of a message. `reply` is called once for each session, with its place in the
+        request: at once for retries and errors, else when its steps are done.
+
+        Raises InvalidInput where the message itself cannot be read; then nothing was admitted.
+        """
+        self._expect_serving()
+        self._expect_message(request)
+        message, submission = _Message(request), Submission()
+        for place, session_id in enumerate(request.session_ids):
+            try:
+                self._admit(message, place, submission, reply)
+            except NtmServeError as error:
+                reply(place, SessionReply(session_id, self._next_step(session_id), error=error))
+        return submission
+
+    async def step(self, request: StepRequest) -> list[SessionReply]:
+        """`submit`, and all replies in the order of the request. Cancelling it cancels the steps."""
+        count = len(request.session_ids)
+        replies: dict[int, SessionReply] = {}
+        done = asyncio.Event()
+
+        def keep(place: int, reply: SessionReply) -> None:
+            replies[place] = reply
+            if len(replies) == count:
+                done.set()
+
+        submission = self.submit(request, keep)
+        try:
+            await done.wait()
+        except asyncio.CancelledError:
+            submission.cancel()
+            raise
+        return [replies[place] for place in range(count)]
+
+    def drain(self) -> None:
+        """Take no more work; what was admitted is finished."""
+        self._draining = True
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    async def until_idle(self) -> None:
+        """Until every admitted step is answered."""
+        for scheduler in self._schedulers.values():
+            await scheduler.until_idle()
+
+    def statistics(self) -> ServiceStatistics:
+        counts = {key: self._sessions.open_by_model[key] for key in self._schedulers}
+        return ServiceStatistics(
+            sessions=counts,
+            state_bytes={key: n * self._schedulers[key].model.spec.state_bytes for key, n in counts.items()},
+            schedulers={key: scheduler.statistics() for key, scheduler in self._schedulers.items()},
+        )
+
+    def _admit(self, message: "_Message", place: int, submission: Submission, reply: Reply) -> None:
+        request = message.request
+        session = self._sessions.find(request.session_ids[place])
+        scheduler = self._schedulers[session.model]
+        spec = scheduler.model.spec
+        inputs, wanted = message.rows(spec, place), message.wanted(spec)
+        scheduler.expect_room(len(inputs[0]))
+        ticket, is_new = session.admit(
+            inputs, request.first_steps[place], output_specs=spec.outputs, now_s=self._clock()
+        )
+
+        def answer(ticket: Ticket) -> None:
+            self._count(session.model, ticket, retried=not is_new)
+            outputs = {} if ticket.error else {spec.outputs[i].name: ticket.outputs[i] for i in wanted}
+            next_step = session.next_step if ticket.error else ticket.end_step
+            reply(place, SessionReply(session.id, next_step, outputs=outputs, error=ticket.error))
+
+        submission.hold(session, ticket, answer)
+        ticket.add_waiter(answer)
+        if is_new:
+            scheduler.submit(session, ticket)
+
+    def _expect_serving(self) -> None:
+        if self._draining:
+            raise ServerDraining("server: is stopping; connect again")
+
+    def _expect_message(self, request: StepRequest) -> None:
+        ids = request.session_ids
+        if not ids:
+            raise InvalidInput("session_ids: expected at least one session, got none")
+        if len(set(ids)) != len(ids):
+            raise InvalidInput("session_ids: expected each session once in a message")
+        if len(request.first_steps) != len(ids):
+            raise InvalidInput(f"first_steps: expected none or {len(ids)}, got {len(request.first_steps)}")
+        if any(first is not None and first < 0 for first in request.first_steps):
+            raise InvalidInput("first_steps: expected numbers of at least 0, or -1 for the next step")
+        shapes = {array.shape[:2] for array in request.inputs.values()}
+        if len(shapes) != 1:
+            raise InvalidInput(f"inputs: expected one [S, T] for all, got {sorted(map(list, shapes))}")
+        (shape,) = shapes
+        if len(shape) != 2 or shape[0] != len(ids):
+            raise InvalidInput(f"inputs: expected [S, T, ...] with S = {len(ids)} sessions, got {list(shape)}")
+        if not 1 <= shape[1] <= self._steps_per_message_max:
+            raise InvalidInput(f"inputs: expected 1 <= T <= {self._steps_per_message_max} steps, got T = {shape[1]}")
+
+    def _next_step(self, session_id: str) -> int:
+        try:
+            return self._sessions.find(session_id).next_step
+        except NtmServeError:
+            return 0
+
+    def _view(self, session: Session) -> SessionView:
+        now_s = self._clock()
+        return SessionView(
+            session_id=session.id,
+            model=session.model,
+            next_step=session.next_step,
+            durable_step=0,
+            oldest_step=session.oldest_step,
+            steps_in_flight=session.promised_step - session.next_step,
+            state_bytes=self._spec(session).state_bytes,
+            open_for_s=now_s - session.opened_s,
+            idle_for_s=now_s - session.used_s,
+        )
+
+    def _spec(self, session: Session) -> StepSpec:
+        return self._schedulers[session.model].model.spec
+
+    def _ended(self, session: Session, *, reason: str) -> None:
+        lived_s = self._clock() - session.opened_s
+        self._observer.session_ended(session.model, reason=reason, lived_s=lived_s, steps=session.next_step)
+
+    def _count(self, model: ModelKey, ticket: Ticket, *, retried: bool) -> None:
+        now_s = self._clock()
+        failed = "cancelled" if isinstance(ticket.error, StepCancelled) else "error"
+        outcome = failed if ticket.error else "duplicate" if retried else "ok"
+        wait_s = None if ticket.started_s is None or retried else ticket.started_s - ticket.submitted_s
+        latency_s = now_s - ticket.submitted_s
+        self._observer.message_settled(
+            model, outcome=outcome, steps=ticket.steps, latency_s=latency_s, queue_wait_s=wait_s
+        )
+
+
+class _Message:
+    """A message against the specs of its sessions: each check is made once for all of them."""
+
+    def __init__(self, request: StepRequest) -> None:
+        self.request = request
+        self._all_finite = all(all_finite(array) for array in request.inputs.values())
+        # The spec that the message was found to fit, and the places of the outputs that it wants.
+        self._spec: StepSpec | None = None
+        self._wanted: Sequence[int] = ()
+
+    def rows(self, spec: StepSpec, place: int) -> tuple[Array, ...]:
+        """One session's inputs `[T, ...]`. Raises InvalidInput."""
+        self.wanted(spec)
+        rows = tuple(self.request.inputs[one.name][place] for one in spec.inputs)
+        if not self._all_finite:
+            for one, array in zip(spec.inputs, rows, strict=True):
+                expect_finite(one.name, array)
+        return rows
+
+    def wanted(self, spec: StepSpec) -> Sequence[int]:
+        """The places of the wanted outputs, once the message fits the spec. Raises InvalidInput."""
+        if self._spec is None:
+            expect_names(spec.inputs, self.request.inputs, "inputs")
+            for one in spec.inputs:
+                array = self.request.inputs[one.name]
+                expect_tensor(one, str(array.dtype), array.shape, leading=("S", "T"))
+            self._wanted = _wanted_outputs(spec, self.request.output_names)
+            self._spec = spec
+        elif self._spec is not spec and self._spec != spec:
+            raise InvalidInput("session_ids: expected sessions of one model in a message, got several")
+        return self._wanted
+
+
+def _wanted_outputs(spec: StepSpec, names: Sequence[str]) -> Sequence[int]:
+    if not names:
+        return range(len(spec.outputs))
+    place = {one.name: i for i, one in enumerate(spec.outputs)}
+    unknown = [name for name in names if name not in place]
+    if unknown or len(set(names)) != len(names):
+        raise InvalidInput(f"output_names: expected some of {list(place)}, each once, got {list(names)}")
+    return [place[name] for name in names]
+
+
+def _version_order(key: ModelKey) -> tuple[str, int, str]:
+    return key.name, int(key.version) if key.version.isdigit() else 0, key.version

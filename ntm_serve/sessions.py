@@ -1,0 +1,292 @@
+"""Sessions: names for the latest state and the number of steps that led to it. No clock, no task, no socket.
+
+Rules of this file:
+- steps of a session are numbered from 0; `next_step` is the number of the first that was not committed;
+- a message's steps are admitted at the number promised after those in flight, committed all at once,
+  in the order of admission, and never twice;
+- a message whose steps were committed is answered again from the reply window, bit for bit;
+- `state` is a value: one place, `commit`, replaces it, whole.
+"""
+
+import re
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ntm_serve.errors import (
+    CallerFault,
+    InvalidInput,
+    LimitReached,
+    NtmServeError,
+    SessionClosed,
+    SessionExists,
+    SessionExpired,
+    SessionUnknown,
+    StepAborted,
+    StepAhead,
+    StepConflict,
+    StepForgotten,
+)
+from ntm_serve.spec import Array, TensorSpec
+from ntm_serve.step_model import ModelKey, State
+from ntm_serve.ticket import Ticket, identical
+
+SESSION_ID = re.compile(r"[A-Za-z0-9._~:@+-]{1,128}")
+
+# Names of ended sessions that are remembered, so that "closed" and "expired" differ from "unknown".
+# About 200 B each.
+ENDED_REMEMBERED_MAX = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What sessions may use.
+
+    sessions_max: open at once. idle_life_s: an idle session expires after it; None is never.
+    window_messages, window_bytes_max: how much of its latest messages' inputs and outputs a session keeps
+    to answer retries from; the last message is always kept.
+    """
+
+    sessions_max: int = 200_000
+    idle_life_s: float | None = 7 * 24 * 3600.0
+    window_messages: int = 64
+    window_bytes_max: int = 1 << 20
+
+
+class Committed(NamedTuple):
+    """One committed message: the number of its first step, inputs and outputs `[T, ...]`."""
+
+    first_step: int
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+
+    @property
+    def end_step(self) -> int:
+        return self.first_step + len(self.outputs[0])
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(array.nbytes for array in (*self.inputs, *self.outputs))
+
+    def after(self, steps: int) -> "Committed":
+        """Without its first steps."""
+        return Committed(
+            self.first_step + steps,
+            tuple(array[steps:] for array in self.inputs),
+            tuple(array[steps:] for array in self.outputs),
+        )
+
+
+class Admission(NamedTuple):
+    """The ticket that answers a message's steps, and whether it is a new one that must be run."""
+
+    ticket: Ticket
+    new: bool
+
+
+class Session:
+    """One session of one model."""
+
+    __slots__ = ("ended", "id", "in_flight", "model", "next_step", "opened_s", "queued", "state", "used_s", "window")
+
+    def __init__(self, session_id: str, model: ModelKey, state: State, now_s: float) -> None:
+        self.id = session_id
+        self.model = model
+        self.state = state
+        self.next_step = 0
+        self.window: list[Committed] = []
+        self.in_flight: list[Ticket] = []
+        self.opened_s = self.used_s = now_s
+        # Whether a batcher holds the session. The batcher's own mark, here to save it a table.
+        self.queued = False
+        self.ended: CallerFault | None = None
+
+    @property
+    def promised_step(self) -> int:
+        """The number after the last step in flight: what a message without a number gets."""
+        return self.in_flight[-1].end_step if self.in_flight else self.next_step
+
+    @property
+    def oldest_step(self) -> int:
+        """The oldest step whose reply is kept."""
+        return self.window[0].first_step if self.window else self.next_step
+
+    def admit(
+        self, inputs: tuple[Array, ...], first_step: int | None, *, output_specs: Sequence[TensorSpec], now_s: float
+    ) -> "Admission":
+        """A ticket for these steps: a new one, in flight from here on; or, for a retry, one that is
+        settled already, or the one that is in flight. inputs `[T, ...]`; first_step None is "the next one".
+
+        Raises StepAhead, StepForgotten, StepConflict; then nothing changed.
+        """
+        self.used_s = now_s
+        first = self.promised_step if first_step is None else first_step
+        if first > self.promised_step:
+            raise StepAhead(
+                f"session {self.id}: expected step {self.promised_step}, got {first}",
+                fields={"expected_step": str(self.promised_step)},
+            )
+        if first + len(inputs[0]) > self.next_step and first < self.promised_step and self.in_flight:
+            return Admission(self._in_flight_twin(inputs, first), new=False)
+        ticket = Ticket(first_step=first, inputs=inputs, output_specs=output_specs, submitted_s=now_s)
+        self._replay(ticket)
+        if ticket.steps_done == ticket.steps:
+            ticket.settle()
+            return Admission(ticket, new=False)
+        self.in_flight.append(ticket)
+        return Admission(ticket, new=True)
+
+    def commit(self, ticket: Ticket, limits: Limits, now_s: float) -> None:
+        """The ticket's steps are done: they become the session's. The caller settles the ticket."""
+        assert ticket is self.in_flight[0], "steps are committed in the order of admission"
+        assert ticket.state is not None
+        del self.in_flight[0]
+        # Copies: a row of a batch would keep the whole batch in memory.
+        self.state = tuple(_owned(array) for array in ticket.state)
+        self.next_step = ticket.end_step
+        self.used_s = now_s
+        committed = Committed(ticket.first_step, ticket.inputs, ticket.outputs)
+        self.window.append(committed.after(ticket.replayed) if ticket.replayed else committed)
+        self._trim_window(limits)
+
+    def fail(self, ticket: Ticket, error: NtmServeError) -> None:
+        """The ticket's steps do not become the session's; nor do those that were to follow them."""
+        at = self.in_flight.index(ticket)
+        lost, self.in_flight = self.in_flight[at:], self.in_flight[:at]
+        ticket.settle(error)
+        for later in lost[1:]:
+            later.settle(
+                StepAborted(
+                    f"session {self.id}: step {later.first_step} was to follow step {ticket.first_step}, which failed; "
+                    f"the session's next step is {self.promised_step}",
+                    fields={"expected_step": str(self.promised_step)},
+                )
+            )
+
+    def end(self, fault: CallerFault) -> None:
+        """The session is over; whatever is in flight is answered with the reason."""
+        self.ended = fault
+        lost, self.in_flight = self.in_flight, []
+        for ticket in lost:
+            ticket.settle(fault)
+
+    def _in_flight_twin(self, inputs: tuple[Array, ...], first: int) -> Ticket:
+        """The ticket in flight that these steps are a retry of. Raises StepConflict."""
+        for ticket in self.in_flight:
+            if ticket.first_step == first and ticket.steps == len(inputs[0]) and ticket.same_inputs(inputs):
+                return ticket
+        raise StepConflict(
+            f"session {self.id}: step {first} is in flight with other inputs or in a message of another length: "
+            "does another client step this session?"
+        )
+
+    def _replay(self, ticket: Ticket) -> None:
+        """Fill the ticket's first steps from the reply window, as far as they were committed."""
+        at = ticket.first_step
+        if at < self.oldest_step:
+            raise StepForgotten(
+                f"session {self.id}: expected step {self.oldest_step} or later, got {at}: "
+                "its reply is no longer in the window",
+                fields={"oldest_step": str(self.oldest_step), "expected_step": str(self.promised_step)},
+            )
+        end = min(ticket.end_step, self.next_step)
+        for committed in self.window:
+            if not committed.first_step <= at < min(end, committed.end_step):
+                continue
+            until = min(end, committed.end_step)
+            theirs = slice(at - committed.first_step, until - committed.first_step)
+            mine = slice(at - ticket.first_step, until - ticket.first_step)
+            if not all(identical(a[theirs], b[mine]) for a, b in zip(committed.inputs, ticket.inputs, strict=True)):
+                raise StepConflict(
+                    f"session {self.id}: steps {at} to {until - 1} were taken with other inputs; "
+                    f"the session's next step is {self.promised_step}: does another client step this session?",
+                    fields={"expected_step": str(self.promised_step)},
+                )
+            for kept, known in zip(ticket.outputs, committed.outputs, strict=True):
+                kept[mine] = known[theirs]
+            at = until
+        ticket.steps_done = ticket.replayed = at - ticket.first_step
+
+    def _trim_window(self, limits: Limits) -> None:
+        surplus = max(0, len(self.window) - max(1, limits.window_messages))
+        kept_bytes = sum(committed.size_bytes for committed in self.window[surplus:])
+        while kept_bytes > limits.window_bytes_max and surplus < len(self.window) - 1:
+            kept_bytes -= self.window[surplus].size_bytes
+            surplus += 1
+        if surplus:
+            del self.window[:surplus]
+
+
+class Sessions:
+    """All sessions of a server: opened, found, ended, remembered for a while after."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._open: dict[str, Session] = {}
+        self._ended: OrderedDict[str, CallerFault] = OrderedDict()
+        self.open_by_model: Counter[ModelKey] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._open.values())
+
+    def open(self, model: ModelKey, state: State, *, session_id: str | None, now_s: float) -> Session:
+        """A new session at step 0, under the given name or a random one. Raises SessionExists,
+        InvalidInput, LimitReached.
+        """
+        if session_id is not None and not SESSION_ID.fullmatch(session_id):
+            raise InvalidInput(f"session id: expected 1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -, got {session_id!r}")
+        if session_id in self._open:
+            raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
+        if len(self._open) >= self.limits.sessions_max:
+            raise LimitReached(f"sessions: expected at most {self.limits.sessions_max} open at once")
+        session = Session(session_id or secrets.token_hex(16), model, state, now_s)
+        self._open[session.id] = session
+        self.open_by_model[model] += 1
+        self._ended.pop(session.id, None)
+        return session
+
+    def find(self, session_id: str) -> Session:
+        """The open session of that name. Raises SessionUnknown, SessionClosed, SessionExpired."""
+        session = self._open.get(session_id)
+        if session is not None:
+            return session
+        ended = self._ended.get(session_id)
+        if ended is not None:
+            raise type(ended)(ended.message, fields=ended.fields)
+        raise SessionUnknown(f"session {session_id}: expected the name of an open session; this one was never seen")
+
+    def close(self, session_id: str) -> Session:
+        """End a session at the caller's wish. Raises as `find`."""
+        session = self.find(session_id)
+        self._end(session, SessionClosed(f"session {session_id}: was closed after {session.next_step} steps"))
+        return session
+
+    def expire(self, now_s: float) -> list[Session]:
+        """End the sessions that were idle for longer than their idle life, and return them."""
+        life_s = self.limits.idle_life_s
+        if life_s is None:
+            return []
+        idle = [s for s in self._open.values() if not s.in_flight and now_s - s.used_s > life_s]
+        for session in idle:
+            message = f"session {session.id}: expired after {life_s:g} s without a step, at step {session.next_step}"
+            self._end(session, SessionExpired(message))
+        return idle
+
+    def _end(self, session: Session, fault: CallerFault) -> None:
+        del self._open[session.id]
+        self.open_by_model[session.model] -= 1
+        self._ended[session.id] = fault
+        while len(self._ended) > ENDED_REMEMBERED_MAX:
+            self._ended.popitem(last=False)
+        session.end(fault)
+
+
+def _owned(array: Array) -> Array:
+    copied = array.copy()
+    copied.flags.writeable = False
+    return copied

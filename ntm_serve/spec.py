@@ -1,0 +1,122 @@
+"""Specs: names, dtypes and shapes of a model's tensors, without the batch axis, and the checks against them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntm_serve.errors import InvalidInput
+
+Array = NDArray[Any]
+
+# The dtypes that both ONNX Runtime and numpy hold without a package of their own.
+DTYPES = (
+    "float32", "float64", "float16", "int8", "int16", "int32", "int64",
+    "uint8", "uint16", "uint32", "uint64", "bool",
+)  # fmt: skip
+
+# Roles that tools give a picture to. A model may use others.
+ROLES = ("memory", "read_weighting", "write_weighting", "read_vector", "controller", "usage", "link", "precedence")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of one step of one session: its name, numpy dtype and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InvalidInput(f"{self.name}: expected a dtype of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if any(size < 1 for size in self.shape):
+            raise InvalidInput(f"{self.name}: expected every axis to be at least 1, got {list(self.shape)}")
+
+    def __str__(self) -> str:
+        return described(self.dtype, self.shape)
+
+    @cached_property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The dtype in the byte order of the wire and of every platform served: little-endian."""
+        return np.dtype(self.dtype)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of one step's tensor."""
+        return int(prod(self.shape)) * self.numpy_dtype.itemsize
+
+
+@dataclass(frozen=True)
+class StateSpec(TensorSpec):
+    """A state tensor and its role: what it means, for tools and pictures."""
+
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """What one step takes and gives: inputs, outputs and state, each in a fixed order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    state: tuple[StateSpec, ...]
+
+    def __post_init__(self) -> None:
+        for kind, specs in (("inputs", self.inputs), ("outputs", self.outputs), ("state", self.state)):
+            names = [spec.name for spec in specs]
+            if len(set(names)) != len(names):
+                raise InvalidInput(f"{kind}: expected names to differ, got {names}")
+        if not self.inputs or not self.outputs:
+            raise InvalidInput("a step has at least one input and one output")
+
+    @cached_property
+    def state_bytes(self) -> int:
+        """Bytes of one session's state."""
+        return sum(spec.nbytes for spec in self.state)
+
+
+def described(dtype: object, axes: Iterable[object]) -> str:
+    """A dtype and shape as every message writes them: `float32[8]`."""
+    return f"{dtype}[{', '.join(str(axis) for axis in axes)}]"
+
+
+def expect_names(specs: Sequence[TensorSpec], given: Mapping[str, object], kind: str) -> None:
+    """Refuse missing and unknown names. Raises InvalidInput."""
+    expected = [spec.name for spec in specs]
+    if set(given) != set(expected):
+        raise InvalidInput(f"{kind}: expected {expected}, got {sorted(given)}")
+
+
+def expect_tensor(spec: TensorSpec, dtype: str, shape: Sequence[int], *, leading: tuple[str, ...]) -> None:
+    """Refuse a tensor whose dtype or trailing axes differ from its spec; `leading` names the axes that
+    come before those of the spec, as in ("S", "T"). Raises InvalidInput.
+    """
+    axes = len(leading)
+    if dtype == spec.dtype and len(shape) == axes + len(spec.shape) and tuple(shape[axes:]) == spec.shape:
+        return
+    expected = described(spec.dtype, (*leading, *spec.shape))
+    raise InvalidInput(f"{spec.name}: expected {expected}, got {described(dtype, shape)}")
+
+
+def all_finite(array: Array) -> bool:
+    """Whether no number is NaN or infinite."""
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def expect_finite(name: str, array: Array) -> None:
+    """Refuse NaN and infinity, naming the first place. Raises InvalidInput."""
+    if all_finite(array):
+        return
+    at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    raise InvalidInput(f"{name}: expected finite numbers, got {array[at]} at {list(at)}")
+
+
+def frozen(array: Array) -> Array:
+    """The same array, read-only from here on: state and replies are values."""
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,183 @@
+"""The scheduler: batches run, rows fail alone, nobody is left waiting."""
+
+import asyncio
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from ntm_serve.batcher import Place
+from ntm_serve.errors import EngineFault, LimitReached, NonFiniteState, StepAborted
+from ntm_serve.observer import NoObserver
+from ntm_serve.scheduler import Scheduler, run_batch
+from ntm_serve.sessions import Limits, Sessions
+from ntm_serve.testing import ManualClock, RunningSum
+from ntm_serve.testing.running_sum import FAILING_INPUT
+
+LIMITS = Limits()
+
+
+class Bench:
+    """A scheduler with a model, and sessions to give it."""
+
+    def __init__(self, model, executor, *, steps_waiting_max=1000):
+        self.model = model
+        self.sessions = Sessions(LIMITS)
+        self.clock = ManualClock()
+        self.scheduler = Scheduler(
+            model,
+            executor=executor,
+            limits=LIMITS,
+            steps_waiting_max=steps_waiting_max,
+            observer=NoObserver(),
+            clock=self.clock,
+        )
+
+    def session(self, name):
+        return self.sessions.open(self.model.card.key, self.model.initial_state, session_id=name, now_s=0.0)
+
+    def submit(self, session, *values):
+        """Returns a future of the outputs, or of the error."""
+        inputs = (np.array(values, np.float32).reshape(-1, 1),)
+        ticket = session.admit(inputs, None, output_specs=self.model.spec.outputs, now_s=0.0).ticket
+        answer = asyncio.get_running_loop().create_future()
+
+        def tell(ticket):
+            answer.set_result(ticket.error or ticket.outputs[0].ravel().tolist())
+
+        ticket.add_waiter(tell)
+        self.scheduler.submit(session, ticket)
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def bench(model=None, **options):
+    with ThreadPoolExecutor(1) as executor:
+        it = Bench(model or RunningSum(), executor, **options)
+        task = asyncio.create_task(it.scheduler.run())
+        try:
+            yield it
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_steps_of_one_session_run_in_order():
+    async with bench() as it:
+        assert await it.submit(it.session("a"), 1, 2, 3) == [1, 3, 6]
+
+
+async def test_sessions_that_wait_share_a_batch():
+    async with bench() as it:
+        answers = [it.submit(it.session(name), value, value) for value, name in enumerate("abcd")]
+        assert await asyncio.gather(*answers) == [[0, 0], [1, 2], [2, 4], [3, 6]]
+        assert it.model.batches == [4, 4]
+
+
+async def test_a_row_whose_state_overflows_fails_alone_and_its_session_stays():
+    async with bench() as it:
+        bad, good = it.session("bad"), it.session("good")
+        await it.submit(bad, 3e38)
+        outcome, other = await asyncio.gather(it.submit(bad, 3e38), it.submit(good, 1))
+        assert isinstance(outcome, NonFiniteState)
+        assert "session bad: step 1: expected a finite next state" in outcome.message
+        assert other == [1]
+        assert bad.next_step == 1
+        assert await it.submit(bad, -3e38) == [0]
+
+
+async def test_a_message_that_fails_half_way_leaves_the_session_where_it_was():
+    async with bench() as it:
+        session = it.session("a")
+        assert isinstance(await it.submit(session, 1, 3e38, 3e38), NonFiniteState)
+        assert session.next_step == 0
+        assert await it.submit(session, 1) == [1]
+
+
+async def test_a_row_that_makes_the_engine_fail_fails_alone():
+    async with bench() as it:
+        answers = [it.submit(it.session(name), value) for name, value in (("a", 1), ("b", FAILING_INPUT), ("c", 3))]
+        a, b, c = await asyncio.gather(*answers)
+        assert (a, c) == ([1], [3])
+        assert isinstance(b, EngineFault)
+
+
+async def test_an_engine_that_breaks_its_promise_fails_the_tickets_and_not_the_scheduler():
+    class Broken(RunningSum):
+        broken = True
+
+        def run(self, inputs, state):
+            if self.broken:
+                raise RuntimeError("not what the contract says")
+            return super().run(inputs, state)
+
+    async with bench(Broken()) as it:
+        session = it.session("a")
+        outcome = await it.submit(session, 1)
+        assert isinstance(outcome, EngineFault)
+        assert "not what the contract says" in outcome.message
+        it.model.broken = False
+        assert await it.submit(session, 1) == [1]
+
+
+async def test_what_followed_a_failed_message_is_aborted():
+    async with bench() as it:
+        session = it.session("a")
+        answers = await asyncio.gather(it.submit(session, FAILING_INPUT), it.submit(session, 1))
+        assert [type(answer) for answer in answers] == [EngineFault, StepAborted]
+
+
+async def test_a_ticket_cancelled_while_its_batch_runs_is_not_kept():
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold(rows):
+        entered.set()
+        assert leave.wait(10)
+
+    async with bench(RunningSum(before_run=hold)) as it:
+        session, other = it.session("a"), it.session("b")
+        answer, neighbour = it.submit(session, 1, 1), it.submit(other, 5)
+        await asyncio.to_thread(entered.wait, 10)
+        session.fail(session.in_flight[0], StepAborted("cancelled"))
+        leave.set()
+        assert isinstance(await answer, StepAborted)
+        assert await neighbour == [5]
+        assert session.next_step == 0
+        assert await it.submit(session, 7) == [7]
+
+
+async def test_more_steps_than_may_wait_are_refused_at_the_door():
+    async with bench(steps_waiting_max=3) as it:
+        it.scheduler.expect_room(3)
+        with pytest.raises(LimitReached, match="at most 3 steps waiting, got 0 and 4 more"):
+            it.scheduler.expect_room(4)
+        answer = it.submit(it.session("a"), 1, 2)
+        with pytest.raises(LimitReached):
+            it.scheduler.expect_room(2)
+        await answer
+        it.scheduler.expect_room(3)
+
+
+async def test_statistics_count_batches_and_steps_and_idle_is_reached():
+    async with bench() as it:
+        answers = [it.submit(it.session(name), 1, 1) for name in "ab"]
+        assert it.scheduler.statistics().steps_waiting == 4
+        await it.scheduler.until_idle()
+        await asyncio.gather(*answers)
+        statistics = it.scheduler.statistics()
+        assert (statistics.steps_waiting, statistics.batches, statistics.steps) == (0, 2, 4)
+        assert statistics.sessions_waiting == 0
+
+
+def test_a_batch_changes_neither_sessions_nor_tickets():
+    model = RunningSum()
+    session = Sessions(LIMITS).open(model.card.key, model.initial_state, session_id="a", now_s=0.0)
+    inputs = (np.ones((2, 1), np.float32),)
+    ticket = session.admit(inputs, None, output_specs=model.spec.outputs, now_s=0.0).ticket
+    result = run_batch(model, [Place(session, ticket)])
+    assert result.errors == [None]
+    assert result.following[0].tolist() == [[1]]
+    assert (session.next_step, ticket.steps_done, ticket.state) == (0, 0, None)
+    assert session.state[0].tolist() == [0]
