@@ -1,0 +1,1 @@
+"""Trained memory models: step modules in torch, tasks in numpy alone, training and evaluation."""

@@ -1,0 +1,33 @@
+"""From a recipe to its torch module, and from a file of weights to a trained one."""
+
+from pathlib import Path
+
+import torch
+
+from ntm_models.entries import record_of
+from ntm_models.errors import RecipeFault
+from ntm_models.ntm import NTM, NTMOptions
+from ntm_models.recipe import Recipe
+
+
+def build_step(recipe: Recipe) -> NTM:
+    """The recipe's step module with fresh weights, drawn from the recipe's seed. Raises RecipeFault."""
+    task = recipe.task_of()
+    sizes = {"inputs": task.inputs, "outputs": task.outputs}
+    try:
+        if given := sorted(sizes.keys() & recipe.model.keys()):
+            raise ValueError(f"model.{given[0]}: the task decides it; expected nothing, got {recipe.model[given[0]]!r}")
+        options = record_of(NTMOptions, {**recipe.model, **sizes}, at="model")
+    except ValueError as fault:
+        raise RecipeFault(f"recipe {recipe.name}: {fault}") from fault
+    # The caller's random numbers go on as if nothing had been drawn here.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return NTM(options)
+
+
+def load_step(recipe: Recipe, weights: Path) -> NTM:
+    """The recipe's step module with weights from a file that holds a state_dict and nothing else."""
+    step = build_step(recipe)
+    step.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+    return step.eval()

@@ -1,0 +1,5 @@
+"""The Neural Turing Machine (Graves, Wayne, Danihelka 2014)."""
+
+from ntm_models.ntm.step import NTM, NTMOptions
+
+__all__ = ["NTM", "NTMOptions"]

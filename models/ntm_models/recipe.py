@@ -1,0 +1,115 @@
+"""A recipe: everything that decides what a training run gives, read from one TOML file.
+
+Rules of this file: no torch, so that recipes can be listed and read anywhere; the entries of `[model]`
+belong to the family, which checks them where it builds the module.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ntm_models.entries import record_of
+from ntm_models.errors import RecipeFault
+from ntm_models.tasks import TASKS, Copy
+
+# Beside the package in a checkout; an installed wheel has none, and takes recipes by their paths.
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+FAMILIES = ("ntm",)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The loop: Adam, a learning rate that falls linearly to zero, gradients clipped by their global norm."""
+
+    steps: int
+    batch: int
+    length_min: int
+    length_max: int
+    learning_rate: float
+    clip_norm: float
+
+    def __post_init__(self) -> None:
+        _expect_at_least_one(self, "steps", "batch", "length_min")
+        if self.length_max < self.length_min:
+            raise ValueError(f"length_max: expected at least length_min, {self.length_min}, got {self.length_max}")
+        for name in ("learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The generalisation set: every `every` steps the weights are scored on it, and the best are kept."""
+
+    every: int
+    lengths: tuple[int, ...]
+    sequences: int
+
+    def __post_init__(self) -> None:
+        _expect_at_least_one(self, "every", "sequences")
+        if not self.lengths or min(self.lengths) < 1 or len(set(self.lengths)) < len(self.lengths):
+            raise ValueError(f"lengths: expected different lengths of at least 1, got {list(self.lengths)}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One trained model: what it is, what it learns, and how."""
+
+    name: str
+    family: str
+    task: str
+    seed: int
+    model: dict[str, Any]
+    training: Training
+    selection: Selection
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ValueError(f"family: expected one of {', '.join(FAMILIES)}, got {self.family!r}")
+        if self.task not in TASKS:
+            raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {self.task!r}")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected at least 0, got {self.seed}")
+
+    def task_of(self) -> Copy:
+        """The task with its default sizes."""
+        return TASKS[self.task]()
+
+
+def find_recipe(name: str, folder: Path = RECIPES) -> Path:
+    """A recipe's file: a path that ends in .toml as it is, anything else a name in `folder`. Raises RecipeFault."""
+    if name.endswith(".toml"):
+        return Path(name)
+    known = {path.stem: path for path in recipe_files(folder)}
+    if name not in known:
+        expected = ", ".join(known) or f"a path that ends in .toml ({folder} holds none)"
+        raise RecipeFault(f"recipe: expected one of {expected}, got {name!r}")
+    return known[name]
+
+
+def recipe_files(folder: Path = RECIPES) -> list[Path]:
+    """The recipes of a folder, by name."""
+    return sorted(folder.glob("*.toml"))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe. Raises RecipeFault."""
+    try:
+        return parse_recipe(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as fault:
+        raise RecipeFault(f"{path}: cannot be read: {fault.strerror}") from fault
+    except ValueError as fault:  # Not UTF-8 and not TOML are ValueErrors too.
+        raise RecipeFault(f"{path}: {fault}") from fault
+
+
+def parse_recipe(entries: dict[str, Any]) -> Recipe:
+    """A recipe from its entries. Raises ValueError."""
+    return record_of(Recipe, entries)
+
+
+def _expect_at_least_one(record: object, *names: str) -> None:
+    for name in names:
+        if getattr(record, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, got {getattr(record, name)}")

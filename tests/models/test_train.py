@@ -1,0 +1,198 @@
+"""The training loop: the same recipe gives the same weights, whatever happens on the way, and they get better."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ntm_models import train as train_module
+from ntm_models.build import build_step, load_step
+from ntm_models.errors import RecipeFault, TrainingFault
+from ntm_models.recipe import parse_recipe
+from ntm_models.train import train, wrong_bits_by_length
+
+
+class Killed(Exception):
+    """Ends a run as kill -9 would: nothing is saved on the way out."""
+
+
+def stopping_after(steps: int):
+    """A `stop` that is true once it was asked so many times."""
+    left = [steps]
+
+    def stop() -> bool:
+        left[0] -= 1
+        return left[0] < 0
+
+    return stop
+
+
+def saved(folder) -> tuple[dict, dict, str]:
+    checkpoint, best = (torch.load(folder / name, weights_only=True) for name in ("checkpoint.pt", "best.pt"))
+    return checkpoint, best, (folder / "log.jsonl").read_text()
+
+
+def expect_same_bits(one, other) -> None:
+    """Equal in every tensor, number and name, however deep."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            expect_same_bits(one[name], other[name])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            expect_same_bits(*pair)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("controller", ["feed-forward", "lstm", "gru"])
+@pytest.mark.parametrize("stops", [(1,), (5,), (7,), (2, 4, 5)], ids=str)
+def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(controller, stops, entries, tmp_path):
+    entries["model"]["controller"] = controller
+    recipe = parse_recipe(entries)
+    train(recipe, tmp_path / "whole")
+
+    for steps in stops:
+        assert train(recipe, tmp_path / "stopped", stop=stopping_after(steps)).step < recipe.training.steps
+    end = train(recipe, tmp_path / "stopped")
+
+    assert end.step == recipe.training.steps
+    expect_same_bits(saved(tmp_path / "whole"), saved(tmp_path / "stopped"))
+
+
+def test_a_run_that_was_killed_ends_with_the_bits_of_one_that_was_not(tiny, tmp_path):
+    train(tiny, tmp_path / "whole")
+
+    def killing(progress) -> None:
+        if progress.step == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tiny, tmp_path / "killed", report=killing)
+    resumed = []
+    train(tiny, tmp_path / "killed", report=resumed.append)
+
+    assert resumed[0].step == 5  # Where the last checkpoint was.
+    expect_same_bits(saved(tmp_path / "whole"), saved(tmp_path / "killed"))
+
+
+def test_a_stop_loses_no_step(tiny, tmp_path):
+    stopped = train(tiny, tmp_path, stop=stopping_after(7))
+    reports = []
+    train(tiny, tmp_path, report=reports.append)
+    assert stopped == reports[0]
+    assert [report.step for report in reports] == [7, 8, 9, 10, 11, 12]
+
+
+def test_another_seed_gives_other_weights(tiny, tmp_path):
+    for seed in (3, 4):
+        train(replace(tiny, seed=seed), tmp_path / str(seed))
+    one, other = (saved(tmp_path / seed)[1] for seed in ("3", "4"))
+    assert not torch.equal(one["heads.weight"], other["heads.weight"])
+
+
+def test_a_finished_run_is_left_as_it_is(tiny, tmp_path):
+    train(tiny, tmp_path)
+    before = saved(tmp_path)
+    reports = []
+    end = train(tiny, tmp_path, report=reports.append)
+    assert reports == [end]
+    expect_same_bits(saved(tmp_path), before)
+
+
+def test_the_weights_with_the_fewest_wrong_bits_are_kept_and_of_equals_the_later(entries, tmp_path, monkeypatch):
+    entries["training"]["steps"], entries["selection"]["every"] = 5, 1
+    scores, scored = iter([9.0, 2.0, 4.0, 2.0, 3.0]), []
+
+    def scripted(_recipe, step):
+        scored.append({name: value.clone() for name, value in step.state_dict().items()})
+        return {"2": next(scores), "3": 0.5}
+
+    monkeypatch.setattr(train_module, "wrong_bits_by_length", scripted)
+
+    end = train(parse_recipe(entries), tmp_path)
+
+    assert end.best_wrong_bits == 2.5
+    expect_same_bits(dict(saved(tmp_path)[1]), scored[3])
+
+
+def test_the_kept_weights_score_what_the_log_says(tiny, tmp_path):
+    end = train(tiny, tmp_path)
+    wrong = wrong_bits_by_length(tiny, load_step(tiny, tmp_path / "best.pt"))
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 10, 12]
+    assert sum(wrong.values()) == end.best_wrong_bits
+    assert end.best_wrong_bits == min(sum(row["wrong_bits"].values()) for row in rows)
+
+
+def test_the_log_has_the_mean_loss_since_its_last_row(tiny, tmp_path, monkeypatch):
+    losses, real = [], train_module._train_once
+
+    def noting(*arguments):
+        loss_bits, gradient_norm = real(*arguments)
+        losses.append(loss_bits)
+        return loss_bits, gradient_norm
+
+    monkeypatch.setattr(train_module, "_train_once", noting)
+
+    train(tiny, tmp_path)
+
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    wanted = [sum(part) / len(part) for part in (losses[:5], losses[5:10], losses[10:])]
+    assert [row["loss_bits"] for row in rows] == pytest.approx(wanted)
+
+
+def test_an_untrained_model_loses_about_one_bit_for_each_bit(tiny, tmp_path):
+    reports = []
+    train(tiny, tmp_path, report=reports.append, stop=stopping_after(1))
+    assert reports[-1].loss_bits in (pytest.approx(8, rel=0.3), pytest.approx(16, rel=0.3))  # Lengths 1 and 2.
+
+
+def test_the_folder_of_another_recipe_is_refused_and_left_as_it_is(tiny, tmp_path):
+    train(tiny, tmp_path)
+    before = saved(tmp_path)
+    with pytest.raises(
+        TrainingFault, match="holds a run of another recipe; seed: expected 3, got 4; remove the folder"
+    ):
+        train(replace(tiny, seed=4), tmp_path)
+    expect_same_bits(saved(tmp_path), before)
+
+
+def test_a_model_that_cannot_be_built_leaves_no_folder(entries, tmp_path):
+    recipe = parse_recipe({**entries, "model": {"slots": 0}})
+    with pytest.raises(RecipeFault, match="slots"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_ends_with_the_step(entries, tmp_path):
+    entries["training"]["learning_rate"] = 1e36
+    with pytest.raises(TrainingFault, match=r"step \d+: expected a finite loss and gradient, got"):
+        train(parse_recipe(entries), tmp_path)
+
+
+def test_a_short_training_learns(entries, tmp_path):
+    entries["model"] = {"controller_size": 32, "slots": 8, "width": 10}
+    entries["training"].update(steps=600, batch=16)
+    entries["selection"].update(every=150, lengths=[1], sequences=20)
+    entries["seed"] = 5
+
+    train(parse_recipe(entries), tmp_path)
+
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss_bits"] < rows[0]["loss_bits"] / 2
+    assert rows[-1]["wrong_bits"]["1"] < 0.5  # Of 8; whoever guesses has 4.
+
+
+def test_the_first_weights_come_from_the_seed_and_nothing_else_is_drawn(tiny):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    once = build_step(tiny).state_dict()
+    assert torch.equal(torch.rand(3), expected)
+    expect_same_bits(dict(once), dict(build_step(tiny).state_dict()))
