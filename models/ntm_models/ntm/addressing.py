@@ -23,8 +23,8 @@ def content_weighting(keys: Tensor, strengths: Tensor, memory: Tensor) -> Tensor
     keys `[B, H, M]`, strengths (beta) `[B, H, 1]`, memory `[B, N, M]`; returns `[B, H, N]`.
     """
     products = keys @ memory.transpose(1, 2)
-    key_norms = keys.square().sum(dim=2, keepdim=True).sqrt()
-    slot_norms = memory.square().sum(dim=2).sqrt().unsqueeze(1)
+    key_norms = torch.linalg.vector_norm(keys, dim=2, keepdim=True)
+    slot_norms = torch.linalg.vector_norm(memory, dim=2).unsqueeze(1)
     similarity = products / (key_norms * slot_norms + COSINE_EPSILON)
     return torch.softmax(strengths * similarity, dim=2)
 
