@@ -1,0 +1,1 @@
+"""From a trained torch step to a model directory, with proof that it is the same function."""

@@ -1,0 +1,106 @@
+"""The candidate: a source, what was read off it, and its graph, before anything is proved of it.
+
+It can be a model directory in memory, so that the server's own engine runs it and no file is written.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+import onnx
+import torch
+
+import ntm_serve
+from ntm_exporter.contract import examined, example_arrays, initial_arrays
+from ntm_exporter.errors import ContractFault
+from ntm_exporter.source import Source
+from ntm_exporter.trace import Traced, trace
+from ntm_exporter.verify import golden_steps, record_golden, torch_rows
+from ntm_serve.engine import ORT_VERSION
+from ntm_serve.manifest import Exporter, Manifest, Provenance, StateEntry, TensorEntry, Verification
+from ntm_serve.model_directory import Golden, ModelDirectory
+from ntm_serve.spec import Array, StepSpec, TensorSpec, frozen
+from ntm_serve.step_model import State
+
+# What a candidate may claim: its tolerance refuses nothing, because the comparison to come says more
+# than the engine's own at load.
+UNPROVED = Verification(
+    tolerance=inf, batch_sizes=(), parity_steps=0, parity_error_max=inf, drift_steps=0, drift_error_max=None
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A source, its spec and first state, torch's golden run, and the graph."""
+
+    source: Source
+    spec: StepSpec
+    initial: State
+    golden: Golden
+    traced: Traced
+
+    def examples(self, steps: int, seed: int) -> Mapping[str, Array]:
+        """One session's run of the source's own example, `[T, ...]`. Raises ContractFault."""
+        return example_arrays(self.source.example_inputs, steps, seed)
+
+    def initial_by_name(self) -> dict[str, Array]:
+        return {one.name: array for one, array in zip(self.spec.state, self.initial, strict=True)}
+
+    def in_memory(self) -> ModelDirectory:
+        """The model directory that is to be, unproved."""
+        return ModelDirectory(
+            path=Path(self.source.name), manifest=self.manifest(UNPROVED, Provenance()), spec=self.spec, digest="",
+            model=self.traced.model, initial_state=self.initial, golden=self.golden,
+        )  # fmt: skip
+
+    def manifest(self, verification: Verification, provenance: Provenance) -> Manifest:
+        """The manifest, but for its list of files."""
+        names = self.traced.names
+        specs = self.spec.state
+        state = zip(specs, _entries(specs), names.state_inputs, names.state_outputs, strict=True)
+        return Manifest(
+            family=self.source.family,
+            task=self.source.task,
+            opset=self.traced.opset,
+            inputs=_entries(self.spec.inputs),
+            outputs=_entries(self.spec.outputs),
+            state=tuple(
+                StateEntry(**entry.model_dump(), role=one.role, graph_input=taken, graph_output=given)
+                for one, entry, taken, given in state
+            ),
+            files={},
+            exporter=Exporter(
+                ntm_serve=ntm_serve.__version__, torch=torch.__version__, onnx=onnx.__version__, onnxruntime=ORT_VERSION
+            ),
+            verification=verification,
+            provenance=provenance,
+        )
+
+
+def make_candidate(source: Source, tracing: Callable[[], None] = lambda: None) -> Candidate:
+    """Examine, record, trace. `tracing` is called before the last. Raises ContractFault, NonFiniteFault, TraceFault."""
+    spec = examined(source.step, source.example_inputs, source.roles)
+    if source.scored is not None:
+        _expect_task(source, spec)
+    arrays = initial_arrays(source.step)
+    initial = tuple(frozen(arrays[one.name].copy()) for one in spec.state)
+    run = example_arrays(source.example_inputs, golden_steps(spec), 0)
+    golden = record_golden(torch_rows(source.step, spec), spec, initial, run)
+    tracing()
+    traced = trace(source.step, spec, {name: array[0] for name, array in run.items()}, arrays)
+    return Candidate(source, spec, initial, golden, traced)
+
+
+def _entries(specs: Sequence[TensorSpec]) -> tuple[TensorEntry, ...]:
+    return tuple(TensorEntry(name=one.name, dtype=one.dtype, shape=one.shape) for one in specs)
+
+
+def _expect_task(source: Source, spec: StepSpec) -> None:
+    """Refuse a step that says it does a task whose tensors it does not have."""
+    assert source.scored is not None
+    episodes = source.scored.episodes(length=1, sequences=1, seed=0)
+    wanted = {"x": f"float32[{episodes.x.shape[2]}]", "y": f"float32[{episodes.y.shape[2]}]"}
+    actual = {one.name: str(one) for one in (*spec.inputs, *spec.outputs)}
+    if actual != wanted:
+        raise ContractFault(f"task {source.task!r}: expected inputs and outputs {wanted}, got {actual}")

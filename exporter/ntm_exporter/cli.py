@@ -1,0 +1,113 @@
+"""`ntm-export`: the command line of the exporter. What goes wrong is one message on stderr and exit status 1.
+
+`ntm-export SOURCE ...` is short for `ntm-export export SOURCE ...`; the names of the commands are
+reserved, and a source of such a name is written with its folder, as in `./export.toml`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from typer.core import TyperGroup
+
+from ntm_exporter.errors import ExportFault
+from ntm_exporter.export import STAGES, Exported, Options, export
+from ntm_exporter.source import load_source
+from ntm_serve.errors import NtmServeError
+
+DEFAULT_COMMAND = "export"
+
+
+class _SourceFirst(TyperGroup):
+    """A group whose first argument, where it names no command, is the default command's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = [DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_SourceFirst,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Turn a trained step into a model directory, and prove that it is the same function.",
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Turn a trained step into a model directory, and prove that it is the same function."""
+
+
+@app.command(DEFAULT_COMMAND)
+def export_command(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="FILE.py:FUNCTION, which returns a step, or RECIPE.toml.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of models to write into, as OUT/NAME/VERSION.")],
+    weights: Annotated[Path | None, typer.Option(help="A state_dict, as torch.save writes it.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name [default: the recipe's, or the file's].")] = None,
+    version: Annotated[str, typer.Option(help="The model's version, a whole number.")] = "1",
+    tolerance: Annotated[float, typer.Option(min=0.0, help="How far one step may differ from torch.")] = 1e-5,
+    sequences: Annotated[int, typer.Option(min=1, help="Sequences of each length for the task's score.")] = 100,
+    licence: Annotated[str, typer.Option(help="The licence of the weights.")] = "",
+    provenance: Annotated[str, typer.Option("--source", help="Where the weights come from.")] = "",
+    curve: Annotated[Path | None, typer.Option(help="A picture of the training, .svg or .png, for the card.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the model directory that is there.")] = False,
+) -> None:
+    """Export SOURCE to OUT/NAME/VERSION."""
+    errors = Console(stderr=True)
+    # A step is too small to share: two threads wait for each other longer than they compute.
+    torch.set_num_threads(1)
+    options = Options(
+        out=out, name=name, version=version, tolerance=tolerance, sequences=sequences, licence=licence,
+        provenance=provenance, curve=curve, force=force,
+    )  # fmt: skip
+    try:
+        exported = _shown(source, weights, options, errors)
+    except (ExportFault, NtmServeError) as fault:
+        errors.print(f"ntm-export: {fault}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from fault
+    console = Console()
+    console.print(summary(exported))
+    console.print(f"{exported.path}", highlight=False, soft_wrap=True)
+
+
+def summary(exported: Exported) -> Table:
+    """What was proved, as a table."""
+    table, proof = Table(title=f"{exported.path.parent.name} {exported.path.name}", show_header=False), exported.proof
+    table.add_row("one step against torch", f"{proof.parity.error_max:.3g}, B in {list(proof.parity.batch_sizes)}")
+    drift = "not finite" if proof.drift.error_max is None else f"{proof.drift.error_max:.3g}"
+    table.add_row(f"drift at step {proof.drift.steps}", drift)
+    for one in proof.scores:
+        entry = one.entry
+        table.add_row(
+            f"wrong bits, length {entry.length}",
+            f"{entry.wrong_bits_engine:g} (torch {entry.wrong_bits_torch:g}), "
+            f"none in {entry.exact_engine} of {entry.sequences}",
+        )
+    table.add_row("bytes", f"{sum(file.size_bytes for file in exported.manifest.files.values()):,}")
+    return table
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+def _shown(source: str, weights: Path | None, options: Options, console: Console) -> Exported:
+    """The export, with its stages on the console while it goes on."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(f"loading {source}", total=len(STAGES) + 1)
+
+        def report(stage: str) -> None:
+            progress.update(bar, description=stage, advance=1)
+
+        return export(load_source(source, weights), options, report)

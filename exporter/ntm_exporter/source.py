@@ -1,0 +1,175 @@
+"""What is exported and where it comes from: a recipe with its weights, or a function in the user's own file.
+
+Loading a source runs the user's code; a file of weights is read as tensors and never unpickled.
+"""
+
+import importlib.util
+import pickle
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from ntm_exporter.contract import ExampleInputs, Step, expect_step
+from ntm_exporter.errors import SourceFault
+from ntm_models.build import build_step
+from ntm_models.errors import RecipeFault
+from ntm_models.recipe import read_recipe
+from ntm_models.tasks import TASKS, Episodes
+
+RECIPE_SUFFIX = ".toml"
+
+# One episode of a task's example is at most this long: what a session of a demo does.
+EXAMPLE_LENGTH_MAX = 20
+
+
+class Task(Protocol):
+    """A task whose wrong bits can be counted; x `[B, T, I]` and y `[B, T, O]` are its only tensors."""
+
+    def episodes(self, *, length: int, sequences: int, seed: int | tuple[int, ...]) -> Episodes: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A step with its example, and what is known of it.
+
+    task: the name. scored: the task itself, where its wrong bits can be counted. recipe_text: the
+    recipe as it was read, for the card.
+    """
+
+    name: str
+    step: Step
+    example_inputs: ExampleInputs
+    family: str = "custom"
+    task: str = ""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    scored: Task | None = None
+    recipe: str = ""
+    recipe_text: str = ""
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class TaskExample:
+    """Example inputs from a task's own generator: the longest episode that fits, and again until T steps are full."""
+
+    task: Task
+
+    def __call__(self, steps: int, seed: int) -> dict[str, Any]:
+        """x `[T, I]` of one session."""
+        lengths = range(EXAMPLE_LENGTH_MAX, 0, -1)
+        fitting = (n for n in lengths if self.task.episodes(length=n, sequences=1, seed=seed).x.shape[1] <= steps)
+        length = next(fitting, 1)
+        parts = [self.task.episodes(length=length, sequences=1, seed=(seed, 0)).x[0]]
+        while sum(len(part) for part in parts) < steps:
+            parts.append(self.task.episodes(length=length, sequences=1, seed=(seed, len(parts))).x[0])
+        return {"x": np.concatenate(parts)[:steps]}
+
+
+def load_source(source: str, weights: Path | None) -> Source:
+    """`recipe.toml`, or `file.py:function`. Raises SourceFault, ContractFault."""
+    if source.endswith(RECIPE_SUFFIX):
+        return recipe_source(Path(source), weights)
+    file, colon, function = source.rpartition(":")
+    if not colon or not file.endswith(".py") or not function.isidentifier():
+        raise SourceFault(f"source: expected FILE.py:FUNCTION or RECIPE{RECIPE_SUFFIX}, got {source!r}")
+    return module_source(Path(file), function, weights)
+
+
+def recipe_source(path: Path, weights: Path | None) -> Source:
+    """A recipe's step with its weights. Raises SourceFault."""
+    if weights is None:
+        raise SourceFault(f"{path}: a recipe needs --weights: without them its model is untrained")
+    try:
+        recipe = read_recipe(path)
+        step = build_step(recipe)
+    except RecipeFault as fault:
+        raise SourceFault(str(fault)) from fault
+    load_weights(step, weights)
+    task = recipe.task_of()
+    return Source(
+        name=recipe.name,
+        step=step.eval(),
+        example_inputs=TaskExample(task),
+        family=recipe.family,
+        task=recipe.task,
+        roles={name: role for name, role in step.roles.items() if name in step.initial_state()},
+        scored=task,
+        recipe=recipe.name,
+        recipe_text=path.read_text(),
+        seed=recipe.seed,
+    )
+
+
+def module_source(path: Path, function: str, weights: Path | None) -> Source:
+    """What a function of the user's file returns. Raises SourceFault, ContractFault."""
+    build = getattr(_module(path), function, None)
+    if not callable(build):
+        raise SourceFault(f"{path}: expected a function {function}(), found none")
+    try:
+        step = build()
+    except Exception as fault:  # The function is the user's, and so is whatever it raises.
+        raise SourceFault(f"{path}: {function}() failed: {type(fault).__name__}: {fault}") from fault
+    expect_step(step, needs_example=True)
+    if weights is not None:
+        load_weights(step, weights)
+    if isinstance(step, nn.Module):
+        step.eval()
+    task = getattr(step, "task", "")
+    return Source(
+        name=path.stem.replace("_", "-"),
+        step=step,
+        example_inputs=step.example_inputs,
+        family=getattr(step, "family", "custom"),
+        task=task,
+        roles=_roles(step),
+        scored=TASKS[task]() if task in TASKS else None,
+    )
+
+
+def load_weights(step: object, path: Path) -> None:
+    """Load a state_dict, whole and nothing else. Raises SourceFault."""
+    if not isinstance(step, nn.Module):
+        raise SourceFault(f"--weights: expected a torch module to load them into, got a {type(step).__name__}")
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except OSError as fault:
+        raise SourceFault(f"{path}: cannot be read: {fault.strerror or fault}") from fault
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as fault:
+        raise SourceFault(f"{path}: expected tensors alone, as torch.save(module.state_dict()) writes") from fault
+    try:
+        step.load_state_dict(state, strict=True)
+    except (RuntimeError, TypeError, AttributeError) as fault:
+        lines = " ".join(line.strip() for line in str(fault).splitlines())
+        raise SourceFault(f"{path}: expected the weights of {type(step).__name__}, got others: {lines}") from fault
+
+
+def _roles(step: object) -> dict[str, str]:
+    return dict(cast("Mapping[str, str]", getattr(step, "roles", {})))
+
+
+def _module(path: Path) -> ModuleType:
+    """The user's file, run as a module, with its own folder importable as when it is run as a script."""
+    if not path.is_file():
+        raise SourceFault(f"{path}: expected a Python file, found none")
+    name = f"_ntm_export_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))
+    # Dataclasses and pickling look a class's module up by its name.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as fault:  # As above: the user's code.
+        raise SourceFault(f"{path}: cannot be loaded: {type(fault).__name__}: {fault}") from fault
+    finally:
+        sys.path.remove(str(path.parent.resolve()))
+    return module
