@@ -1,0 +1,76 @@
+"""The documents: links lead somewhere, examples run, names exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ntm_serve.app import load_models
+from ntm_serve.testing import test_server
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "models").glob("**/*.md")])
+LINK = re.compile(r"\]\(([^)#]+)(#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_within_the_project_leads_somewhere(document):
+    for target, _ in LINK.findall(document.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_readmes_client_runs_and_copies_without_a_wrong_bit():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (client,) = [block for block in blocks if "client.session" in block]
+    with test_server(load_models(ROOT / "models" / "zoo", batch_max=8)) as server:
+        ours = client.replace("localhost:8001", server.target)
+        assert ours != client
+        ran = subprocess.run([sys.executable, "-c", ours], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.splitlines() == ["wrong bits: 0", "memory: (128, 20)"]
+
+
+def test_every_make_target_that_a_document_names_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for document in DOCUMENTS:
+        for line in re.findall(r"`make ([a-z-]+)[^`]*`|^make ([a-z-]+)", document.read_text(), re.MULTILINE):
+            assert "".join(line) in targets, f"{document.name} names make {''.join(line)}"
+
+
+def test_every_file_that_the_architecture_names_exists():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for name in re.findall(r"`((?:ntm_serve|exporter|models|proto|tests)/[\w/.]*)`", text):
+        assert (ROOT / name).exists(), name
+    listed = re.search(r"```\nproto/.*?```", text, re.DOTALL)
+    assert listed
+    for module in (ROOT / "ntm_serve").glob("[!_]*"):
+        if module.name not in ("py.typed", "v1"):
+            assert re.search(rf"\b{module.stem}\b", listed[0]), f"ARCHITECTURE.md does not mention {module.stem}"
+
+
+def test_the_demonstration_ends_with_every_bit_right():
+    ran = subprocess.run(
+        [sys.executable, "-m", "ntm_models.demo", "models/zoo"],
+        cwd=ROOT, capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    last = ran.stdout.splitlines()[-1]
+    assert re.fullmatch(r"demo: ok model=copy-ff lengths=20,120 wrong_bits=0 steps=282 p50_ms=\d+\.\d\d", last), last
+
+
+def test_a_demonstration_that_finds_a_wrong_bit_says_so_and_fails(monkeypatch, capsys):
+    from rich.console import Console
+
+    from ntm_models import demo
+
+    right = demo.Copy.episodes
+
+    def wrong(self, **options):
+        episodes = right(self, **options)
+        episodes.y[0, -1, 0] = 1 - episodes.y[0, -1, 0]
+        return episodes
+
+    monkeypatch.setattr(demo.Copy, "episodes", wrong)
+    assert not demo.demonstrate(ROOT / "models" / "zoo", Console(quiet=True))
+    assert "demo: failed model=copy-ff lengths=20,120 wrong_bits=2" in capsys.readouterr().out
