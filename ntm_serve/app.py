@@ -54,6 +54,10 @@ class Running:
     service: Service
     metrics: Metrics
 
+    def address(self, port: int) -> str:
+        """What a client connects to."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
 
 def load_models(repository: Path, *, batch_max: int) -> LoadedModels:
     """Load every model of a repository; one that cannot be served does not keep the others from it.
@@ -101,7 +105,7 @@ async def serve(
         if not started.done():
             started.set_exception(_single(fault))
             return
-        raise
+        raise _single(fault) from None
 
 
 @contextlib.asynccontextmanager
@@ -144,7 +148,7 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
             owned = [tasks.create_task(scheduler.run()) for scheduler in schedulers]
             owned.append(tasks.create_task(_expire(service)))
             try:
-                async with _listening(settings, service, metrics) as server:
+                async with _listening(settings, service, metrics, tasks) as server:
                     yield server
             finally:
                 for task in owned:
@@ -152,7 +156,9 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
 
 
 @contextlib.asynccontextmanager
-async def _listening(settings: Settings, service: Service, metrics: Metrics) -> AsyncIterator[Running]:
+async def _listening(
+    settings: Settings, service: Service, metrics: Metrics, tasks: asyncio.TaskGroup
+) -> AsyncIterator[Running]:
     """Both ports open; leaving the block drains, then closes them."""
     http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, is_ready=lambda: not service.draining)
     frontend = GrpcServer(
@@ -162,18 +168,22 @@ async def _listening(settings: Settings, service: Service, metrics: Metrics) -> 
         observer=metrics,
     )
     names = [name for view in service.models() if view.model for name in (view.key.name, str(view.key))]
+    await frontend.set_serving(names, serving=True)
     http_port = await http.start(settings.host, settings.http_port)
+    tasks.create_task(http.until_stopped())
     try:
         port = await frontend.start(settings.host, settings.port)
-        await frontend.set_serving(names, serving=True)
         try:
             yield Running(settings.host, port, http_port, service, metrics)
         finally:
             service.drain()
             await frontend.set_serving(names, serving=False)
             frontend.drain()
+            # Where a task died, the group is cancelled: what that task was to answer will not be.
+            own = asyncio.current_task()
+            patience_s = 0.0 if own is not None and own.cancelling() else settings.drain_s
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(service.until_idle(), settings.drain_s)
+                await asyncio.wait_for(service.until_idle(), patience_s)
             await frontend.stop(1.0)
     finally:
         await http.stop()

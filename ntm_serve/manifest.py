@@ -1,11 +1,14 @@
 """The manifest: what a model directory says of itself, and the one schema it is written and read by."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ntm_serve.errors import InvalidInput, ModelRejected
+from ntm_serve.errors import InvalidInput, ModelDamaged, ModelRejected
 from ntm_serve.spec import StateSpec, StepSpec, TensorSpec
 
 MANIFEST_FILE = "manifest.json"
@@ -97,6 +100,8 @@ class Manifest(_Entry):
     exporter: Exporter
     verification: Verification
     provenance: Provenance = Field(default_factory=Provenance)
+    # Of everything else in the manifest: it vouches for the other files, and this vouches for it.
+    sha256: str = ""
 
     def step_spec(self) -> StepSpec:
         """The step's spec. Raises ModelRejected where an entry cannot be one."""
@@ -110,16 +115,31 @@ class Manifest(_Entry):
             raise ModelRejected(f"{MANIFEST_FILE}: {fault.message}") from fault
 
     def to_json(self) -> str:
-        """The text that is written, with a line feed at its end."""
-        return self.model_dump_json(indent=2) + "\n"
+        """The text that is written, signed with its own sha256, with a line feed at its end."""
+        entries = self.model_dump(mode="json")
+        return json.dumps({**entries, "sha256": content_sha256(entries)}, indent=2) + "\n"
+
+
+def content_sha256(entries: Mapping[str, Any]) -> str:
+    """The sha256 of a manifest's entries without the one that holds it, whatever their order and spacing."""
+    content = {name: entry for name, entry in entries.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def parse_manifest(text: bytes, path: Path) -> Manifest:
-    """A manifest from the bytes of its file; `path` is for messages. Raises ModelRejected."""
+    """A manifest from the bytes of its file; `path` is for messages. Raises ModelRejected, ModelDamaged."""
     try:
-        return Manifest.model_validate_json(text)
+        entries = json.loads(text)
+    except ValueError as fault:
+        raise ModelRejected(f"{path}: expected JSON, got: {fault}") from fault
+    try:
+        manifest = Manifest.model_validate_json(text)
     except ValidationError as fault:
         faults = "; ".join(
             f"{'.'.join(str(part) for part in error['loc']) or 'manifest'}: {error['msg']}" for error in fault.errors()
         )
         raise ModelRejected(f"{path}: {faults}") from fault
+    actual = content_sha256(entries)
+    if manifest.sha256 != actual:
+        raise ModelDamaged(f"{path}: expected content with sha256 {manifest.sha256 or 'of its own'}, got {actual}")
+    return manifest

@@ -132,7 +132,10 @@ def _checked_content(folder: Path, name: str, manifest: Manifest) -> bytes:
 
 def _arrays(content: bytes, path: Path) -> dict[str, Array]:
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        archive = np.load(io.BytesIO(content), allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("a single array")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, BadZipFile, EOFError) as fault:
         raise ModelRejected(f"{path}: expected an npz archive of plain arrays, got: {fault}") from fault

@@ -95,9 +95,11 @@ Reply = Callable[[int, SessionReply], None]
 class Submission:
     """A message on its way. `cancel` gives up what nobody else waits for."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_cancelled", "_held")
 
-    def __init__(self) -> None:
+    def __init__(self, cancelled: Callable[[Session, Ticket], None]) -> None:
+        # Told of each ticket that was given up: no waiter hears of it any more.
+        self._cancelled = cancelled
         self._held: list[tuple[Session, Ticket, Callable[[Ticket], None]]] = []
 
     def hold(self, session: Session, ticket: Ticket, waiter: Callable[[Ticket], None]) -> None:
@@ -109,6 +111,7 @@ class Submission:
         for session, ticket, waiter in held:
             if ticket.drop_waiter(waiter) and ticket in session.in_flight:
                 session.fail(ticket, StepCancelled(f"session {session.id}: step {ticket.first_step}: was cancelled"))
+                self._cancelled(session, ticket)
 
 
 class Service:
@@ -217,18 +220,19 @@ class Service:
 
     def submit(self, request: StepRequest, reply: Reply) -> Submission:
         """Admit the steps of a message. `reply` is called once for each session, with its place in the
-        request: at once for retries and errors, else when its steps are done.
+        request: when its steps are done; at once for retries; for errors, after what was in flight before.
 
         Raises InvalidInput where the message itself cannot be read; then nothing was admitted.
         """
         self._expect_serving()
         self._expect_message(request)
-        message, submission = _Message(request), Submission()
+        message = _Message(request)
+        submission = Submission(lambda session, ticket: self._count(session.model, ticket, retried=False))
         for place, session_id in enumerate(request.session_ids):
             try:
                 self._admit(message, place, submission, reply)
             except NtmServeError as error:
-                reply(place, SessionReply(session_id, self._next_step(session_id), error=error))
+                self._refuse(place, session_id, error, submission, reply)
         return submission
 
     async def step(self, request: StepRequest) -> list[SessionReply]:
@@ -292,6 +296,23 @@ class Service:
         ticket.add_waiter(answer)
         if is_new:
             scheduler.submit(session, ticket)
+
+    def _refuse(self, place: int, session_id: str, error: NtmServeError, submission: Submission, reply: Reply) -> None:
+        """Answer with an error, after what the session has in flight: its replies come in order."""
+
+        def answer(_: Ticket | None = None) -> None:
+            reply(place, SessionReply(session_id, self._next_step(session_id), error=error))
+
+        try:
+            session = self._sessions.find(session_id)
+        except NtmServeError:
+            return answer()
+        if not session.in_flight:
+            return answer()
+        before = session.in_flight[-1]
+        submission.hold(session, before, answer)
+        before.add_waiter(answer)
+        return None
 
     def _expect_serving(self) -> None:
         if self._draining:

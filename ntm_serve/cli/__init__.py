@@ -22,7 +22,7 @@ register_client_commands(app)
 def main() -> None:
     """The entry point."""
     try:
-        app()
+        app(prog_name="ntm-serve")
     except NtmServeError as error:
-        print(f"ntm-serve: {error.message}", file=sys.stderr)
+        print(f"ntm-serve: {' '.join(error.message.splitlines())}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -1,33 +1,27 @@
-"""Files of arrays: inputs read without loading them whole, outputs written as they come.
+"""Files of arrays: inputs that need not fit in memory, and outputs whose file appears once it is whole.
 
-`.npy` for a model with one input or output, `.npz` for several. An output file appears once it is whole.
+`.npy` for a model with one input or output, `.npz` for several.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from zipfile import BadZipFile
 
 import numpy as np
 
 from ntm_serve.client.conversion import Outputs
-from ntm_serve.errors import InvalidInput
+from ntm_serve.errors import InvalidInput, SettingsFault
 from ntm_serve.spec import Array, TensorSpec, expect_names, expect_tensor
 
 
 def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     """The arrays `[T, ...]` of a file, one for each input. Raises InvalidInput."""
     try:
-        loaded = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
-    except (OSError, ValueError) as fault:
+        arrays = _arrays(path, specs)
+    except (OSError, ValueError, EOFError, BadZipFile) as fault:
         raise InvalidInput(f"{path}: expected an .npy or .npz file of plain numbers, got: {fault}") from fault
-    if isinstance(loaded, np.ndarray):
-        if len(specs) != 1:
-            raise InvalidInput(f"{path}: expected an .npz with {[spec.name for spec in specs]}, got one array")
-        arrays: dict[str, Array] = {specs[0].name: loaded}
-    else:
-        with loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
     expect_names(specs, arrays, str(path))
     for spec in specs:
         expect_tensor(spec, str(arrays[spec.name].dtype), arrays[spec.name].shape, leading=("T",))
@@ -37,8 +31,16 @@ def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     return arrays
 
 
+def expect_writable(path: Path) -> None:
+    """Refuse a place for outputs before any step is made. Raises SettingsFault."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise SettingsFault(f"output: expected a file in a folder that is there, got {path}")
+
+
 class ArrayWriter:
-    """Writes outputs `[T, ...]`, message by message. Leaving the block with an error leaves no file."""
+    """Collects outputs `[T, ...]`, message by message; the file is written at the end of the block, and not
+    where the block failed.
+    """
 
     def __init__(self, path: Path, specs: Sequence[TensorSpec], steps: int) -> None:
         if len(specs) != 1 and path.suffix != ".npz":
@@ -72,3 +74,13 @@ class ArrayWriter:
             else:
                 np.save(file, next(iter(self._arrays.values())))
         beside.replace(self._path)
+
+
+def _arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    if path.suffix != ".npz":
+        if len(specs) != 1:
+            raise InvalidInput(f"{path}: expected an .npz with {[spec.name for spec in specs]}, got one array")
+        return {specs[0].name: np.lib.format.open_memmap(path, mode="r")}
+    # Opened here, as numpy leaves a file open that it cannot read.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

@@ -1,17 +1,16 @@
 """Commands that speak to a running server: models, sessions, run, version."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import grpc
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 import ntm_serve
-from ntm_serve.cli.arrays import ArrayWriter, read_inputs
+from ntm_serve.cli.arrays import ArrayWriter, expect_writable, read_inputs
+from ntm_serve.cli.tables import console, print_facts, table
 from ntm_serve.client import Client, ModelInfo
 from ntm_serve.errors import SettingsFault
 
@@ -28,19 +27,20 @@ def register_client_commands(app: typer.Typer) -> None:
 
 
 def models(
-    name: Annotated[str, typer.Argument(help="show one model in full")] = "", server: Server = DEFAULT_SERVER
+    name: Annotated[str, typer.Argument(metavar="[MODEL]", help="show one model in full")] = "",
+    server: Server = DEFAULT_SERVER,
 ) -> None:
     """List the models of a server, or show one."""
     with Client(server) as client:
         if name:
             _print_model(client.model(name))
             return
-        table = Table("model", "version", "state", "family", "task", "inputs", "outputs", "state bytes", "sessions")
+        rows = table("model", "version", "state", "family", "task", "inputs", "outputs", "state bytes", "sessions")
         faults = []
         for model in client.models():
             if model.fault is not None:
                 faults.append(f"{model.name}/{model.version}: {model.fault.message}")
-            table.add_row(
+            rows.add_row(
                 model.name,
                 model.version,
                 "ready" if model.ready else f"not served: {model.fault.reason if model.fault else ''}",
@@ -51,10 +51,9 @@ def models(
                 f"{model.state_bytes:,}",
                 str(model.sessions),
             )
-    console = Console()
-    console.print(table)
+    console().print(rows)
     for fault in faults:
-        console.print(fault, markup=False)
+        console().print(fault, markup=False)
 
 
 sessions_app = typer.Typer(help="List, show and close sessions.", invoke_without_command=True)
@@ -70,13 +69,13 @@ def sessions(
     """List open sessions, in the order of their ids."""
     if context.invoked_subcommand is not None:
         return
-    table = Table("session", "model", "next step", "in flight", "idle", "open for", "state bytes")
+    rows = table("session", "model", "next step", "in flight", "idle", "open for", "state bytes")
     with Client(server) as client:
         for row, info in enumerate(client.sessions(model)):
             if row == limit:
-                table.caption = f"the first {limit}; more with --limit"
+                rows.caption = f"the first {limit}; more with --limit"
                 break
-            table.add_row(
+            rows.add_row(
                 info.session_id,
                 f"{info.model}/{info.version}",
                 str(info.next_step),
@@ -85,7 +84,7 @@ def sessions(
                 f"{info.open_for_s:.1f} s",
                 f"{info.state_bytes:,}",
             )
-    Console().print(table)
+    console().print(rows)
 
 
 @sessions_app.command("show")
@@ -95,7 +94,7 @@ def show_session(
     """Show where one session stands."""
     with Client(server) as client:
         info = client.session_info(session_id)
-    _print_facts(vars(info))
+    print_facts(vars(info))
 
 
 @sessions_app.command("close")
@@ -122,6 +121,7 @@ def run(
 ) -> None:
     """Stream a file of inputs through a session, and write the outputs."""
     name, _, wanted_version = model.partition("/")
+    expect_writable(output)
     with Client(server) as client:
         session = client.session(name, version=wanted_version, session_id=session_id, resume=bool(session_id))
         try:
@@ -157,7 +157,7 @@ def _print_model(model: ModelInfo) -> None:
     if model.fault is not None:
         raise SettingsFault(f"model {model.name}/{model.version} is not served: {model.fault.message}")
     independence = model.batch_independence
-    _print_facts(
+    print_facts(
         {
             "model": f"{model.name}/{model.version}",
             "family": model.family,
@@ -176,10 +176,3 @@ def _print_model(model: ModelInfo) -> None:
             "digest": model.digest,
         }
     )
-
-
-def _print_facts(facts: dict[str, Any]) -> None:
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        table.add_row(name.replace("_", " "), str(value))
-    Console().print(table)

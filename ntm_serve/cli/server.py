@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from ntm_serve.cli.tables import print_facts
 from ntm_serve.errors import SettingsFault
 
 
@@ -19,7 +18,9 @@ def register_server_commands(app: typer.Typer) -> None:
         # The one place where the extra is imported: the client's command line works without it.
         from ntm_serve.cli.serving import check_directory, serve_until_stopped
         from ntm_serve.config import ENVIRONMENT_PREFIX, Settings
-    except ImportError as missing:
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] == "ntm_serve":
+            raise
         _register_missing(app, missing)
         return
 
@@ -38,11 +39,7 @@ def register_server_commands(app: typer.Typer) -> None:
         directory: Annotated[Path, typer.Argument(metavar="DIR", help="a model directory: <model>/<version>")],
     ) -> None:
         """Check a model directory: its files, its golden run, its batch independence. Needs no torch."""
-        facts = check_directory(directory)
-        table = Table.grid(padding=(0, 2))
-        for name, fact in facts.items():
-            table.add_row(name, fact)
-        Console().print(table)
+        print_facts(check_directory(directory))
         print(f"{directory}: ok")
 
 
@@ -63,11 +60,15 @@ def _give_flags(command: Any, fields: dict[str, Any], prefix: str) -> None:
     """
     parameters = []
     for name, setting in fields.items():
-        default = setting.get_default(call_default_factory=True)
+        flag, kind = name.replace("_", "-"), setting.annotation
+        choices = getattr(kind, "__args__", ())
+        among = f": {', '.join(choices)}" if choices else ""
+        # The words that Typer has for the other commands' options; the brackets are no markup.
+        origin = f"\\[env var: {prefix}{name.upper()}] \\[default: {_default(setting)}]"
         option = typer.Option(
-            f"--{name.replace('_', '-')}",
-            help=f"{setting.description} (default {default}, environment {prefix}{name.upper()})",
-            metavar=_metavar(setting.annotation),
+            f"--{flag}",
+            help=f"{setting.description}{among}\n\n{origin}",
+            metavar=_METAVAR.get(kind, "WORD"),
             show_default=False,
         )
         parameters.append(
@@ -79,6 +80,9 @@ def _give_flags(command: Any, fields: dict[str, Any], prefix: str) -> None:
     command.__annotations__ = {one.name: one.annotation for one in parameters}
 
 
-def _metavar(annotation: Any) -> str:
-    choices = getattr(annotation, "__args__", None)
-    return "|".join(choices) if choices else {Path: "DIR", int: "N", float: "SECONDS", str: "TEXT"}[annotation]
+_METAVAR: dict[Any, str] = {Path: "DIR", int: "N", float: "SECONDS", str: "TEXT"}
+
+
+def _default(setting: Any) -> str:
+    default = setting.get_default(call_default_factory=True)
+    return f"{default:.10g}" if isinstance(default, float) else str(default)

@@ -79,5 +79,5 @@ async def _serve(settings: Settings, loaded: LoadedModels) -> None:
     started: asyncio.Future[Running] = loop.create_future()
     serving = asyncio.create_task(serve(settings, loaded, started=started, stop=stop))
     server = await started
-    print(f"listening grpc={server.host}:{server.port} http={server.host}:{server.http_port}", flush=True)
+    print(f"listening grpc={server.address(server.port)} http={server.address(server.http_port)}", flush=True)
     await serving

@@ -1,8 +1,8 @@
 """The asyncio client. See ntm_serve.client.conversion for what x and y are."""
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Iterable
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,19 +11,19 @@ import grpc
 from ntm_serve.client.conversion import (
     CHANNEL_OPTIONS,
     IN_FLIGHT_MAX_DEFAULT,
+    Grouping,
+    InFlight,
     Inputs,
     Outputs,
     SessionFacts,
     Steps,
     error_of_call,
-    grouped,
+    expect_positive,
     outputs_of,
-    parted,
-    step_message,
     steps_of,
 )
 from ntm_serve.client.views import ModelInfo, SessionInfo, model_info, session_info
-from ntm_serve.errors import NtmServeError
+from ntm_serve.errors import NtmServeError, StepCancelled
 from ntm_serve.spec import Array
 from ntm_serve.v1 import models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from ntm_serve.wire import arrays_of
@@ -106,6 +106,8 @@ class AsyncSession(SessionFacts):
         super().__init__(opened)
         self._client = client
         self._stub = stub
+        self._exchange: _Exchange | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,6 +115,8 @@ class AsyncSession(SessionFacts):
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._closed:
+            return
         try:
             await self.close()
         except NtmServeError:
@@ -120,53 +124,39 @@ class AsyncSession(SessionFacts):
                 raise
 
     async def step(self, x: Inputs, *, timeout_s: float | None = None) -> Outputs:
-        """Run one step, or T steps at once; y has the form of x."""
+        """Run one step, or T steps at once; y has the form of x.
+
+        After DeadlinePassed or ServerUnreachable the same x may be passed again: it is run once.
+        """
         steps = steps_of(x, self.inputs)
-        call = self._stub.Step(self.message_of(steps), timeout=timeout_s or self._client.timeout_s)
-        return outputs_of(self.advance(await _answer(call)), single=steps.single)
+        await self._end_exchange()
+        limit_s = self._client.timeout_s if timeout_s is None else timeout_s
+        response = await _answer(self._stub.Step(self.message_of(steps), timeout=limit_s))
+        return outputs_of(self.advance(response), single=steps.single)
 
     async def stream(
-        self, xs: Iterable[Inputs], *, steps_per_message: int = 1, in_flight_max: int = IN_FLIGHT_MAX_DEFAULT
+        self,
+        xs: Iterable[Inputs] | AsyncIterable[Inputs],
+        *,
+        steps_per_message: int = 1,
+        in_flight_max: int = IN_FLIGHT_MAX_DEFAULT,
     ) -> AsyncIterator[Outputs]:
-        """One y for each x, in order, over one stream. xs is read ahead as far as `in_flight_max` messages:
-        for an x that depends on the y before it use `step`.
+        """One y for each x, in order, over one stream. xs is read ahead, by another task, as far as
+        `in_flight_max` messages: for an x that depends on the y before it use `step`.
+
+        A loop that is left early leaves the session after the last x that was sent, which may be further
+        than the last y that was taken; after the session's next call `next_step` says where that is.
         """
-        sent: deque[Steps] = deque()
-        room = asyncio.Semaphore(in_flight_max)
-        call = self._stub.Stream()
-
-        async def send() -> None:
-            first_step = self.next_step
-            for steps in grouped(xs, self.inputs, steps_per_message):
-                await room.acquire()
-                message = step_message(self.id, steps, first_step=first_step)
-                first_step += steps.count
-                sent.append(steps)
-                await call.write(sessions_pb2.StreamRequest(step=message))
-            await call.done_writing()
-
-        sending = asyncio.create_task(send())
-        # A fault of xs must end the wait for a reply that will not come.
-        sending.add_done_callback(lambda task: task.cancelled() or task.exception() is None or call.cancel())
+        await self._end_exchange()
+        exchange = self._exchange = _Exchange(
+            self, self._stub, xs, steps_per_message=steps_per_message, in_flight_max=in_flight_max
+        )
         try:
-            async for response in call:
-                outputs = self.advance(response.step)
-                room.release()
-                for y in parted(outputs, sent.popleft()):
+            while (outputs := await exchange.receive()) is not None:
+                for y in outputs:
                     yield y
-            await sending
-        except (grpc.RpcError, asyncio.CancelledError) as failed:
-            if sending.done() and not sending.cancelled():
-                fault = sending.exception()
-                if fault is not None and not isinstance(fault, grpc.RpcError | asyncio.InvalidStateError):
-                    raise fault from None
-            if isinstance(failed, grpc.RpcError):
-                raise error_of_call(failed) from None
-            raise
         finally:
-            sending.cancel()
-            call.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            await exchange.end(self._client.timeout_s)
 
     async def info(self) -> SessionInfo:
         """Where the session stands on the server."""
@@ -178,7 +168,14 @@ class AsyncSession(SessionFacts):
 
     async def close(self) -> SessionInfo:
         """End the session on the server."""
-        return await self._client.close_session(self.id)
+        info = await self._client.close_session(self.id)
+        self._closed = True
+        return info
+
+    async def _end_exchange(self) -> None:
+        """What follows a stream follows all that the stream sent."""
+        if self._exchange is not None:
+            await self._exchange.end(self._client.timeout_s)
 
 
 async def _answer(call: Any) -> Any:
@@ -187,3 +184,109 @@ async def _answer(call: Any) -> Any:
         return await call
     except grpc.RpcError as failed:
         raise error_of_call(failed) from None
+
+
+class _Exchange:
+    """One stream of one session: messages made by a task of its own while the caller's takes the replies."""
+
+    def __init__(
+        self,
+        session: AsyncSession,
+        stub: Any,
+        xs: Iterable[Inputs] | AsyncIterable[Inputs],
+        *,
+        steps_per_message: int,
+        in_flight_max: int,
+    ) -> None:
+        expect_positive("in_flight_max", in_flight_max)
+        self._session = session
+        self._groups = _grouped(xs, Grouping(session.inputs, steps_per_message))
+        self._room = asyncio.Semaphore(in_flight_max)
+        self._in_flight = InFlight(session)
+        self._stopped = False
+        self._fault: BaseException | None = None
+        # Whether every reply that was waited for came.
+        self._whole = True
+        # Held to end: a loop that was left early ends its exchange later, in a task of the event loop.
+        self._ending = asyncio.Lock()
+        self._call = stub.Stream()
+        self._sending = asyncio.create_task(self._send())
+
+    async def receive(self) -> Iterator[Outputs] | None:
+        """What the next message gave; None after the last. Raises the error of the message, of the call or of xs."""
+        if self._stopped:
+            raise StepCancelled(f"session {self._session.id}: a later call ended this stream")
+        self._whole = False
+        try:
+            while not self._in_flight.answered and (response := await self._call.read()) is not grpc.aio.EOF:
+                self._in_flight.keep(response)
+        except grpc.RpcError as failed:
+            raise self._fault or error_of_call(failed) from None
+        self._whole = True
+        if self._in_flight.answered:
+            self._room.release()
+            return self._in_flight.take()
+        if self._fault is not None:
+            raise self._fault
+        return None
+
+    async def end(self, timeout_s: float | None) -> None:
+        """Send no more, and hear what became of that which was sent: a message still on its way could else
+        be run after the session's next one.
+        """
+        async with self._ending:
+            if self._stopped:
+                return
+            self._stopped = True
+            self._room.release()
+            try:
+                if self._whole:
+                    await self._hear_rest(timeout_s)
+            finally:
+                self._sending.cancel()
+                self._call.cancel()
+                await asyncio.gather(self._sending, return_exceptions=True)
+
+    async def _hear_rest(self, timeout_s: float | None) -> None:
+        with contextlib.suppress(grpc.RpcError, TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._in_flight:
+                    if self._in_flight.answered:
+                        with contextlib.suppress(NtmServeError):
+                            self._in_flight.take()
+                    elif (response := await self._call.read()) is not grpc.aio.EOF:
+                        self._in_flight.keep(response)
+                    else:
+                        return
+
+    async def _send(self) -> None:
+        """One message after another, each once there is room."""
+        try:
+            while await self._room.acquire() and not self._stopped:
+                steps = await anext(self._groups, None)
+                if steps is None or self._stopped:
+                    break
+                try:
+                    await self._call.write(self._in_flight.send(steps))
+                except (grpc.RpcError, asyncio.InvalidStateError):  # The call is over; its reader learns why.
+                    return
+        except BaseException as fault:  # The fault of xs: the caller's task shall see it.
+            self._fault = fault
+        await self._call.done_writing()
+
+
+async def _grouped(xs: Iterable[Inputs] | AsyncIterable[Inputs], grouping: Grouping) -> AsyncIterator[Steps]:
+    async for x in _each(xs):
+        for steps in grouping.add(x):
+            yield steps
+    for steps in grouping.rest():
+        yield steps
+
+
+async def _each(xs: Iterable[Inputs] | AsyncIterable[Inputs]) -> AsyncIterator[Inputs]:
+    if isinstance(xs, AsyncIterable):
+        async for x in xs:
+            yield x
+    else:
+        for x in xs:
+            yield x

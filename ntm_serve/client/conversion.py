@@ -4,7 +4,8 @@ What a caller passes as x is an array for a model with one input, or a mapping o
 tells one step (`[...]`, as in the model's spec) from T steps (`[T, ...]`); what comes back has the same form.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,10 @@ _ERROR_OF_CODE: Mapping[grpc.StatusCode, type[NtmServeError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.LimitReached,
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
 }
+
+
+# Kinds of Python numbers that a kind of tensor takes without losing anything but digits.
+_KINDS_TAKEN: Mapping[str, str] = {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +130,65 @@ def outputs_of_response(response: sessions_pb2.StepResponse) -> dict[str, Array]
     return {name: array[0] for name, array in arrays_of(response.outputs).items()}
 
 
-def grouped(xs: Iterable[Inputs], specs: Sequence[TensorSpec], steps_per_message: int) -> Iterator[Steps]:
-    """Single steps joined to messages of `steps_per_message`; what is several steps already stays as it is."""
-    if steps_per_message < 1:
-        raise InvalidInput(f"steps_per_message: expected at least 1, got {steps_per_message}")
-    group: list[Steps] = []
-    for x in xs:
-        steps = steps_of(x, specs)
+class InFlight:
+    """The messages of one stream of a session whose replies were not taken yet. A reply is taken after those
+    of the messages before it, also where it came first: a message that cannot be read is refused at once.
+    """
+
+    def __init__(self, session: SessionFacts) -> None:
+        self._session = session
+        self._first_step = session.next_step
+        self._tag = 0
+        self._sent: deque[tuple[int, Steps]] = deque()
+        self._replies: dict[int, sessions_pb2.StepResponse] = {}
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the oldest message has its reply."""
+        return bool(self._sent) and self._sent[0][0] in self._replies
+
+    def send(self, steps: Steps) -> sessions_pb2.StreamRequest:
+        """The next message."""
+        self._tag += 1
+        message = step_message(self._session.id, steps, first_step=self._first_step, tag=self._tag)
+        self._first_step += steps.count
+        self._sent.append((self._tag, steps))
+        return sessions_pb2.StreamRequest(step=message)
+
+    def keep(self, response: sessions_pb2.StreamResponse) -> None:
+        """A reply came."""
+        self._replies[response.step.tag] = response.step
+
+    def take(self) -> Iterator[Outputs]:
+        """What the oldest message gave, in the form of what was passed. Raises the error that it got."""
+        tag, steps = self._sent.popleft()
+        return parted(self._session.advance(self._replies.pop(tag)), steps)
+
+
+class Grouping:
+    """Joins single steps to messages of `steps_per_message`; what is several steps already stays as it is."""
+
+    def __init__(self, specs: Sequence[TensorSpec], steps_per_message: int) -> None:
+        expect_positive("steps_per_message", steps_per_message)
+        self._specs = specs
+        self._steps_per_message = steps_per_message
+        self._group: list[Steps] = []
+
+    def add(self, x: Inputs) -> list[Steps]:
+        """The messages that are whole with x. Raises InvalidInput."""
+        steps = steps_of(x, self._specs)
         if not steps.single:
-            if group:
-                yield joined(group)
-                group = []
-            yield steps
-            continue
-        group.append(steps)
-        if len(group) == steps_per_message:
-            yield joined(group)
-            group = []
-    if group:
-        yield joined(group)
+            return [*self.rest(), steps]
+        self._group.append(steps)
+        return self.rest() if len(self._group) == self._steps_per_message else []
+
+    def rest(self) -> list[Steps]:
+        """The message that the last steps make, though it is not full."""
+        group, self._group = self._group, []
+        return [joined(group)] if group else []
 
 
 def joined(group: Sequence[Steps]) -> Steps:
@@ -181,10 +226,31 @@ def _error_of_details(serialized: bytes, message: str) -> NtmServeError:
     return error_of(reason=info.reason, message=message, metadata=dict(info.metadata), retry_after_s=retry_after_s)
 
 
+def expect_positive(name: str, value: int) -> None:
+    """Refuse what would wait for ever. Raises InvalidInput."""
+    if value < 1:
+        raise InvalidInput(f"{name}: expected at least 1, got {value}")
+
+
 def _as_input(spec: TensorSpec, value: ArrayLike) -> Array:
     """Python numbers and lists take the spec's dtype; an array has one of its own, and it must be the spec's."""
-    array = value if isinstance(value, np.ndarray) else np.asarray(value, spec.numpy_dtype)
+    array = value if isinstance(value, np.ndarray) else _array_of(spec, value)
     if array.dtype != spec.numpy_dtype or (array.shape != spec.shape and array.shape[1:] != spec.shape):
-        expected = f"{spec} for one step or {described(spec.dtype, ('T', *spec.shape))} for several"
-        raise InvalidInput(f"{spec.name}: expected {expected}, got {described(array.dtype, array.shape)}")
+        raise InvalidInput(f"{spec.name}: expected {_expected(spec)}, got {described(array.dtype, array.shape)}")
     return array
+
+
+def _array_of(spec: TensorSpec, value: ArrayLike) -> Array:
+    """Numbers without a dtype as the spec's; what would lose its kind (1.5 as an integer) keeps its own."""
+    try:
+        array: Array = np.asarray(value)
+        if array.size and array.dtype.kind not in _KINDS_TAKEN[spec.numpy_dtype.kind]:
+            return array
+        with np.errstate(over="raise"):
+            return np.asarray(value, spec.numpy_dtype)
+    except (ValueError, TypeError, ArithmeticError) as fault:
+        raise InvalidInput(f"{spec.name}: expected {_expected(spec)}, got no such array: {fault}") from fault
+
+
+def _expected(spec: TensorSpec) -> str:
+    return f"{spec} for one step or {described(spec.dtype, ('T', *spec.shape))} for several"

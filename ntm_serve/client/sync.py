@@ -1,7 +1,7 @@
 """The sync client. See ntm_serve.client.conversion for what x and y are."""
 
+import contextlib
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -11,19 +11,19 @@ import grpc
 from ntm_serve.client.conversion import (
     CHANNEL_OPTIONS,
     IN_FLIGHT_MAX_DEFAULT,
+    Grouping,
+    InFlight,
     Inputs,
     Outputs,
     SessionFacts,
     Steps,
     error_of_call,
-    grouped,
+    expect_positive,
     outputs_of,
-    parted,
-    step_message,
     steps_of,
 )
 from ntm_serve.client.views import ModelInfo, SessionInfo, model_info, session_info
-from ntm_serve.errors import NtmServeError
+from ntm_serve.errors import NtmServeError, StepCancelled
 from ntm_serve.spec import Array
 from ntm_serve.v1 import models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from ntm_serve.wire import arrays_of
@@ -102,6 +102,8 @@ class Session(SessionFacts):
         super().__init__(opened)
         self._client = client
         self._stub = stub
+        self._exchange: _Exchange | None = None
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +111,8 @@ class Session(SessionFacts):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._closed:
+            return
         try:
             self.close()
         except NtmServeError:
@@ -116,9 +120,14 @@ class Session(SessionFacts):
                 raise
 
     def step(self, x: Inputs, *, timeout_s: float | None = None) -> Outputs:
-        """Run one step, or T steps at once; y has the form of x."""
+        """Run one step, or T steps at once; y has the form of x.
+
+        After DeadlinePassed or ServerUnreachable the same x may be passed again: it is run once.
+        """
         steps = steps_of(x, self.inputs)
-        response = _answer(self._stub.Step, self.message_of(steps), timeout_s or self._client.timeout_s)
+        self._end_exchange()
+        limit_s = self._client.timeout_s if timeout_s is None else timeout_s
+        response = _answer(self._stub.Step, self.message_of(steps), limit_s)
         return outputs_of(self.advance(response), single=steps.single)
 
     def stream(
@@ -126,20 +135,19 @@ class Session(SessionFacts):
     ) -> Iterator[Outputs]:
         """One y for each x, in order, over one stream. xs is read ahead, by another thread, as far as
         `in_flight_max` messages: for an x that depends on the y before it use `step`.
+
+        A loop that is left early leaves the session after the last x that was sent, which may be further
+        than the last y that was taken; `next_step` says where that is.
         """
-        outgoing = _Outgoing(self, xs, steps_per_message, in_flight_max)
-        call = self._stub.Stream(outgoing.messages())
+        self._end_exchange()
+        exchange = self._exchange = _Exchange(
+            self, self._stub, xs, steps_per_message=steps_per_message, in_flight_max=in_flight_max
+        )
         try:
-            for response in call:
-                outputs = self.advance(response.step)
-                yield from parted(outputs, outgoing.answered())
-        except grpc.RpcError as failed:
-            raise outgoing.fault or error_of_call(failed) from None
+            while (outputs := exchange.receive()) is not None:
+                yield from outputs
         finally:
-            outgoing.stop()
-            call.cancel()
-        if outgoing.fault is not None:
-            raise outgoing.fault
+            exchange.end(self._client.timeout_s)
 
     def info(self) -> SessionInfo:
         """Where the session stands on the server."""
@@ -151,7 +159,14 @@ class Session(SessionFacts):
 
     def close(self) -> SessionInfo:
         """End the session on the server."""
-        return self._client.close_session(self.id)
+        info = self._client.close_session(self.id)
+        self._closed = True
+        return info
+
+    def _end_exchange(self) -> None:
+        """What follows a stream follows all that the stream sent."""
+        if self._exchange is not None:
+            self._exchange.end(self._client.timeout_s)
 
 
 def _answer(method: Any, request: Any, timeout_s: float | None) -> Any:
@@ -162,38 +177,96 @@ def _answer(method: Any, request: Any, timeout_s: float | None) -> Any:
         raise error_of_call(failed) from None
 
 
-class _Outgoing:
-    """The messages of one stream, made by gRPC's own thread while the caller's takes the replies."""
+class _Exchange:
+    """One stream of one session: messages made by gRPC's own thread while the caller's takes the replies."""
 
-    def __init__(self, session: Session, xs: Iterable[Inputs], steps_per_message: int, in_flight_max: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        stub: sessions_pb2_grpc.SessionsStub,
+        xs: Iterable[Inputs],
+        *,
+        steps_per_message: int,
+        in_flight_max: int,
+    ) -> None:
+        expect_positive("in_flight_max", in_flight_max)
         self._session = session
-        self._groups = grouped(xs, session.inputs, steps_per_message)
+        self._groups = _grouped(xs, Grouping(session.inputs, steps_per_message))
         self._room = threading.Semaphore(in_flight_max)
-        self._sent: deque[Steps] = deque()
-        self._first_step = session.next_step
+        self._in_flight = InFlight(session)
+        # Held to send or to stop sending: after that the messages in flight only get fewer.
+        self._sending = threading.Lock()
         self._stopped = False
-        self.fault: BaseException | None = None
+        self._fault: BaseException | None = None
+        # Whether every reply that was waited for came.
+        self._whole = True
+        self._call: Any = stub.Stream(self._messages())
 
-    def messages(self) -> Iterator[sessions_pb2.StreamRequest]:
+    def receive(self) -> Iterator[Outputs] | None:
+        """What the next message gave; None after the last. Raises the error of the message, of the call or of xs."""
+        if self._stopped:
+            raise StepCancelled(f"session {self._session.id}: a later call ended this stream")
+        self._whole = False
+        try:
+            while not self._in_flight.answered and (response := next(self._call, None)) is not None:
+                self._in_flight.keep(response)
+        except grpc.RpcError as failed:
+            raise self._fault or error_of_call(failed) from None
+        self._whole = True
+        if self._in_flight.answered:
+            self._room.release()
+            return self._in_flight.take()
+        if self._fault is not None:
+            raise self._fault
+        return None
+
+    def end(self, timeout_s: float | None) -> None:
+        """Send no more, and hear what became of that which was sent: a message still on its way could else
+        be run after the session's next one.
+        """
+        with self._sending:
+            if self._stopped:
+                return
+            self._stopped = True
+        self._room.release()
+        patience = threading.Timer(timeout_s or threading.TIMEOUT_MAX, self._call.cancel)
+        patience.daemon = True
+        try:
+            if self._whole and self._in_flight:
+                patience.start()
+                self._hear_rest()
+        finally:
+            patience.cancel()
+            self._call.cancel()
+
+    def _hear_rest(self) -> None:
+        with contextlib.suppress(grpc.RpcError):
+            while self._in_flight:
+                if self._in_flight.answered:
+                    with contextlib.suppress(NtmServeError):
+                        self._in_flight.take()
+                elif (response := next(self._call, None)) is not None:
+                    self._in_flight.keep(response)
+                else:
+                    return
+
+    def _messages(self) -> Iterator[sessions_pb2.StreamRequest]:
         """One after another, each once there is room."""
         try:
             while self._room.acquire() and not self._stopped:
                 steps = next(self._groups, None)
-                if steps is None:
-                    return
-                message = step_message(self._session.id, steps, first_step=self._first_step)
-                self._first_step += steps.count
-                self._sent.append(steps)
-                yield sessions_pb2.StreamRequest(step=message)
-        except Exception as fault:  # The caller's iterable failed: its thread shall see it, not gRPC's.
-            self.fault = fault
+                with self._sending:
+                    if steps is None or self._stopped:
+                        return
+                    message = self._in_flight.send(steps)
+                yield message
+        except GeneratorExit:
+            raise
+        except BaseException as fault:  # The fault of xs: the caller's thread shall see it, not gRPC's.
+            self._fault = fault
 
-    def answered(self) -> Steps:
-        """The oldest message is answered: there is room for another."""
-        self._room.release()
-        return self._sent.popleft()
 
-    def stop(self) -> None:
-        """Make no more."""
-        self._stopped = True
-        self._room.release()
+def _grouped(xs: Iterable[Inputs], grouping: Grouping) -> Iterator[Steps]:
+    for x in xs:
+        yield from grouping.add(x)
+    yield from grouping.rest()

@@ -7,7 +7,8 @@ cannot make series; a call is counted as ended once, also when it is cancelled.
 from __future__ import annotations  # grpc.RpcMethodHandler is generic for type checkers alone.
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import grpc
@@ -51,53 +52,58 @@ class CallCounter(grpc.aio.ServerInterceptor):
             self._observer.call_handled(UNKNOWN_METHOD, "unary", grpc.StatusCode.UNIMPLEMENTED.name)
             return None
         method, kind = handler_call_details.method, kind_of(handler)
+        serializers = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
-                self._counted_unary(handler.unary_unary, method, kind),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
+                self._counted_unary(handler.unary_unary, method, kind), *serializers
             )
-        if handler.stream_stream is not None and inspect.iscoroutinefunction(handler.stream_stream):
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._counted_stream(handler.unary_stream, method, kind), *serializers
+            )
+        if handler.stream_stream is not None:
             return grpc.stream_stream_rpc_method_handler(
-                self._counted_stream(handler.stream_stream, method, kind),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
+                self._counted_stream(handler.stream_stream, method, kind), *serializers
             )
-        self._observer.call_started(method, kind)
-        return handler
+        raise TypeError(f"{method}: expected no method that answers a stream with one message, got one")
 
     def _counted_unary(self, behaviour: Any, method: str, kind: str) -> Any:
         async def counted(request: Any, context: Any) -> Any:
-            self._observer.call_started(method, kind)
-            self._observer.message_received(method, kind)
-            code = grpc.StatusCode.CANCELLED
-            try:
+            with self._counted(method, kind, context):
+                self._observer.message_received(method, kind)
                 response = await behaviour(request, context)
-                code = _code_of(context)
                 self._observer.message_sent(method, kind)
                 return response
-            except Exception:
-                code = _code_of(context, otherwise=grpc.StatusCode.UNKNOWN)
-                raise
-            finally:
-                self._observer.call_handled(method, kind, code.name)
 
         return counted
 
     def _counted_stream(self, behaviour: Any, method: str, kind: str) -> Any:
-        async def counted(requests: Any, context: Any) -> None:
-            self._observer.call_started(method, kind)
-            code = grpc.StatusCode.CANCELLED
-            try:
-                await behaviour(requests, context)
-                code = _code_of(context)
-            except Exception:
-                code = _code_of(context, otherwise=grpc.StatusCode.UNKNOWN)
-                raise
-            finally:
-                self._observer.call_handled(method, kind, code.name)
+        """The messages of a stream are counted by who reads and writes them; those of a generator here."""
 
-        return counted
+        async def counted(requests: Any, context: Any) -> None:
+            with self._counted(method, kind, context):
+                await behaviour(requests, context)
+
+        async def counted_generator(requests: Any, context: Any) -> AsyncIterator[Any]:
+            with self._counted(method, kind, context):
+                async for response in behaviour(requests, context):
+                    self._observer.message_sent(method, kind)
+                    yield response
+
+        return counted_generator if inspect.isasyncgenfunction(behaviour) else counted
+
+    @contextmanager
+    def _counted(self, method: str, kind: str, context: Any) -> Iterator[None]:
+        self._observer.call_started(method, kind)
+        code = grpc.StatusCode.CANCELLED
+        try:
+            yield
+            code = _code_of(context)
+        except Exception:
+            code = _code_of(context, otherwise=grpc.StatusCode.UNKNOWN)
+            raise
+        finally:
+            self._observer.call_handled(method, kind, code.name)
 
 
 def _code_of(context: Any, *, otherwise: grpc.StatusCode = grpc.StatusCode.OK) -> grpc.StatusCode:

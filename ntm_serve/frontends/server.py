@@ -1,5 +1,6 @@
 """The gRPC server: our services, standard health and reflection, on one port."""
 
+import socket
 from collections.abc import Iterable
 
 import grpc
@@ -56,6 +57,7 @@ class GrpcServer:
     async def start(self, host: str, port: int) -> int:
         """Listen; port 0 is any free one. Returns the port. Raises SettingsFault where it is taken."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        _expect_free(host, port, address)
         try:
             bound = self._server.add_insecure_port(address)
         except RuntimeError as fault:
@@ -78,3 +80,14 @@ class GrpcServer:
     async def stop(self, grace_s: float) -> None:
         """Take no more calls; end those that are still there after grace_s seconds."""
         await self._server.stop(grace_s)
+
+
+def _expect_free(host: str, port: int, address: str) -> None:
+    """Refuse a taken port in our words; gRPC's core would log its own first. Raises SettingsFault."""
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as fault:
+        raise SettingsFault(f"port: expected {address} to be free, got: {fault.strerror}") from fault

@@ -141,7 +141,8 @@ class _Stream:
         finally:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
-            for submission in self._submissions.values():
+            # The last first: none is then aborted because of another, and a copy, as ends take themselves out.
+            for submission in reversed(list(self._submissions.values())):
                 submission.cancel()
         if self._draining:
             raise ServerDraining("server: is stopping; connect again")

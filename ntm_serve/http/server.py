@@ -18,7 +18,7 @@ from ntm_serve.errors import SettingsFault
 
 
 class HttpServer:
-    """Listens once started. Whoever starts it awaits `stop`."""
+    """Listens once started. Whoever starts it awaits `until_stopped`, which ends after `stop`."""
 
     def __init__(self, *, exposition: Callable[[], bytes], content_type: str, is_ready: Callable[[], bool]) -> None:
         async def metrics(request: Request) -> Response:
@@ -32,29 +32,43 @@ class HttpServer:
             return PlainTextResponse("ready\n" if ready else "not ready\n", status_code=200 if ready else 503)
 
         self._app = Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
-        self._server: uvicorn.Server | None = None
+        self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen; port 0 is any free one. Returns the port. Raises SettingsFault where it is taken."""
         listener = _listener(host, port)
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+            self._app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
         )
         self._server = _Server(config)
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        self._serving = asyncio.create_task(self._server.serve_and_close(listener))
         bound: int = listener.getsockname()[1]
         return bound
 
+    async def until_stopped(self) -> None:
+        """Until it has stopped. Raises what made it stop by itself."""
+        if self._serving is not None:
+            await asyncio.shield(self._serving)
+
     async def stop(self) -> None:
-        """Answer what is being answered, and stop listening."""
+        """Answer what is being answered, and stop listening. Raises nothing: faults are for `until_stopped`."""
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
-            await self._serving
+            await asyncio.gather(self._serving, return_exceptions=True)
 
 
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: the app owns those."""
+
+    async def serve_and_close(self, listener: socket.socket) -> None:
+        """Serve; however that ends, nothing listens any more."""
+        try:
+            await self.serve(sockets=[listener])
+        finally:
+            for one in getattr(self, "servers", ()):
+                one.close()
+            listener.close()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -68,6 +82,8 @@ def _listener(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # From here on the port is ours, and whoever connects is answered once the server runs.
+        listener.listen()
     except OSError as fault:
         listener.close()
         raise SettingsFault(f"http_port: expected {host}:{port} to be free, got: {fault.strerror}") from fault

@@ -26,16 +26,19 @@ class TestServer:
     @property
     def target(self) -> str:
         """What a client connects to."""
-        return f"{self.running.host}:{self.running.port}"
+        return self.running.address(self.running.port)
 
     @property
     def http(self) -> str:
-        return f"http://{self.running.host}:{self.running.http_port}"
+        return f"http://{self.running.address(self.running.http_port)}"
 
 
 @contextlib.contextmanager
 def test_server(models: Sequence[StepModel] | LoadedModels, **settings: Any) -> Iterator[TestServer]:
-    """Serve these models until the block is left. settings: those of ntm_serve.config.Settings."""
+    """Serve these models until the block is left. settings: those of ntm_serve.config.Settings.
+
+    Raises at the end of the block what took the server down, if anything did.
+    """
     loaded = models if isinstance(models, LoadedModels) else LoadedModels(models, {}, {m.card.key: 0.0 for m in models})
     chosen = read_settings({"port": 0, "http_port": 0, **settings})
     ready = threading.Event()
@@ -54,11 +57,23 @@ def test_server(models: Sequence[StepModel] | LoadedModels, **settings: Any) -> 
         started.add_done_callback(tell)
         await serve(chosen, loaded, started=started, stop=stop)
 
-    thread = threading.Thread(target=asyncio.run, args=(main(),), name="test-server")
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as fault:  # It belongs to whoever started the server, not to its thread.
+            failed.append(fault)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run, name="test-server")
     thread.start()
     try:
         if not ready.wait(START_WAIT_S):
             raise TimeoutError(f"the server did not start within {START_WAIT_S} s")
+        if not outcome:
+            raise failed[0]
         if isinstance(outcome[0], BaseException):
             raise outcome[0]
         yield TestServer(outcome[0])
@@ -67,6 +82,8 @@ def test_server(models: Sequence[StepModel] | LoadedModels, **settings: Any) -> 
             with contextlib.suppress(RuntimeError):  # The loop is closed where starting failed.
                 loop.call_soon_threadsafe(stop.set)
         thread.join()
+    if failed:
+        raise failed[0]
 
 
 test_server.__test__ = False  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ class Wire:
     """What a client without our SDK has."""
 
     def __init__(self, target):
-        self.channel = grpc.insecure_channel(target)
+        self.channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)])
         self.sessions = sessions_pb2_grpc.SessionsStub(self.channel)
         self.models = models_pb2_grpc.ModelsStub(self.channel)
 
@@ -21,6 +21,12 @@ class Wire:
 
     def step(self, *args, **more):
         return self.sessions.Step(request(*args, **more))
+
+    def outputs(self, message):
+        """Every session's outputs [S, T, ...] by name; no session may fail."""
+        response = self.sessions.Step(message)
+        assert not response.failures
+        return {tensor.name: array_of(tensor) for tensor in response.outputs}
 
     def get(self, session_id):
         return self.sessions.Get(sessions_pb2.GetRequest(session_id=session_id)).session
@@ -37,6 +43,12 @@ def request(ids, values, first_steps=(), **more):
     ids = [ids] if isinstance(ids, str) else ids
     x = x.reshape(len(ids), -1, 1) if ids else x
     return sessions_pb2.StepRequest(session_ids=ids, first_steps=first_steps, inputs=[tensor_of("x", x)], **more)
+
+
+def request_of(ids, inputs, **more):
+    """inputs: arrays [S, T, ...] by name."""
+    tensors = [tensor_of(name, array) for name, array in inputs.items()]
+    return sessions_pb2.StepRequest(session_ids=ids, inputs=tensors, **more)
 
 
 def values(response):

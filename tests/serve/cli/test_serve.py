@@ -1,0 +1,132 @@
+"""`ntm-serve serve`: how it starts, what it refuses, how it ends."""
+
+import shutil
+import signal
+import socket
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+
+from ntm_serve.client import Client
+from ntm_serve.config import Settings
+from ntm_serve.errors import ModelDamaged, ServerDraining
+
+FREE = ("--port", "0", "--http-port", "0")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_it_is_told_to_stop(serve, repository, number):
+    server = serve("--models", str(repository), *FREE)
+    with Client(server.target) as client, client.session("copy-ff") as session:
+        assert session.step(np.zeros(session.inputs[0].shape, np.float32)).shape == session.outputs[0].shape
+    with urlopen(f"http://127.0.0.1:{server.http_port}/readyz", timeout=10) as ready:
+        assert ready.status == 200
+    ended = server.stop(number)
+    assert (ended.status, ended.out) == (0, "")
+    assert "draining" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_stream_gets_its_replies_and_then_is_told_to_connect_again(serve, repository):
+    server = serve("--models", str(repository), *FREE)
+    taken = []
+    with Client(server.target) as client:
+        session = client.session("copy-ff")
+        x = np.zeros((100, *session.inputs[0].shape), np.float32)
+
+        def take():
+            for y in session.stream(x for _ in range(1_000_000)):
+                taken.append(len(y))
+                if len(taken) == 3:
+                    server.process.send_signal(signal.SIGTERM)
+
+        with pytest.raises(ServerDraining, match="connect again"):
+            take()
+        assert len(taken) >= 3
+        assert session.next_step == sum(taken)
+    assert server.ended().status == 0
+
+
+def test_settings_come_from_the_environment_and_flags_win(serve, repository):
+    server = serve("--port", "0", NTM_SERVE_MODELS=str(repository), NTM_SERVE_HTTP_PORT="0",
+                   NTM_SERVE_PORT="1", NTM_SERVE_LOG_FORMAT="json")  # fmt: skip
+    ended = server.stop()
+    assert ended.status == 0
+    assert '"event": "model is served"' in ended.err
+
+
+@pytest.mark.parametrize("flag", ["--port", "--http-port"])
+def test_a_taken_port_is_one_clear_line_and_status_1(cli, repository, flag):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        ended = cli("serve", "--models", repository, *FREE, flag, number, "--log-level", "error")
+    assert (ended.status, ended.out) == (1, "")
+    setting = flag.removeprefix("--").replace("-", "_")
+    assert ended.err == f"ntm-serve: {setting}: expected 127.0.0.1:{number} to be free, got: Address already in use\n"
+
+
+def test_all_faults_of_settings_are_told_at_once(cli, monkeypatch):
+    monkeypatch.setenv("NTM_SERVE_LOG_LEVEL", "loud")
+    ended = cli("serve", "--port", "x", "--batch-max", "0")
+    assert (ended.status, ended.out) == (1, "")
+    (line,) = ended.err.splitlines()
+    for part in ("port (NTM_SERVE_PORT): ", "got 'x'", "batch_max (NTM_SERVE_BATCH_MAX): ", "got '0'",
+                 "log_level (NTM_SERVE_LOG_LEVEL): ", "got 'loud'"):  # fmt: skip
+        assert part in line
+
+
+def test_a_repository_that_is_none_is_refused(cli, tmp_path):
+    for folder, says in ((tmp_path / "nope", "which is not a folder"), (tmp_path, "got none")):
+        ended = cli("serve", "--models", folder)
+        assert (ended.status, ended.out) == (1, "")
+        assert ended.err.startswith("ntm-serve: models: expected")
+        assert says in ended.err
+
+
+def test_a_damaged_model_does_not_keep_the_others_from_being_served(serve, repository, tmp_path, cli):
+    shutil.copytree(repository / "copy-ff", tmp_path / "copy-ff")
+    shutil.copytree(repository / "copy-ff", tmp_path / "damaged")
+    flip(tmp_path / "damaged" / "1" / "model.onnx")
+    server = serve("--models", str(tmp_path), *FREE)
+    with Client(server.target) as client:
+        assert [(model.name, model.ready) for model in client.models()] == [("copy-ff", True), ("damaged", False)]
+        with pytest.raises(ModelDamaged, match="sha256"):
+            client.session("damaged")
+        client.session("copy-ff").close()
+    listed = cli("models", "--server", server.target)
+    assert "not served: MODEL_DAMAGED" in listed.out
+    assert f"damaged/1: {tmp_path}/damaged/1/model.onnx: expected" in listed.out
+    shown = cli("models", "damaged", "--server", server.target)
+    assert (shown.status, shown.out) == (1, "")
+    ended = server.stop()
+    assert ended.status == 0
+    assert "model is not served" in ended.err
+
+
+def flip(path):
+    """Change one byte in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_repository_without_a_model_that_can_be_served_is_refused(cli, repository, tmp_path):
+    shutil.copytree(repository / "copy-ff", tmp_path / "damaged")
+    flip(tmp_path / "damaged" / "1" / "golden.npz")
+    ended = cli("serve", "--models", tmp_path, *FREE)
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.splitlines()[-1].startswith("ntm-serve: models: expected at least one that can be served; ")
+
+
+def test_help_shows_each_setting_with_its_default_and_variable(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    ended = cli("serve", "--help")
+    assert ended.status == 0
+    for name, setting in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')} " in ended.out
+        assert f"[env var: NTM_SERVE_{name.upper()}] [default: " in ended.out
+        assert setting.description in ended.out
+    assert "[default: 8001]" in ended.out
+    assert "[default: 604800]" in ended.out
+    assert "\n Serve the models of a repository until SIGTERM or Ctrl-C, then drain." in ended.out

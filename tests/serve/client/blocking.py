@@ -1,0 +1,96 @@
+"""The aio client behind the interface of the sync one, so that one contract suite is run on both."""
+
+import asyncio
+import threading
+
+from ntm_serve.client import AsyncClient
+
+WAIT_S = 30.0
+
+
+class BlockingClient:
+    """An AsyncClient on an event loop of its own thread."""
+
+    def __init__(self, target, **options):
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="aio-client")
+        self._thread.start()
+        self._client = self.run(self._made(target, options))
+
+    @staticmethod
+    async def _made(target, options):
+        return AsyncClient(target, **options)
+
+    def run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(WAIT_S)
+
+    def each(self, generator):
+        try:
+            while True:
+                try:
+                    yield self.run(anext(generator))
+                except StopAsyncIteration:
+                    return
+        finally:
+            self.run(generator.aclose())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *fault):
+        self.close()
+
+    def close(self):
+        self.run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def models(self):
+        return self.run(self._client.models())
+
+    def model(self, name, version=""):
+        return self.run(self._client.model(name, version))
+
+    def sessions(self, model=""):
+        return self.each(self._client.sessions(model))
+
+    def session_info(self, session_id):
+        return self.run(self._client.session_info(session_id))
+
+    def close_session(self, session_id):
+        return self.run(self._client.close_session(session_id))
+
+    def session(self, model, **options):
+        return BlockingSession(self, self.run(self._client.session(model, **options)))
+
+
+class BlockingSession:
+    """An AsyncSession, called from a thread."""
+
+    def __init__(self, client, session):
+        self.__dict__.update(_client=client, _session=session)
+
+    def __getattr__(self, name):
+        return getattr(self._session, name)
+
+    def __setattr__(self, name, value):
+        setattr(self._session, name, value)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *fault):
+        self._client.run(self._session.__aexit__(*fault))
+
+    def step(self, x, **options):
+        return self._client.run(self._session.step(x, **options))
+
+    def stream(self, xs, **options):
+        return self._client.each(self._session.stream(xs, **options))
+
+    def info(self):
+        return self._client.run(self._session.info())
+
+    def close(self):
+        return self._client.run(self._session.close())

@@ -1,0 +1,91 @@
+"""What the client is made of: its names, and what it does not need."""
+
+import subprocess
+import sys
+
+import ntm_serve.client
+from ntm_serve.testing import RunningSum, test_server
+
+PUBLIC = {
+    "AsyncClient": {
+        "close",
+        "close_session",
+        "model",
+        "models",
+        "session",
+        "session_info",
+        "session_state",
+        "sessions",
+        "timeout_s",
+    },
+    "AsyncSession": {"close", "info", "state", "step", "stream"},
+    "Client": {
+        "close",
+        "close_session",
+        "model",
+        "models",
+        "session",
+        "session_info",
+        "session_state",
+        "sessions",
+        "timeout_s",
+    },
+    "Session": {"close", "info", "state", "step", "stream"},
+}
+FACTS = {"id", "inputs", "model", "next_step", "outputs", "version"}
+
+WALK = """
+import asyncio, sys
+import numpy as np
+from ntm_serve.client import AsyncClient, Client
+
+with Client(sys.argv[1]) as client, client.session("running-sum") as session:
+    assert session.step([1]).tolist() == [1]
+    for _ in session.stream([[1]] * 100):
+        break
+    session.step([1])
+
+async def walk():
+    async with AsyncClient(sys.argv[1]) as client, await client.session("running-sum") as session:
+        assert (await session.step([1])).tolist() == [1]
+        async for _ in session.stream([[1]] * 100):
+            break
+        await session.step([1])
+
+asyncio.run(walk())
+not_the_clients = {"onnxruntime", "torch", "pydantic", "starlette", "structlog", "uvicorn", "prometheus_client"}
+print(sorted(not_the_clients & set(sys.modules)))
+"""
+
+
+def test_the_public_names_are_these():
+    assert sorted(ntm_serve.client.__all__) == [
+        "AsyncClient",
+        "AsyncSession",
+        "BatchIndependence",
+        "Client",
+        "ModelInfo",
+        "Session",
+        "SessionInfo",
+    ]
+
+
+def test_the_clients_have_these_methods(server):
+    with ntm_serve.client.Client(server.target) as client, client.session("running-sum") as session:
+        for one in (client, session):
+            names = {name for name in dir(one) if not name.startswith("_")}
+            facts = FACTS | {"advance", "message_of"} if one is session else set()
+            assert names == PUBLIC[type(one).__name__] | facts
+    for name in ("Client", "Session"):
+        pair = [getattr(ntm_serve.client, prefix + name) for prefix in ("", "Async")]
+        shown = [{one for one in dir(kind) if not one.startswith("_")} for kind in pair]
+        assert shown[0] == shown[1]
+
+
+def test_both_clients_work_with_warnings_as_errors_and_nothing_of_a_server():
+    with test_server([RunningSum()]) as server:
+        walked = subprocess.run(
+            [sys.executable, "-W", "error", "-X", "dev", "-c", WALK, server.target],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (walked.returncode, walked.stdout, walked.stderr) == (0, "[]\n", "")

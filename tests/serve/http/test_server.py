@@ -1,0 +1,42 @@
+"""The HTTP port: metrics and the two questions of probes."""
+
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from serve.stopping import stopping
+
+
+def get(server, path, method="GET"):
+    """(status, body) of a path."""
+    try:
+        with urlopen(Request(server.http + path, method=method), timeout=10) as response:
+            return response.status, response.read().decode()
+    except HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
+
+
+def test_a_server_that_takes_sessions_is_alive_and_ready(server):
+    assert get(server, "/healthz") == (200, "ok\n")
+    assert get(server, "/readyz") == (200, "ready\n")
+
+
+def test_a_server_that_stops_is_alive_and_not_ready():
+    with stopping() as it:
+        assert get(it.server, "/healthz") == (200, "ok\n")
+        assert get(it.server, "/readyz") == (503, "not ready\n")
+        assert get(it.server, "/metrics")[0] == 200
+
+
+def test_metrics_are_text_for_prometheus(server):
+    with urlopen(server.http + "/metrics", timeout=10) as response:
+        assert response.headers["content-type"].startswith("text/plain; version=")
+        assert response.read().startswith(b"# HELP ")
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"), [("/", "GET", 404), ("/metrics/x", "GET", 404), ("/readyz", "POST", 405)]
+)
+def test_nothing_else_is_there(server, path, method, status):
+    assert get(server, path, method)[0] == status
