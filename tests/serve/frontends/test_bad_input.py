@@ -2,6 +2,7 @@
 expected and the actual; the session and its neighbour go on as if nothing had happened.
 """
 
+import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -144,7 +145,15 @@ def test_bad_input_in_a_call_is_named_and_nothing_is_lost(wire, kind):
 @pytest.mark.parametrize("kind", [kind for kind in BAD if kind != "a message over the limit"])
 def test_bad_input_in_a_stream_is_named_and_the_stream_goes_on(wire, kind):
     bad, code, reason, says = BAD[kind]
-    first, second, third = wire.stream([bad, request("b", [[4]], [2]), request("a", [[4]], [2])])
+    outbox = queue.SimpleQueue()
+    replies = wire.sessions.Stream(iter(outbox.get, None))
+    # What follows is sent once the bad one is answered; before that its steps would be in flight.
+    outbox.put(sessions_pb2.StreamRequest(step=bad))
+    first = next(replies).step
+    for name in "ba":
+        outbox.put(sessions_pb2.StreamRequest(step=request(name, [[4]], [2])))
+    outbox.put(None)
+    second, third = (reply.step for reply in replies)
     error = first.error if first.HasField("error") else first.failures[0].error
     assert (error.code, error.reason) == (code.value[0], reason)
     assert says in error.message
