@@ -114,10 +114,13 @@ class Manifest(_Entry):
         except InvalidInput as fault:
             raise ModelRejected(f"{MANIFEST_FILE}: {fault.message}") from fault
 
+    def signed(self) -> "Manifest":
+        """The same manifest with the sha256 of its content."""
+        return self.model_copy(update={"sha256": content_sha256(self.model_dump(mode="json"))})
+
     def to_json(self) -> str:
-        """The text that is written, signed with its own sha256, with a line feed at its end."""
-        entries = self.model_dump(mode="json")
-        return json.dumps({**entries, "sha256": content_sha256(entries)}, indent=2) + "\n"
+        """The text that is written, with a line feed at its end."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
 
 
 def content_sha256(entries: Mapping[str, Any]) -> str:

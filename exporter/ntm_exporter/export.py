@@ -87,7 +87,7 @@ def export(source: Source, options: Options, report: Report = unheard) -> Export
     manifest = candidate.manifest(_verification(options, proof), _provenance(source, options))
     facts = _facts(candidate, manifest, proof, name=name, version=options.version, files=files, curve=curve)
     files |= {**curve, CARD_FILE: card(facts).encode()}
-    manifest = manifest.model_copy(update={"files": file_entries(files)})
+    manifest = manifest.model_copy(update={"files": file_entries(files)}).signed()
     check = partial(_read_back, name=name, version=options.version)
     write_directory(target, files, manifest, force=options.force, check=check)
     return Exported(target, manifest, proof)

@@ -148,9 +148,9 @@ class _Stream:
             raise ServerDraining("server: is stopping; connect again")
 
     def drain(self) -> None:
-        """Read no more."""
-        self._draining = True
-        if self._reading is not None:
+        """Read no more. A client that has sent all it had gets its replies, and need not connect again."""
+        if self._reading is not None and not self._read_all:
+            self._draining = True
             self._reading.cancel()
 
     async def _read(self) -> None:

@@ -9,7 +9,8 @@ from ntm_models.build import build_step
 from ntm_models.errors import RecipeFault
 from ntm_models.recipe import RECIPES, Selection, Training, find_recipe, parse_recipe, read_recipe, recipe_files
 
-GOOD = (RECIPES / "copy-ff.toml").read_text()
+# A shipped recipe, whatever seed it was found with.
+GOOD = re.sub(r"(?m)^seed = \d+", "seed = 1", (RECIPES / "copy-ff.toml").read_text())
 
 
 def written(folder: Path, *changes: tuple[str, str]) -> Path:
