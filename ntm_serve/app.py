@@ -126,6 +126,7 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
             Scheduler(
                 model,
                 executor=executor,
+                lanes=settings.compute_threads,
                 limits=limits,
                 steps_waiting_max=settings.steps_waiting_max,
                 observer=metrics,

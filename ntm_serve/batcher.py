@@ -11,6 +11,9 @@ from typing import NamedTuple
 from ntm_serve.sessions import Session
 from ntm_serve.ticket import Ticket
 
+# Fewer rows than this are not worth a second core: the step's own overhead is then most of its time.
+TILE_MIN = 16
+
 
 class Place(NamedTuple):
     """One row of a batch: a session and the ticket whose next step it runs."""
@@ -35,10 +38,13 @@ class Batcher:
             session.queued = True
             self._line.append(session)
 
-    def take(self) -> list[Place]:
-        """The next batch: one step of each of the first sessions in the line; empty when nobody waits."""
+    def take(self, lanes: int = 1) -> list[Place]:
+        """The next company: the first sessions in the line, shared with the other lanes that are free; empty
+        when nobody waits.
+        """
+        size_max = min(self.batch_max, max(TILE_MIN, -(-len(self._line) // lanes)))
         batch: list[Place] = []
-        while self._line and len(batch) < self.batch_max:
+        while self._line and len(batch) < size_max:
             session = self._line.popleft()
             if session.in_flight:
                 batch.append(Place(session, session.in_flight[0]))

@@ -64,6 +64,8 @@ class OrtEngine:
             engine=f"onnxruntime {ORT_VERSION} {PROVIDER}",
         )
 
+    runs_inline = True
+
     @property
     def card(self) -> ModelCard:
         return self._card

@@ -5,6 +5,8 @@ the number of series does not grow with sessions; what can be read when scraped 
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -37,6 +39,9 @@ class Metrics:
 
     def __init__(self, *, version: str, onnxruntime: str, grpcio: str) -> None:
         self._registry = registry = CollectorRegistry()
+        # On the path of a step: looking a series up by its labels costs more than counting in it. There are
+        # only so many, because no label comes from a client.
+        self._series: Any = cache(lambda metric, *labels: metric.labels(*labels))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         build = Gauge("ntm_serve_build_info", "Versions.", ("version", "onnxruntime", "grpcio"), registry=registry)
@@ -79,15 +84,17 @@ class Metrics:
     def message_settled(
         self, model: ModelKey, *, outcome: str, steps: int, latency_s: float, queue_wait_s: float | None
     ) -> None:
-        self._steps.labels(*model, outcome).inc(steps)
-        self._latency.labels(*model).observe(latency_s)
-        self._message_steps.labels(*model).observe(steps)
+        self._series(self._steps, *model, outcome).inc(steps)
+        self._series(self._latency, *model).observe(latency_s)
+        self._series(self._message_steps, *model).observe(steps)
         if queue_wait_s is not None:
-            self._wait.labels(*model).observe(queue_wait_s)
+            self._series(self._wait, *model).observe(queue_wait_s)
 
-    def batch_ran(self, model: ModelKey, *, rows: int, compute_s: float) -> None:
-        self._batch_size.labels(*model).observe(rows)
-        self._compute.labels(*model).observe(compute_s)
+    def ride_ran(self, model: ModelKey, *, rows: int, steps: int, compute_s: float) -> None:
+        batch_size, compute = self._series(self._batch_size, *model), self._series(self._compute, *model)
+        for _ in range(steps):
+            batch_size.observe(rows)
+            compute.observe(compute_s / steps)
 
     def rejected(self, model: ModelKey, *, reason: str) -> None:
         self._rejected.labels(*model, reason).inc()
@@ -95,16 +102,16 @@ class Metrics:
     # CallObserver
 
     def call_started(self, method: str, kind: str) -> None:
-        self._started.labels(kind, *_service_and_method(method)).inc()
+        self._series(self._started, kind, *_service_and_method(method)).inc()
 
     def call_handled(self, method: str, kind: str, code: str) -> None:
-        self._handled.labels(kind, *_service_and_method(method), code).inc()
+        self._series(self._handled, kind, *_service_and_method(method), code).inc()
 
     def message_received(self, method: str, kind: str) -> None:
-        self._received.labels(kind, *_service_and_method(method)).inc()
+        self._series(self._received, kind, *_service_and_method(method)).inc()
 
     def message_sent(self, method: str, kind: str) -> None:
-        self._sent.labels(kind, *_service_and_method(method)).inc()
+        self._series(self._sent, kind, *_service_and_method(method)).inc()
 
     # The app
 
@@ -157,6 +164,7 @@ class _ServiceCollector(Collector):
         return (sessions, state, depth, inflight, ready, independent)
 
 
+@cache
 def _service_and_method(method: str) -> tuple[str, str]:
     service, _, name = method.removeprefix("/").rpartition("/")
     return service or name, name

@@ -146,5 +146,5 @@ def _by_spec(
 ) -> tuple[Array, ...]:
     expect_names(specs, arrays, kind)
     for spec in specs:
-        expect_tensor(spec, str(arrays[spec.name].dtype), arrays[spec.name].shape, leading=leading)
+        expect_tensor(spec, arrays[spec.name], leading=leading)
     return tuple(frozen(np.ascontiguousarray(arrays[spec.name])) for spec in specs)

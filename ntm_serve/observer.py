@@ -20,7 +20,9 @@ class Observer(Protocol):
         """
         ...
 
-    def batch_ran(self, model: ModelKey, *, rows: int, compute_s: float) -> None: ...
+    def ride_ran(self, model: ModelKey, *, rows: int, steps: int, compute_s: float) -> None:
+        """The same sessions ran `steps` batches one after another, `compute_s` seconds for all of them."""
+        ...
 
     def rejected(self, model: ModelKey, *, reason: str) -> None: ...
 
@@ -39,7 +41,7 @@ class NoObserver:
     ) -> None:
         pass
 
-    def batch_ran(self, model: ModelKey, *, rows: int, compute_s: float) -> None:
+    def ride_ran(self, model: ModelKey, *, rows: int, steps: int, compute_s: float) -> None:
         pass
 
     def rejected(self, model: ModelKey, *, reason: str) -> None:

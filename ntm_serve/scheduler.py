@@ -1,22 +1,20 @@
 """The scheduler of one model: takes batches, has the engine run them, hands out what came back.
 
-Rules of this file: one task runs the batches, one after another; everything but `run_batch` happens on
-the event loop; a row that fails fails alone.
+Rules of this file: one task for each compute thread takes a company from the line, has it ride, and hands
+out what it got; everything but the ride itself happens on the event loop.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-import numpy as np
-
 from ntm_serve.batcher import Batcher, Place
-from ntm_serve.errors import EngineFault, LimitReached, NonFiniteState, NtmServeError
+from ntm_serve.errors import LimitReached
 from ntm_serve.observer import Observer
+from ntm_serve.ride import Ride, run_ride
 from ntm_serve.sessions import Limits, Session
-from ntm_serve.spec import Array
+from ntm_serve.state import StateBlock, StateRow
 from ntm_serve.step_model import StepModel
 from ntm_serve.ticket import Ticket
 
@@ -31,14 +29,9 @@ class SchedulerStatistics:
     steps: int
 
 
-@dataclass(frozen=True, slots=True)
-class BatchResult:
-    """What a batch gave: outputs and next state `[B, ...]`, and for each row an error or None."""
-
-    outputs: Sequence[Array]
-    following: Sequence[Array]
-    errors: Sequence[NtmServeError | None]
-    compute_s: float
+# The longest that the event loop itself may compute: about what a hop to a thread and back costs on a busy
+# machine, and little beside the time that a message takes on the wire.
+INLINE_MAX_S = 0.0005
 
 
 class Scheduler:
@@ -49,6 +42,7 @@ class Scheduler:
         model: StepModel,
         *,
         executor: Executor,
+        lanes: int = 1,
         limits: Limits,
         steps_waiting_max: int,
         observer: Observer,
@@ -61,7 +55,11 @@ class Scheduler:
         self._steps_waiting_max = steps_waiting_max
         self._observer = observer
         self._clock = clock
+        self.initial_state = StateBlock.of_one(model.initial_state)
         self._batcher = Batcher(model.batch_max)
+        self._lanes = self._lanes_free = lanes
+        # Time of one row of a step, as last seen; at first nothing is known, and nothing runs inline.
+        self._row_s = float("inf")
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -93,102 +91,81 @@ class Scheduler:
 
     async def run(self) -> None:
         """Run batches until cancelled; what is in flight then is the caller's to end."""
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(self._lanes):
+                lanes.create_task(self._run_lane())
+
+    async def _run_lane(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            batch = self._batcher.take()
-            if not batch:
+            company = self._batcher.take(self._lanes_free)
+            if not company:
                 self._wake.clear()
                 await self._wake.wait()
+                await self._boarding()
                 continue
             now_s = self._clock()
-            for _, ticket in batch:
+            for _, ticket in company:
                 if ticket.started_s is None:
                     ticket.started_s = now_s
-            result = await loop.run_in_executor(self._executor, run_batch, self.model, batch)
-            self._hand_out(batch, result)
-            self._batcher.give_back(batch)
+            self._lanes_free -= 1
+            if self._pays_inline(company):
+                ride = run_ride(self.model, company, self._somebody_waits)
+            else:
+                ride = await loop.run_in_executor(self._executor, run_ride, self.model, company, self._somebody_waits)
+            self._lanes_free += 1
+            self._hand_out(company, ride)
+            self._batcher.give_back(company)
+            if ride.steps:
+                # The least of late: what a run costs, not how long it waited for a core.
+                self._row_s = min(self._row_s * 1.02, ride.compute_s / ride.steps / len(company))
 
-    def _hand_out(self, batch: Sequence[Place], result: BatchResult) -> None:
-        self._batches += 1
-        self._steps += len(batch)
-        self._observer.batch_ran(self.key, rows=len(batch), compute_s=result.compute_s)
+    async def _boarding(self) -> None:
+        """Let those get on who are at the door: turns of the event loop, as long as each brings somebody.
+
+        No time passes for anybody's sake; but messages that have arrived are read before the ride begins.
+        """
+        waiting = 0
+        while waiting < len(self._batcher) < self._batcher.batch_max:
+            waiting = len(self._batcher)
+            await asyncio.sleep(0)
+
+    def _somebody_waits(self) -> bool:
+        """Asked by a compute thread between two steps; reading a length needs no lock."""
+        return len(self._batcher) > 0
+
+    def _pays_inline(self, company: Sequence[Place]) -> bool:
+        """Whether the hop to a compute thread and back would cost more than it frees the event loop for.
+
+        Never while somebody waits to get on: a ride that ends early is for a thread.
+        """
+        if not self.model.runs_inline or len(self._batcher):
+            return False
+        steps = min(ticket.steps - ticket.steps_done for _, ticket in company)
+        return steps * len(company) * self._row_s <= INLINE_MAX_S
+
+    def _hand_out(self, company: Sequence[Place], ride: Ride) -> None:
+        self._batches += ride.steps
+        self._steps += ride.steps * len(company)
+        self._observer.ride_ran(self.key, rows=len(company), steps=ride.steps, compute_s=ride.compute_s)
         now_s = self._clock()
-        for row, (session, ticket) in enumerate(batch):
-            if ticket.settled:  # Cancelled, or its session ended, while the batch ran.
+        left = {ride.block}
+        for row, (session, ticket) in enumerate(company):
+            if ticket.settled:  # Cancelled, or its session ended, while the ride went on.
                 continue
-            error = result.errors[row]
+            error = ride.errors[row]
             if error is not None:
                 session.fail(ticket, error)
                 continue
-            ticket.take_row(result.outputs, result.following, row)
+            ticket.take(ride.outputs, StateRow(ride.block, row), row)
             if ticket.steps_done == ticket.steps:
+                left.add(session.state.block)
                 session.commit(ticket, self._limits, now_s)
                 ticket.settle()
+        for block in left:
+            block.compact()
 
     def _settled(self, ticket: Ticket) -> None:
         self._steps_waiting -= ticket.steps
         if not self._steps_waiting:
             self._idle.set()
-
-
-def run_batch(model: StepModel, batch: Sequence[Place]) -> BatchResult:
-    """One step of every place: gather, run, check. Runs on a compute thread and changes nothing.
-
-    Raises nothing: what goes wrong is each row's error.
-    """
-    try:
-        return _run_batch(model, batch)
-    except Exception as fault:  # The boundary: a fault of ours ends these tickets and not the scheduler.
-        error = EngineFault(f"model {model.card.key}: a batch failed: {fault!r}")
-        return BatchResult([], [], [error] * len(batch), 0.0)
-
-
-def _run_batch(model: StepModel, batch: Sequence[Place]) -> BatchResult:
-    states = [session.state if ticket.state is None else ticket.state for session, ticket in batch]
-    rows_of_inputs = [[array[ticket.steps_done] for array in ticket.inputs] for _, ticket in batch]
-    inputs = [np.stack(rows) for rows in zip(*rows_of_inputs, strict=True)]
-    state = [np.stack(rows) for rows in zip(*states, strict=True)]
-    started_s = time.perf_counter()
-    try:
-        outputs, following = model.run(inputs, state)
-        errors: list[NtmServeError | None] = [None] * len(batch)
-    except EngineFault:
-        outputs, following, errors = _run_rows_alone(model, inputs, state)
-    compute_s = time.perf_counter() - started_s
-    for row in _non_finite_rows(following):
-        session, ticket = batch[row]
-        errors[row] = errors[row] or NonFiniteState(
-            f"session {session.id}: step {ticket.first_step + ticket.steps_done}: expected a finite next state, "
-            f"got NaN or infinity; the session stays at step {session.next_step}",
-            fields={"expected_step": str(session.next_step)},
-        )
-    return BatchResult(outputs, following, errors, compute_s)
-
-
-def _run_rows_alone(
-    model: StepModel, inputs: Sequence[Array], state: Sequence[Array]
-) -> tuple[list[Array], list[Array], list[NtmServeError | None]]:
-    """The batch failed: run each row by itself, so that only the rows at fault fail."""
-    rows = len(inputs[0])
-    outputs = [np.zeros((rows, *spec.shape), spec.numpy_dtype) for spec in model.spec.outputs]
-    following = [array.copy() for array in state]
-    errors: list[NtmServeError | None] = [None] * rows
-    for row in range(rows):
-        one = slice(row, row + 1)
-        try:
-            given, next_state = model.run([array[one] for array in inputs], [array[one] for array in state])
-        except EngineFault as row_fault:
-            errors[row] = row_fault
-            continue
-        for kept, array in zip([*outputs, *following], [*given, *next_state], strict=True):
-            kept[one] = array
-    return outputs, following, errors
-
-
-def _non_finite_rows(following: Sequence[Array]) -> list[int]:
-    """Rows with NaN or infinity in any float tensor of the next state."""
-    bad: set[int] = set()
-    for array in following:
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad.update(int(row) for row in np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
-    return sorted(bad)

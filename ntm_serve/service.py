@@ -169,7 +169,7 @@ class Service:
             raise view.fault or ModelRejected(f"model {view.key}: is not served")
         try:
             session = self._sessions.open(
-                view.key, view.model.initial_state, session_id=session_id, now_s=self._clock()
+                view.key, self._schedulers[view.key].initial_state, session_id=session_id, now_s=self._clock()
             )
         except SessionExists:
             session = self._sessions.find(session_id or "")
@@ -191,7 +191,9 @@ class Service:
         InvalidInput for a name that there is not.
         """
         session = self._sessions.find(session_id)
-        state = {spec.name: array for spec, array in zip(self._spec(session).state, session.state, strict=True)}
+        state = {
+            spec.name: array for spec, array in zip(self._spec(session).state, session.state.arrays(), strict=True)
+        }
         wanted = list(state) if "*" in names else names
         unknown = [name for name in wanted if name not in state]
         if unknown:
@@ -400,7 +402,7 @@ class _Message:
             expect_names(spec.inputs, self.request.inputs, "inputs")
             for one in spec.inputs:
                 array = self.request.inputs[one.name]
-                expect_tensor(one, str(array.dtype), array.shape, leading=("S", "T"))
+                expect_tensor(one, array, leading=("S", "T"))
             self._wanted = _wanted_outputs(spec, self.request.output_names)
             self._spec = spec
         elif self._spec is not spec and self._spec != spec:

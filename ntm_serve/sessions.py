@@ -5,7 +5,7 @@ Rules of this file:
 - a message's steps are admitted at the number promised after those in flight, committed all at once,
   in the order of admission, and never twice;
 - a message whose steps were committed is answered again from the reply window, bit for bit;
-- `state` is a value: one place, `commit`, replaces it, whole.
+- `state` is a value: one place, `commit`, replaces it, whole (a block that moves its rows keeps their values).
 """
 
 import re
@@ -30,7 +30,8 @@ from ntm_serve.errors import (
     StepForgotten,
 )
 from ntm_serve.spec import Array, TensorSpec
-from ntm_serve.step_model import ModelKey, State
+from ntm_serve.state import StateRow
+from ntm_serve.step_model import ModelKey
 from ntm_serve.ticket import Ticket, identical
 
 SESSION_ID = re.compile(r"[A-Za-z0-9._~:@+-]{1,128}")
@@ -89,14 +90,27 @@ class Admission(NamedTuple):
 class Session:
     """One session of one model."""
 
-    __slots__ = ("ended", "id", "in_flight", "model", "next_step", "opened_s", "queued", "state", "used_s", "window")
+    __slots__ = (
+        "_window_bytes",
+        "ended",
+        "id",
+        "in_flight",
+        "model",
+        "next_step",
+        "opened_s",
+        "queued",
+        "state",
+        "used_s",
+        "window",
+    )
 
-    def __init__(self, session_id: str, model: ModelKey, state: State, now_s: float) -> None:
+    def __init__(self, session_id: str, model: ModelKey, state: StateRow, now_s: float) -> None:
         self.id = session_id
         self.model = model
         self.state = state
         self.next_step = 0
         self.window: list[Committed] = []
+        self._window_bytes = 0
         self.in_flight: list[Ticket] = []
         self.opened_s = self.used_s = now_s
         # Whether a batcher holds the session. The batcher's own mark, here to save it a table.
@@ -143,12 +157,14 @@ class Session:
         assert ticket is self.in_flight[0], "steps are committed in the order of admission"
         assert ticket.state is not None
         del self.in_flight[0]
-        # Copies: a row of a batch would keep the whole batch in memory.
-        self.state = tuple(_owned(array) for array in ticket.state)
+        ticket.state.block.hold(ticket.state.row, self)
         self.next_step = ticket.end_step
         self.used_s = now_s
         committed = Committed(ticket.first_step, ticket.inputs, ticket.outputs)
-        self.window.append(committed.after(ticket.replayed) if ticket.replayed else committed)
+        if ticket.replayed:
+            committed = committed.after(ticket.replayed)
+        self.window.append(committed)
+        self._window_bytes += committed.size_bytes
         self._trim_window(limits)
 
     def fail(self, ticket: Ticket, error: NtmServeError) -> None:
@@ -168,6 +184,9 @@ class Session:
     def end(self, fault: CallerFault) -> None:
         """The session is over; whatever is in flight is answered with the reason."""
         self.ended = fault
+        block, row = self.state
+        block.let_go(row, self)
+        block.compact()
         lost, self.in_flight = self.in_flight, []
         for ticket in lost:
             ticket.settle(fault)
@@ -185,6 +204,8 @@ class Session:
     def _replay(self, ticket: Ticket) -> None:
         """Fill the ticket's first steps from the reply window, as far as they were committed."""
         at = ticket.first_step
+        if at >= self.next_step:
+            return
         if at < self.oldest_step:
             raise StepForgotten(
                 f"session {self.id}: expected step {self.oldest_step} or later, got {at}: "
@@ -210,10 +231,12 @@ class Session:
         ticket.steps_done = ticket.replayed = at - ticket.first_step
 
     def _trim_window(self, limits: Limits) -> None:
-        surplus = max(0, len(self.window) - max(1, limits.window_messages))
-        kept_bytes = sum(committed.size_bytes for committed in self.window[surplus:])
-        while kept_bytes > limits.window_bytes_max and surplus < len(self.window) - 1:
-            kept_bytes -= self.window[surplus].size_bytes
+        """Forget the oldest messages beyond the limits; the last one always stays."""
+        surplus = 0
+        while len(self.window) - surplus > 1 and (
+            len(self.window) - surplus > limits.window_messages or self._window_bytes > limits.window_bytes_max
+        ):
+            self._window_bytes -= self.window[surplus].size_bytes
             surplus += 1
         if surplus:
             del self.window[:surplus]
@@ -234,7 +257,7 @@ class Sessions:
     def __iter__(self) -> Iterator[Session]:
         return iter(self._open.values())
 
-    def open(self, model: ModelKey, state: State, *, session_id: str | None, now_s: float) -> Session:
+    def open(self, model: ModelKey, state: StateRow, *, session_id: str | None, now_s: float) -> Session:
         """A new session at step 0, under the given name or a random one. Raises SessionExists,
         InvalidInput, LimitReached.
         """
@@ -284,9 +307,3 @@ class Sessions:
         while len(self._ended) > ENDED_REMEMBERED_MAX:
             self._ended.popitem(last=False)
         session.end(fault)
-
-
-def _owned(array: Array) -> Array:
-    copied = array.copy()
-    copied.flags.writeable = False
-    return copied

@@ -87,20 +87,19 @@ def described(dtype: object, axes: Iterable[object]) -> str:
 
 def expect_names(specs: Sequence[TensorSpec], given: Mapping[str, object], kind: str) -> None:
     """Refuse missing and unknown names. Raises InvalidInput."""
-    expected = [spec.name for spec in specs]
-    if set(given) != set(expected):
-        raise InvalidInput(f"{kind}: expected {expected}, got {sorted(given)}")
+    if len(given) != len(specs) or any(spec.name not in given for spec in specs):
+        raise InvalidInput(f"{kind}: expected {[spec.name for spec in specs]}, got {sorted(given)}")
 
 
-def expect_tensor(spec: TensorSpec, dtype: str, shape: Sequence[int], *, leading: tuple[str, ...]) -> None:
+def expect_tensor(spec: TensorSpec, array: Array, *, leading: tuple[str, ...]) -> None:
     """Refuse a tensor whose dtype or trailing axes differ from its spec; `leading` names the axes that
     come before those of the spec, as in ("S", "T"). Raises InvalidInput.
     """
-    axes = len(leading)
-    if dtype == spec.dtype and len(shape) == axes + len(spec.shape) and tuple(shape[axes:]) == spec.shape:
+    # By the dtype itself: numpy takes its time to spell a name.
+    if array.dtype == spec.numpy_dtype and array.shape[len(leading) :] == spec.shape and array.ndim >= len(leading):
         return
     expected = described(spec.dtype, (*leading, *spec.shape))
-    raise InvalidInput(f"{spec.name}: expected {expected}, got {described(dtype, shape)}")
+    raise InvalidInput(f"{spec.name}: expected {expected}, got {described(array.dtype, array.shape)}")
 
 
 def all_finite(array: Array) -> bool:

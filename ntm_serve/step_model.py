@@ -73,6 +73,11 @@ class StepModel(Protocol):
     @property
     def batch_independence(self) -> BatchIndependence: ...
 
+    @property
+    def runs_inline(self) -> bool:
+        """Whether a short run may be made on the event loop: it computes, and never waits."""
+        ...
+
     def run(self, inputs: Sequence[Array], state: Sequence[Array]) -> tuple[list[Array], list[Array]]:
         """One step of B sessions, 1 <= B <= batch_max: inputs `[B, ...]` and state `[B, ...]`, each in
         the order of its specs; returns outputs `[B, ...]` and next state `[B, ...]`.

@@ -10,7 +10,7 @@ import numpy as np
 
 from ntm_serve.errors import NtmServeError
 from ntm_serve.spec import Array, TensorSpec
-from ntm_serve.step_model import State
+from ntm_serve.state import StateRow
 
 
 class Ticket:
@@ -32,7 +32,7 @@ class Ticket:
         self.steps_done = 0
         self.replayed = 0
         # The working state: what step steps_done starts from. None before the ticket's first batch.
-        self.state: State | None = None
+        self.state: StateRow | None = None
         self.submitted_s = submitted_s
         self.started_s: float | None = None
         self.settled = False
@@ -46,13 +46,13 @@ class Ticket:
         """The number after the last of these steps."""
         return self.first_step + self.steps
 
-    def take_row(self, outputs: Sequence[Array], following: Sequence[Array], row: int) -> None:
-        """Keep one row of a batch's outputs and go on from its next state."""
-        at = self.steps_done
+    def take(self, outputs: Sequence[Array], state: StateRow, row: int) -> None:
+        """Keep one row's outputs of some steps, `[steps, rows, ...]`, and go on from its state after them."""
+        start, end = self.steps_done, self.steps_done + len(outputs[0])
         for kept, batch in zip(self.outputs, outputs, strict=True):
-            kept[at] = batch[row]
-        self.state = tuple(batch[row] for batch in following)
-        self.steps_done = at + 1
+            kept[start:end] = batch[:, row]
+        self.state = state
+        self.steps_done = end
 
     def same_inputs(self, inputs: Sequence[Array]) -> bool:
         """Whether other inputs are these, bit for bit."""

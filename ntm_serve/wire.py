@@ -56,12 +56,13 @@ _WIRE_OF_DTYPE: Mapping[str, tensor_pb2.DataType] = {
     "bool": tensor_pb2.DATA_TYPE_BOOL,
 }
 _DTYPE_OF_WIRE: Mapping[int, str] = {value: dtype for dtype, value in _WIRE_OF_DTYPE.items()}
+_WIRE_OF_NUMPY = {np.dtype(dtype): value for dtype, value in _WIRE_OF_DTYPE.items()}
 _NUMPY_OF_WIRE = {value: np.dtype(dtype).newbyteorder("<") for value, dtype in _DTYPE_OF_WIRE.items()}
 
 
 def tensor_of(name: str, array: Array) -> tensor_pb2.Tensor:
     """An array as it travels. Raises InvalidInput for a dtype that the wire does not carry."""
-    dtype = _WIRE_OF_DTYPE.get(array.dtype.name)
+    dtype = _WIRE_OF_NUMPY.get(array.dtype)
     if dtype is None:
         raise InvalidInput(f"{name}: expected a dtype of {', '.join(_WIRE_OF_DTYPE)}, got {array.dtype}")
     return tensor_pb2.Tensor(name=name, dtype=dtype, shape=array.shape, data=array.tobytes())

@@ -116,7 +116,7 @@ def _examined_call(step: Step, inputs: Arrays, state: Arrays, specs: tuple[State
     outputs, following = called(step, inputs, state)
     expect_names(specs, following, "next state")
     for spec in specs:
-        expect_tensor(spec, str(following[spec.name].dtype), following[spec.name].shape, leading=(str(ROWS),))
+        expect_tensor(spec, following[spec.name], leading=(str(ROWS),))
     for name, array in outputs.items():
         if array.shape[:1] != (ROWS,):
             raise ContractFault(f"outputs: {name}: expected [{ROWS}, ...] for {ROWS} rows, got {list(array.shape)}")

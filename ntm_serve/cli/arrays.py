@@ -24,7 +24,7 @@ def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
         raise InvalidInput(f"{path}: expected an .npy or .npz file of plain numbers, got: {fault}") from fault
     expect_names(specs, arrays, str(path))
     for spec in specs:
-        expect_tensor(spec, str(arrays[spec.name].dtype), arrays[spec.name].shape, leading=("T",))
+        expect_tensor(spec, arrays[spec.name], leading=("T",))
     counts = {len(array) for array in arrays.values()}
     if len(counts) != 1 or 0 in counts:
         raise InvalidInput(f"{path}: expected the same T >= 1 steps of each input, got {sorted(counts)}")

@@ -38,6 +38,7 @@ class RunningSum:
         self.initial_state: State = (frozen(np.zeros(shape, np.float32)),)
         self.batch_max = batch_max
         self.batch_independence = BatchIndependence(holds=True, padding=1, rows_tested=batch_max)
+        self.runs_inline = before_run is None
         self.batches: list[int] = []
         self._before_run = before_run
 

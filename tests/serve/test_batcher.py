@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from ntm_serve.batcher import Batcher
 from ntm_serve.sessions import Limits, Sessions
+from ntm_serve.state import StateBlock, StateRow
 from ntm_serve.step_model import ModelKey
 from ntm_serve.testing import RunningSum
 
 MODEL = RunningSum()
+INITIAL = StateBlock.of_one(MODEL.initial_state)
 KEY = ModelKey("running-sum", "1")
 
 
@@ -21,7 +23,7 @@ class Line:
         self.sessions = Sessions(Limits())
 
     def add(self, name, steps):
-        session = self.sessions.open(KEY, MODEL.initial_state, session_id=name, now_s=0.0)
+        session = self.sessions.open(KEY, INITIAL, session_id=name, now_s=0.0)
         self.more(session, steps)
         return session
 
@@ -37,7 +39,8 @@ class Line:
         for session, ticket in batch:
             if ticket.settled:
                 continue
-            ticket.take_row([np.zeros((1, 1), np.float32)], [np.zeros((1, 1), np.float32)], 0)
+            after = StateRow(StateBlock([np.zeros((1, 1), np.float32)], 1), 0)
+            ticket.take([np.zeros((1, 1, 1), np.float32)], after, 0)
             if ticket.steps_done == ticket.steps:
                 session.commit(ticket, Limits(), 0.0)
                 ticket.settle()

@@ -11,9 +11,11 @@ import pytest
 from ntm_serve.batcher import Place
 from ntm_serve.errors import EngineFault, LimitReached, NonFiniteState, StepAborted
 from ntm_serve.observer import NoObserver
-from ntm_serve.scheduler import Scheduler, run_batch
+from ntm_serve.ride import run_ride
+from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Limits, Sessions
-from ntm_serve.testing import ManualClock, RunningSum
+from ntm_serve.state import StateBlock
+from ntm_serve.testing import Gate, ManualClock, RunningSum
 from ntm_serve.testing.running_sum import FAILING_INPUT
 
 LIMITS = Limits()
@@ -22,13 +24,14 @@ LIMITS = Limits()
 class Bench:
     """A scheduler with a model, and sessions to give it."""
 
-    def __init__(self, model, executor, *, steps_waiting_max=1000):
+    def __init__(self, model, executor, *, steps_waiting_max=1000, lanes=1):
         self.model = model
         self.sessions = Sessions(LIMITS)
         self.clock = ManualClock()
         self.scheduler = Scheduler(
             model,
             executor=executor,
+            lanes=lanes,
             limits=LIMITS,
             steps_waiting_max=steps_waiting_max,
             observer=NoObserver(),
@@ -36,7 +39,7 @@ class Bench:
         )
 
     def session(self, name):
-        return self.sessions.open(self.model.card.key, self.model.initial_state, session_id=name, now_s=0.0)
+        return self.sessions.open(self.model.card.key, self.scheduler.initial_state, session_id=name, now_s=0.0)
 
     def submit(self, session, *values):
         """Returns a future of the outputs, or of the error."""
@@ -54,7 +57,7 @@ class Bench:
 
 @contextlib.asynccontextmanager
 async def bench(model=None, **options):
-    with ThreadPoolExecutor(1) as executor:
+    with ThreadPoolExecutor(options.get("lanes", 1)) as executor:
         it = Bench(model or RunningSum(), executor, **options)
         task = asyncio.create_task(it.scheduler.run())
         try:
@@ -171,13 +174,74 @@ async def test_statistics_count_batches_and_steps_and_idle_is_reached():
         assert statistics.sessions_waiting == 0
 
 
-def test_a_batch_changes_neither_sessions_nor_tickets():
+class Recording(RunningSum):
+    """Remembers on which thread each run was."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.threads = []
+
+    def run(self, inputs, state):
+        self.threads.append(threading.current_thread())
+        return super().run(inputs, state)
+
+
+async def test_once_its_time_is_known_a_short_ride_runs_on_the_event_loop():
+    async with bench(Recording()) as it:
+        session = it.session("a")
+        await it.submit(session, 1)
+        await it.submit(session, 1)
+    assert it.model.threads[0] is not threading.main_thread()
+    assert it.model.threads[1] is threading.main_thread()
+
+
+async def test_a_long_ride_and_a_model_that_may_wait_run_on_a_compute_thread():
+    async with bench(Recording()) as it:
+        it.scheduler._row_s = 0.01
+        await it.submit(it.session("a"), *([1] * 5))
+    assert threading.main_thread() not in it.model.threads
+    model = Recording(before_run=lambda rows: None)
+    async with bench(model) as it:
+        it.scheduler._row_s = 0.0
+        await it.submit(it.session("a"), 1)
+    assert threading.main_thread() not in model.threads
+
+
+async def test_two_lanes_share_the_line_and_run_side_by_side():
+    gate = Gate()
+    async with bench(RunningSum(before_run=gate), lanes=2) as it:
+        answers = [it.submit(it.session(f"s{number}"), number) for number in range(40)]
+        for _ in range(2):
+            await asyncio.to_thread(gate.await_run)
+        assert sorted(it.model.batches) == [20, 20]
+        gate.open()
+        gate.let_through(2)
+        assert await asyncio.gather(*answers) == [[number] for number in range(40)]
+
+
+async def test_a_newcomer_rides_after_the_step_that_runs_and_not_after_the_message():
+    gate = Gate()
+    async with bench(RunningSum(before_run=gate)) as it:
+        long = it.submit(it.session("long"), *([1] * 50))
+        await asyncio.to_thread(gate.await_run)
+        short = it.submit(it.session("short"), 7)
+        gate.open()
+        gate.let_through(2)
+        assert await short == [7]
+        assert not long.done()
+        assert it.model.batches[:2] == [1, 2]
+        assert (await long)[-1] == 50
+
+
+def test_a_ride_changes_neither_sessions_nor_tickets():
     model = RunningSum()
-    session = Sessions(LIMITS).open(model.card.key, model.initial_state, session_id="a", now_s=0.0)
+    initial = StateBlock.of_one(model.initial_state)
+    session = Sessions(LIMITS).open(model.card.key, initial, session_id="a", now_s=0.0)
     inputs = (np.ones((2, 1), np.float32),)
     ticket = session.admit(inputs, None, output_specs=model.spec.outputs, now_s=0.0).ticket
-    result = run_batch(model, [Place(session, ticket)])
-    assert result.errors == [None]
-    assert result.following[0].tolist() == [[1]]
+    ride = run_ride(model, [Place(session, ticket)], lambda: False)
+    assert ride.errors == [None]
+    assert (ride.steps, ride.outputs[0].ravel().tolist()) == (2, [1, 2])
+    assert ride.block.arrays[0].tolist() == [[2]]
     assert (session.next_step, ticket.steps_done, ticket.state) == (0, 0, None)
-    assert session.state[0].tolist() == [0]
+    assert session.state.arrays()[0].tolist() == [0]

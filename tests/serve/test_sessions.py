@@ -18,12 +18,14 @@ from ntm_serve.errors import (
     StepForgotten,
 )
 from ntm_serve.sessions import Limits, Sessions
+from ntm_serve.state import StateBlock, StateRow
 from ntm_serve.step_model import ModelKey
 from ntm_serve.testing import RunningSum
 
 MODEL = RunningSum()
 KEY = ModelKey("running-sum", "1")
 LIMITS = Limits()
+INITIAL = StateBlock.of_one(MODEL.initial_state)
 
 
 def steps(*values):
@@ -32,7 +34,7 @@ def steps(*values):
 
 
 def opened(limits=LIMITS):
-    return Sessions(limits).open(KEY, MODEL.initial_state, session_id="s", now_s=0.0)
+    return Sessions(limits).open(KEY, INITIAL, session_id="s", now_s=0.0)
 
 
 def admit(session, inputs, first_step=None):
@@ -44,8 +46,8 @@ def work(session, ticket, limits=LIMITS):
     while ticket.steps_done < ticket.steps:
         state = session.state if ticket.state is None else ticket.state
         row = [array[ticket.steps_done][np.newaxis] for array in ticket.inputs]
-        outputs, following = MODEL.run(row, [array[np.newaxis] for array in state])
-        ticket.take_row(outputs, following, 0)
+        outputs, following = MODEL.run(row, [array[np.newaxis] for array in state.arrays()])
+        ticket.take([array[np.newaxis] for array in outputs], StateRow(StateBlock(following, 1), 0), 0)
     session.commit(ticket, limits, 0.0)
     ticket.settle()
     return ticket.outputs[0].ravel().tolist()
@@ -58,7 +60,7 @@ def make(session, inputs, first_step=None, limits=LIMITS):
 def test_a_session_starts_at_step_0_with_the_initial_state():
     session = opened()
     assert session.next_step == 0
-    assert session.state is MODEL.initial_state
+    assert session.state is INITIAL
 
 
 def test_steps_are_numbered_and_change_the_state():
@@ -66,16 +68,16 @@ def test_steps_are_numbered_and_change_the_state():
     assert make(session, steps(1, 2), 0) == [1, 3]
     assert make(session, steps(3)) == [6]
     assert session.next_step == 3
-    assert session.state[0].tolist() == [6]
+    assert session.state.arrays()[0].tolist() == [6]
 
 
 def test_the_state_is_read_only_and_a_value():
     session = opened()
-    before = session.state
+    before = session.state.arrays()
     make(session, steps(1))
     assert before[0].tolist() == [0]
     with pytest.raises(ValueError, match="read-only"):
-        session.state[0][0] = 7
+        session.state.arrays()[0][0] = 7
 
 
 def test_a_number_that_is_too_high_is_refused_with_the_expected_one():
@@ -96,7 +98,7 @@ def test_a_retry_is_answered_bit_for_bit_and_never_run_again():
     assert again.ticket.settled
     assert again.ticket.outputs[0].ravel().tolist() == first
     assert session.next_step == 3
-    assert session.state[0].tolist() == [6]
+    assert session.state.arrays()[0].tolist() == [6]
 
 
 def test_a_retry_may_be_cut_otherwise_than_the_first_time():
@@ -116,7 +118,7 @@ def test_a_retry_that_goes_beyond_what_was_made_runs_only_the_rest():
     assert more.ticket.replayed == 1
     assert work(session, more.ticket) == [3, 6, 10]
     assert session.next_step == 4
-    assert session.state[0].tolist() == [10]
+    assert session.state.arrays()[0].tolist() == [10]
     assert admit(session, steps(1, 2, 3, 4), 0).ticket.outputs[0].ravel().tolist() == [1, 3, 6, 10]
 
 
@@ -213,12 +215,12 @@ def test_whatever_the_order_of_sends_and_retries_every_step_counts_once(sends):
         at = admitted.ticket.first_step
         wanted = [float(sum(range(1, number + 2))) for number in range(at, at + count)]
         assert admitted.ticket.outputs[0].ravel().tolist() == wanted
-    assert session.state[0].tolist() == [sum(range(1, session.next_step + 1))]
+    assert session.state.arrays()[0].tolist() == [sum(range(1, session.next_step + 1))]
 
 
 def test_a_session_is_found_until_it_is_closed_and_then_said_to_be_closed():
     sessions = Sessions(LIMITS)
-    session = sessions.open(KEY, MODEL.initial_state, session_id=None, now_s=0.0)
+    session = sessions.open(KEY, INITIAL, session_id=None, now_s=0.0)
     assert sessions.find(session.id) is session
     sessions.close(session.id)
     with pytest.raises(SessionClosed, match="was closed after 0 steps"):
@@ -231,7 +233,7 @@ def test_a_session_is_found_until_it_is_closed_and_then_said_to_be_closed():
 
 def test_closing_answers_what_is_in_flight():
     sessions = Sessions(LIMITS)
-    session = sessions.open(KEY, MODEL.initial_state, session_id="s", now_s=0.0)
+    session = sessions.open(KEY, INITIAL, session_id="s", now_s=0.0)
     ticket = admit(session, steps(1)).ticket
     sessions.close("s")
     assert isinstance(ticket.error, SessionClosed)
@@ -239,30 +241,30 @@ def test_closing_answers_what_is_in_flight():
 
 def test_a_name_in_use_is_refused_and_a_closed_one_is_free_again():
     sessions = Sessions(LIMITS)
-    sessions.open(KEY, MODEL.initial_state, session_id="s", now_s=0.0)
+    sessions.open(KEY, INITIAL, session_id="s", now_s=0.0)
     with pytest.raises(SessionExists):
-        sessions.open(KEY, MODEL.initial_state, session_id="s", now_s=0.0)
+        sessions.open(KEY, INITIAL, session_id="s", now_s=0.0)
     sessions.close("s")
-    assert sessions.open(KEY, MODEL.initial_state, session_id="s", now_s=0.0).next_step == 0
+    assert sessions.open(KEY, INITIAL, session_id="s", now_s=0.0).next_step == 0
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "x" * 129, "\n", "é", "../x"])
 def test_a_name_of_other_characters_is_refused(name):
     with pytest.raises(InvalidInput, match="session id: expected 1 to 128 of"):
-        Sessions(LIMITS).open(KEY, MODEL.initial_state, session_id=name, now_s=0.0)
+        Sessions(LIMITS).open(KEY, INITIAL, session_id=name, now_s=0.0)
 
 
 def test_more_sessions_than_the_limit_are_refused_at_the_door():
     sessions = Sessions(Limits(sessions_max=1))
-    sessions.open(KEY, MODEL.initial_state, session_id="a", now_s=0.0)
+    sessions.open(KEY, INITIAL, session_id="a", now_s=0.0)
     with pytest.raises(LimitReached, match="at most 1 open"):
-        sessions.open(KEY, MODEL.initial_state, session_id="b", now_s=0.0)
+        sessions.open(KEY, INITIAL, session_id="b", now_s=0.0)
 
 
 def test_an_idle_session_expires_and_is_said_to_have_expired():
     sessions = Sessions(Limits(idle_life_s=10))
-    idle = sessions.open(KEY, MODEL.initial_state, session_id="idle", now_s=0.0)
-    busy = sessions.open(KEY, MODEL.initial_state, session_id="busy", now_s=0.0)
+    idle = sessions.open(KEY, INITIAL, session_id="idle", now_s=0.0)
+    busy = sessions.open(KEY, INITIAL, session_id="busy", now_s=0.0)
     busy.admit(steps(1), None, output_specs=MODEL.spec.outputs, now_s=0.0)
     assert sessions.expire(10.0) == []
     assert sessions.expire(10.1) == [idle]
@@ -273,5 +275,5 @@ def test_an_idle_session_expires_and_is_said_to_have_expired():
 
 def test_without_an_idle_life_nothing_expires():
     sessions = Sessions(Limits(idle_life_s=None))
-    sessions.open(KEY, MODEL.initial_state, session_id="s", now_s=0.0)
+    sessions.open(KEY, INITIAL, session_id="s", now_s=0.0)
     assert sessions.expire(1e12) == []

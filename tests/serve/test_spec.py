@@ -45,15 +45,16 @@ def test_state_bytes_are_the_sum_over_the_state():
         ("float32", (2, 3, 9), r"float32\[2, 3, 9\]"),
         ("float32", (3, 8), r"float32\[3, 8\]"),
         ("float32", (2, 3, 8, 1), r"float32\[2, 3, 8, 1\]"),
+        ("float32", (8,), r"float32\[8\]"),
     ],
 )
 def test_a_tensor_that_differs_from_its_spec_is_refused_with_expected_and_actual(dtype, shape, got):
     with pytest.raises(InvalidInput, match=rf"^x: expected float32\[S, T, 8\], got {got}$"):
-        expect_tensor(X, dtype, shape, leading=("S", "T"))
+        expect_tensor(X, np.zeros(shape, dtype), leading=("S", "T"))
 
 
 def test_a_tensor_that_fits_passes():
-    expect_tensor(X, "float32", (2, 3, 8), leading=("S", "T"))
+    expect_tensor(X, np.zeros((2, 3, 8), np.float32), leading=("S", "T"))
 
 
 def test_missing_and_unknown_names_are_refused():

@@ -1,0 +1,125 @@
+"""A ride: some steps of the same company, run one after another without anybody getting on or off.
+
+Rules of this file: it runs on a compute thread and changes nothing; it returns rows, which the event loop
+hands out. It ends early when somebody waits to get on, or when a row must get off. A row that fails,
+fails alone.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ntm_serve.batcher import Place
+from ntm_serve.errors import EngineFault, NonFiniteState, NtmServeError
+from ntm_serve.spec import Array
+from ntm_serve.state import StateBlock, gather
+from ntm_serve.step_model import StepModel
+
+# Steps of one ride: what is stacked beforehand stays small, and a cancelled ticket is noticed soon.
+STEPS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ride:
+    """What a ride gave: steps made, outputs `[steps, rows, ...]` of each output, the states after the last
+    step, an error or None for each place, and the engine's time.
+    """
+
+    steps: int
+    outputs: Sequence[Array]
+    block: StateBlock
+    errors: Sequence[NtmServeError | None]
+    compute_s: float
+
+
+def run_ride(model: StepModel, company: Sequence[Place], somebody_waits: Callable[[], bool]) -> Ride:
+    """As many steps as all of the company have left, until somebody waits; at least one.
+
+    Raises nothing: what goes wrong is the error of its places.
+    """
+    try:
+        return _run_ride(model, company, somebody_waits)
+    except Exception as fault:  # The boundary: a fault of ours ends these tickets and not the scheduler.
+        error = EngineFault(f"model {model.card.key}: a batch failed: {fault!r}")
+        return Ride(0, [], StateBlock([], 0), [error] * len(company), 0.0)
+
+
+def _run_ride(model: StepModel, company: Sequence[Place], somebody_waits: Callable[[], bool]) -> Ride:
+    count = len(company)
+    rows = -(-count // model.batch_independence.padding) * model.batch_independence.padding
+    tickets = [ticket for _, ticket in company]
+    steps_max = min(STEPS_MAX, *(ticket.steps - ticket.steps_done for ticket in tickets))
+    inputs = [
+        _stacked([ticket.inputs[i][ticket.steps_done : ticket.steps_done + steps_max] for ticket in tickets], rows)
+        for i in range(len(model.spec.inputs))
+    ]
+    states = [session.state if ticket.state is None else ticket.state for session, ticket in company]
+    state: Sequence[Array] = gather(states, rows)
+    made: list[Sequence[Array]] = []
+    errors: list[NtmServeError | None] = [None] * count
+    started_s = time.perf_counter()
+    while len(made) < steps_max and not any(errors):
+        step = [array[len(made)] for array in inputs]
+        try:
+            outputs, state = model.run(step, state)
+        except EngineFault:
+            if made:  # The next ride begins where this one ends, and meets the fault at its first step.
+                break
+            outputs, state = _run_rows_alone(model, step, state, errors)
+        made.append(outputs)
+        for place in _non_finite_places(state, count):
+            errors[place] = errors[place] or _refused(company[place], len(made) - 1)
+        if somebody_waits():
+            break
+    compute_s = time.perf_counter() - started_s
+    together = [np.stack(arrays) if len(made) > 1 else arrays[0][np.newaxis] for arrays in zip(*made, strict=True)]
+    return Ride(len(made), together, StateBlock(state, rows), errors, compute_s)
+
+
+def _stacked(parts: Sequence[Array], rows: int) -> Array:
+    """The tickets' inputs `[steps, ...]` as `[steps, rows, ...]`, the rows at the end filled with the first."""
+    batch = np.empty((len(parts[0]), rows, *parts[0].shape[1:]), parts[0].dtype)
+    for row, part in enumerate(parts):
+        batch[:, row] = part
+    batch[:, len(parts) :] = batch[:, :1]
+    return batch
+
+
+def _run_rows_alone(
+    model: StepModel, inputs: Sequence[Array], state: Sequence[Array], errors: list[NtmServeError | None]
+) -> tuple[list[Array], list[Array]]:
+    """The batch failed: run each row by itself, so that only the rows at fault fail."""
+    padding = model.batch_independence.padding
+    outputs = [np.zeros((len(inputs[0]), *spec.shape), spec.numpy_dtype) for spec in model.spec.outputs]
+    following = [array.copy() for array in state]
+    for row in range(len(errors)):
+        copies = [row] * padding
+        try:
+            given, after = model.run([array[copies] for array in inputs], [array[copies] for array in state])
+        except EngineFault as fault:
+            errors[row] = fault
+            continue
+        for kept, array in zip([*outputs, *following], [*given, *after], strict=True):
+            kept[row] = array[0]
+    return outputs, following
+
+
+def _refused(place: Place, step: int) -> NonFiniteState:
+    session, ticket = place
+    return NonFiniteState(
+        f"session {session.id}: step {ticket.first_step + ticket.steps_done + step}: expected a finite next state, "
+        f"got NaN or infinity; the session stays at step {session.next_step}",
+        fields={"expected_step": str(session.next_step)},
+    )
+
+
+def _non_finite_places(following: Sequence[Array], count: int) -> list[int]:
+    """Places with NaN or infinity in any float tensor of the next state."""
+    bad: set[int] = set()
+    for array in following:
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            rows = np.isfinite(array[:count].reshape(count, -1)).all(axis=1)
+            bad.update(int(row) for row in np.flatnonzero(~rows))
+    return sorted(bad)
