@@ -12,7 +12,7 @@ PROTO := $(wildcard proto/ntm_serve/v1/*.proto)
 SERVICES := proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types contracts proto proto-fresh lint-proto test-serving train export-zoo pictures clean
+.PHONY: help demo test bench check format lint types contracts proto proto-fresh lint-proto test-serving train export-zoo pictures clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ proto-fresh: .venv/.everything
 
 lint-proto: ## Lint the wire contract. Needs npx.
 	npx --yes $(BUF) lint
+
+bench: .venv/.everything ## Measure: wire, kernel, gateway, fairness, naive, memory, each as a ratio. About four minutes.
+	$(BIN)/python -m benchmarks.bench
 
 # Models
 
