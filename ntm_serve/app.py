@@ -138,6 +138,7 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
             sessions=Sessions(limits),
             schedulers=schedulers,
             faults=loaded.faults,
+            sessions_per_message_max=settings.sessions_per_message_max,
             steps_per_message_max=settings.steps_per_message_max,
             observer=metrics,
             clock=time.monotonic,

@@ -33,9 +33,10 @@ class Settings(BaseSettings):
     idle_life_s: float = Field(
         7 * 24 * 3600.0, ge=0, description="seconds without a step after which a session expires; 0 is never"
     )
+    sessions_per_message_max: int = Field(4096, ge=1, description="most sessions in one message")
     steps_per_message_max: int = Field(4096, ge=1, description="most steps of one session in one message")
     steps_waiting_max: int = Field(1_000_000, ge=1, description="most steps admitted and not yet answered, per model")
-    message_bytes_max: int = Field(64 << 20, ge=1024, description="largest message taken or sent, in bytes")
+    message_bytes_max: int = Field(64 << 20, ge=1024, description="largest message taken, in bytes")
     messages_in_flight_max: int = Field(64, ge=1, description="most messages of one stream without their answer")
     window_messages: int = Field(64, ge=1, description="messages per session whose replies are kept for retries")
     window_bytes_max: int = Field(

@@ -32,6 +32,8 @@ class back in the client. Messages name the thing, the expected and the actual.
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+MESSAGE_MAX = 1000
+
 
 class NtmServeError(Exception):
     """The root. `reason` is stable and machine-readable; `fields` are facts a program may act on."""
@@ -39,8 +41,9 @@ class NtmServeError(Exception):
     reason: ClassVar[str] = "ERROR"
 
     def __init__(self, message: str, *, fields: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        # A message may quote what a client sent; the metadata of a gRPC status has room for 16 KiB.
+        self.message = message if len(message) <= MESSAGE_MAX else f"{message[:MESSAGE_MAX]}... (shortened)"
+        super().__init__(self.message)
         self.fields = dict(fields or {})
 
 
@@ -117,7 +120,7 @@ class StepCancelled(CallerFault):
 
 
 class NonFiniteState(CallerFault):
-    """The step was refused because its next state or output was not finite; the session is as it was."""
+    """The step was refused because its next state was not finite; the session is as it was."""
 
     reason = "NON_FINITE_STATE"
 

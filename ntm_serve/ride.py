@@ -13,7 +13,7 @@ import numpy as np
 
 from ntm_serve.batcher import Place
 from ntm_serve.errors import EngineFault, NonFiniteState, NtmServeError
-from ntm_serve.spec import Array
+from ntm_serve.spec import Array, described
 from ntm_serve.state import StateBlock, gather
 from ntm_serve.step_model import StepModel
 
@@ -63,7 +63,7 @@ def _run_ride(model: StepModel, company: Sequence[Place], somebody_waits: Callab
     while len(made) < steps_max and not any(errors):
         step = [array[len(made)] for array in inputs]
         try:
-            outputs, state = model.run(step, state)
+            outputs, state = _checked_run(model, step, state)
         except EngineFault:
             if made:  # The next ride begins where this one ends, and meets the fault at its first step.
                 break
@@ -76,6 +76,19 @@ def _run_ride(model: StepModel, company: Sequence[Place], somebody_waits: Callab
     compute_s = time.perf_counter() - started_s
     together = [np.stack(arrays) if len(made) > 1 else arrays[0][np.newaxis] for arrays in zip(*made, strict=True)]
     return Ride(len(made), together, StateBlock(state, rows), errors, compute_s)
+
+
+def _checked_run(
+    model: StepModel, inputs: Sequence[Array], state: Sequence[Array]
+) -> tuple[Sequence[Array], Sequence[Array]]:
+    """A run whose arrays are what the specs say: a wrong one would be somebody's state before it was noticed."""
+    outputs, following = model.run(inputs, state)
+    rows, spec = len(inputs[0]), model.spec
+    for one, array in zip((*spec.outputs, *spec.state), (*outputs, *following), strict=True):
+        if array.shape != (rows, *one.shape) or array.dtype != one.numpy_dtype:
+            expected, actual = described(one.dtype, (rows, *one.shape)), described(array.dtype, array.shape)
+            raise EngineFault(f"model {model.card.key}: {one.name}: expected {expected}, got {actual}")
+    return outputs, following
 
 
 def _stacked(parts: Sequence[Array], rows: int) -> Array:
@@ -97,7 +110,7 @@ def _run_rows_alone(
     for row in range(len(errors)):
         copies = [row] * padding
         try:
-            given, after = model.run([array[copies] for array in inputs], [array[copies] for array in state])
+            given, after = _checked_run(model, [array[copies] for array in inputs], [array[copies] for array in state])
         except EngineFault as fault:
             errors[row] = fault
             continue

@@ -81,7 +81,7 @@ class Scheduler:
         """Run the ticket's steps; it is settled when they are done, or when they failed."""
         self._steps_waiting += ticket.steps
         self._idle.clear()
-        ticket.runner = self._settled
+        ticket.add_follower(self._settled)
         self._batcher.add(session)
         self._wake.set()
 

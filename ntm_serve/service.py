@@ -21,26 +21,13 @@ from ntm_serve.errors import (
     SessionExists,
     StepCancelled,
 )
+from ntm_serve.message import Message, StepRequest, expect_message
 from ntm_serve.observer import Observer
 from ntm_serve.scheduler import Scheduler, SchedulerStatistics
 from ntm_serve.sessions import Session, Sessions
-from ntm_serve.spec import Array, StepSpec, all_finite, expect_finite, expect_names, expect_tensor
+from ntm_serve.spec import Array, StepSpec
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.ticket import Ticket
-
-
-@dataclass(frozen=True, slots=True)
-class StepRequest:
-    """Steps of S sessions of one model, T of each.
-
-    inputs: each `[S, T, ...]`. first_steps: the number of each session's first step, None for "the next
-    one". output_names: what the replies shall carry, in this order; empty for every output.
-    """
-
-    session_ids: Sequence[str]
-    first_steps: Sequence[int | None]
-    inputs: Mapping[str, Array]
-    output_names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +110,7 @@ class Service:
         sessions: Sessions,
         schedulers: Sequence[Scheduler],
         faults: Mapping[ModelKey, OperatorFault],
+        sessions_per_message_max: int,
         steps_per_message_max: int,
         observer: Observer,
         clock: Callable[[], float],
@@ -130,6 +118,7 @@ class Service:
         self._sessions = sessions
         self._schedulers = {scheduler.key: scheduler for scheduler in schedulers}
         self._faults = dict(faults)
+        self._sessions_per_message_max = sessions_per_message_max
         self._steps_per_message_max = steps_per_message_max
         self._observer = observer
         self._clock = clock
@@ -227,14 +216,14 @@ class Service:
         Raises InvalidInput where the message itself cannot be read; then nothing was admitted.
         """
         self._expect_serving()
-        self._expect_message(request)
-        message = _Message(request)
+        expect_message(request, sessions_max=self._sessions_per_message_max, steps_max=self._steps_per_message_max)
+        message = Message(request)
         submission = Submission(lambda session, ticket: self._count(session.model, ticket, retried=False))
         for place, session_id in enumerate(request.session_ids):
             try:
                 self._admit(message, place, submission, reply)
             except NtmServeError as error:
-                self._refuse(place, session_id, error, submission, reply)
+                self._refuse(place, session_id, error, reply)
         return submission
 
     async def step(self, request: StepRequest) -> list[SessionReply]:
@@ -277,15 +266,18 @@ class Service:
             schedulers={key: scheduler.statistics() for key, scheduler in self._schedulers.items()},
         )
 
-    def _admit(self, message: "_Message", place: int, submission: Submission, reply: Reply) -> None:
+    def _admit(self, message: Message, place: int, submission: Submission, reply: Reply) -> None:
         request = message.request
         session = self._sessions.find(request.session_ids[place])
         scheduler = self._schedulers[session.model]
         spec = scheduler.model.spec
         inputs, wanted = message.rows(spec, place), message.wanted(spec)
-        scheduler.expect_room(len(inputs[0]))
         ticket, is_new = session.admit(
-            inputs, request.first_steps[place], output_specs=spec.outputs, now_s=self._clock()
+            inputs,
+            request.first_steps[place],
+            output_specs=spec.outputs,
+            now_s=self._clock(),
+            expect_room=scheduler.expect_room,
         )
 
         def answer(ticket: Ticket) -> None:
@@ -299,7 +291,7 @@ class Service:
         if is_new:
             scheduler.submit(session, ticket)
 
-    def _refuse(self, place: int, session_id: str, error: NtmServeError, submission: Submission, reply: Reply) -> None:
+    def _refuse(self, place: int, session_id: str, error: NtmServeError, reply: Reply) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""
 
         def answer(_: Ticket | None = None) -> None:
@@ -311,33 +303,11 @@ class Service:
             return answer()
         if not session.in_flight:
             return answer()
-        before = session.in_flight[-1]
-        submission.hold(session, before, answer)
-        before.add_waiter(answer)
-        return None
+        return session.in_flight[-1].add_follower(answer)
 
     def _expect_serving(self) -> None:
         if self._draining:
             raise ServerDraining("server: is stopping; connect again")
-
-    def _expect_message(self, request: StepRequest) -> None:
-        ids = request.session_ids
-        if not ids:
-            raise InvalidInput("session_ids: expected at least one session, got none")
-        if len(set(ids)) != len(ids):
-            raise InvalidInput("session_ids: expected each session once in a message")
-        if len(request.first_steps) != len(ids):
-            raise InvalidInput(f"first_steps: expected none or {len(ids)}, got {len(request.first_steps)}")
-        if any(first is not None and first < 0 for first in request.first_steps):
-            raise InvalidInput("first_steps: expected numbers of at least 0, or -1 for the next step")
-        shapes = {array.shape[:2] for array in request.inputs.values()}
-        if len(shapes) != 1:
-            raise InvalidInput(f"inputs: expected one [S, T] for all, got {sorted(map(list, shapes))}")
-        (shape,) = shapes
-        if len(shape) != 2 or shape[0] != len(ids):
-            raise InvalidInput(f"inputs: expected [S, T, ...] with S = {len(ids)} sessions, got {list(shape)}")
-        if not 1 <= shape[1] <= self._steps_per_message_max:
-            raise InvalidInput(f"inputs: expected 1 <= T <= {self._steps_per_message_max} steps, got T = {shape[1]}")
 
     def _next_step(self, session_id: str) -> int:
         try:
@@ -375,49 +345,6 @@ class Service:
         self._observer.message_settled(
             model, outcome=outcome, steps=ticket.steps, latency_s=latency_s, queue_wait_s=wait_s
         )
-
-
-class _Message:
-    """A message against the specs of its sessions: each check is made once for all of them."""
-
-    def __init__(self, request: StepRequest) -> None:
-        self.request = request
-        self._all_finite = all(all_finite(array) for array in request.inputs.values())
-        # The spec that the message was found to fit, and the places of the outputs that it wants.
-        self._spec: StepSpec | None = None
-        self._wanted: Sequence[int] = ()
-
-    def rows(self, spec: StepSpec, place: int) -> tuple[Array, ...]:
-        """One session's inputs `[T, ...]`. Raises InvalidInput."""
-        self.wanted(spec)
-        rows = tuple(self.request.inputs[one.name][place] for one in spec.inputs)
-        if not self._all_finite:
-            for one, array in zip(spec.inputs, rows, strict=True):
-                expect_finite(one.name, array)
-        return rows
-
-    def wanted(self, spec: StepSpec) -> Sequence[int]:
-        """The places of the wanted outputs, once the message fits the spec. Raises InvalidInput."""
-        if self._spec is None:
-            expect_names(spec.inputs, self.request.inputs, "inputs")
-            for one in spec.inputs:
-                array = self.request.inputs[one.name]
-                expect_tensor(one, array, leading=("S", "T"))
-            self._wanted = _wanted_outputs(spec, self.request.output_names)
-            self._spec = spec
-        elif self._spec is not spec and self._spec != spec:
-            raise InvalidInput("session_ids: expected sessions of one model in a message, got several")
-        return self._wanted
-
-
-def _wanted_outputs(spec: StepSpec, names: Sequence[str]) -> Sequence[int]:
-    if not names:
-        return range(len(spec.outputs))
-    place = {one.name: i for i, one in enumerate(spec.outputs)}
-    unknown = [name for name in names if name not in place]
-    if unknown or len(set(names)) != len(names):
-        raise InvalidInput(f"output_names: expected some of {list(place)}, each once, got {list(names)}")
-    return [place[name] for name in names]
 
 
 def _version_order(key: ModelKey) -> tuple[str, int, str]:

@@ -11,7 +11,7 @@ Rules of this file:
 import re
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -128,10 +128,17 @@ class Session:
         return self.window[0].first_step if self.window else self.next_step
 
     def admit(
-        self, inputs: tuple[Array, ...], first_step: int | None, *, output_specs: Sequence[TensorSpec], now_s: float
+        self,
+        inputs: tuple[Array, ...],
+        first_step: int | None,
+        *,
+        output_specs: Sequence[TensorSpec],
+        now_s: float,
+        expect_room: Callable[[int], None] | None = None,
     ) -> "Admission":
         """A ticket for these steps: a new one, in flight from here on; or, for a retry, one that is
         settled already, or the one that is in flight. inputs `[T, ...]`; first_step None is "the next one".
+        expect_room is asked about steps that must be run, and may raise: retries need no room.
 
         Raises StepAhead, StepForgotten, StepConflict; then nothing changed.
         """
@@ -149,6 +156,8 @@ class Session:
         if ticket.steps_done == ticket.steps:
             ticket.settle()
             return Admission(ticket, new=False)
+        if expect_room is not None:
+            expect_room(ticket.steps)
         self.in_flight.append(ticket)
         return Admission(ticket, new=True)
 

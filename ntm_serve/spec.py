@@ -19,9 +19,6 @@ DTYPES = (
     "uint8", "uint16", "uint32", "uint64", "bool",
 )  # fmt: skip
 
-# Roles that tools give a picture to. A model may use others.
-ROLES = ("memory", "read_weighting", "write_weighting", "read_vector", "controller", "usage", "link", "precedence")
-
 
 @dataclass(frozen=True)
 class TensorSpec:

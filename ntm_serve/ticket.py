@@ -17,8 +17,8 @@ class Ticket:
     """T steps of one session, numbered from first_step. inputs `[T, ...]` per input."""
 
     __slots__ = (
-        "_waiters", "error", "first_step", "inputs", "outputs", "replayed", "runner", "settled", "started_s", "state",
-        "steps", "steps_done", "submitted_s",
+        "_followers", "_waiters", "error", "first_step", "inputs", "outputs", "replayed", "settled", "started_s",
+        "state", "steps", "steps_done", "submitted_s",
     )  # fmt: skip
 
     def __init__(
@@ -38,8 +38,7 @@ class Ticket:
         self.settled = False
         self.error: NtmServeError | None = None
         self._waiters: list[Callable[[Ticket], None]] = []
-        # Told first when the ticket is settled; whoever runs it, and so not somebody who wants the answer.
-        self.runner: Callable[[Ticket], None] | None = None
+        self._followers: list[Callable[[Ticket], None]] = []
 
     @property
     def end_step(self) -> int:
@@ -71,6 +70,10 @@ class Ticket:
             self._waiters.remove(waiter)
         return not self.settled and not self._waiters
 
+    def add_follower(self, follower: Callable[["Ticket"], None]) -> None:
+        """Have `follower` called after the waiters. It wants no answer: it keeps nobody's steps alive."""
+        self._followers.append(follower)
+
     def settle(self, error: NtmServeError | None = None) -> None:
         """Answer everybody who waits: with the outputs, or with the error."""
         assert not self.settled, "a ticket is settled once"
@@ -78,11 +81,9 @@ class Ticket:
         self.error = error
         for array in self.outputs:
             array.flags.writeable = False
-        if self.runner is not None:
-            self.runner(self)
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter(self)
+        told, self._waiters, self._followers = [*self._waiters, *self._followers], [], []
+        for one in told:
+            one(self)
 
 
 def identical(one: Array, other: Array) -> bool:

@@ -4,6 +4,7 @@ Rules of this file: arrays that come from the wire are read-only views of its by
 table of errors and statuses stands here.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
@@ -13,6 +14,13 @@ from ntm_serve import errors
 from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError
 from ntm_serve.spec import Array, TensorSpec, described
 from ntm_serve.v1 import error_pb2, tensor_pb2
+
+# The details of a status, as google.rpc.Status, in its trailing metadata.
+DETAILS_KEY = "grpc-status-details-bin"
+
+# What a tensor from the wire may look like: bounds on what is computed before its bytes are counted.
+AXES_MAX = 32
+AXIS_MAX = 2**31 - 1
 
 CODE_OF_ERROR: Mapping[type[NtmServeError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -74,15 +82,14 @@ def array_of(tensor: tensor_pb2.Tensor) -> Array:
     shape = tuple(tensor.shape)
     if dtype is None:
         raise InvalidInput(f"{tensor.name}: expected a known dtype, got number {tensor.dtype}")
-    if min(shape, default=0) < 0:
-        raise InvalidInput(f"{tensor.name}: expected no negative axis, got {list(shape)}")
-    count = 1
-    for size in shape:
-        count *= size
-    if len(tensor.data) != count * dtype.itemsize:
+    if len(shape) > AXES_MAX:
+        raise InvalidInput(f"{tensor.name}: expected at most {AXES_MAX} axes, got {len(shape)}")
+    if not 0 <= min(shape, default=0) <= max(shape, default=0) <= AXIS_MAX:
+        raise InvalidInput(f"{tensor.name}: expected axes of 0 to {AXIS_MAX}, got {list(shape)}")
+    size_bytes = math.prod(shape) * dtype.itemsize
+    if len(tensor.data) != size_bytes:
         raise InvalidInput(
-            f"{tensor.name}: expected {count * dtype.itemsize} bytes for {described(dtype.name, shape)}, "
-            f"got {len(tensor.data)}"
+            f"{tensor.name}: expected {size_bytes} bytes for {described(dtype.name, shape)}, got {len(tensor.data)}"
         )
     array: Array = np.frombuffer(tensor.data, dtype).reshape(shape)
     return array

@@ -176,6 +176,10 @@ class AsyncSession(SessionFacts):
         """What follows a stream follows all that the stream sent."""
         if self._exchange is not None:
             await self._exchange.end(self._client.timeout_s)
+            if not self._exchange.whole:
+                # A reply was not waited for, and with it where the session stands.
+                self.next_step = (await self.info()).next_step
+            self._exchange = None
 
 
 async def _answer(call: Any) -> Any:
@@ -205,8 +209,8 @@ class _Exchange:
         self._in_flight = InFlight(session)
         self._stopped = False
         self._fault: BaseException | None = None
-        # Whether every reply that was waited for came.
-        self._whole = True
+        # Whether every reply that was waited for came: if not, only the server knows where the session stands.
+        self.whole = True
         # Held to end: a loop that was left early ends its exchange later, in a task of the event loop.
         self._ending = asyncio.Lock()
         self._call = stub.Stream()
@@ -216,13 +220,13 @@ class _Exchange:
         """What the next message gave; None after the last. Raises the error of the message, of the call or of xs."""
         if self._stopped:
             raise StepCancelled(f"session {self._session.id}: a later call ended this stream")
-        self._whole = False
+        self.whole = False
         try:
             while not self._in_flight.answered and (response := await self._call.read()) is not grpc.aio.EOF:
                 self._in_flight.keep(response)
         except grpc.RpcError as failed:
             raise self._fault or error_of_call(failed) from None
-        self._whole = True
+        self.whole = True
         if self._in_flight.answered:
             self._room.release()
             return self._in_flight.take()
@@ -240,7 +244,7 @@ class _Exchange:
             self._stopped = True
             self._room.release()
             try:
-                if self._whole:
+                if self.whole:
                     await self._hear_rest(timeout_s)
             finally:
                 self._sending.cancel()
@@ -270,6 +274,8 @@ class _Exchange:
                     await self._call.write(self._in_flight.send(steps))
                 except (grpc.RpcError, asyncio.InvalidStateError):  # The call is over; its reader learns why.
                     return
+        except asyncio.CancelledError:
+            raise
         except BaseException as fault:  # The fault of xs: the caller's task shall see it.
             self._fault = fault
         await self._call.done_writing()

@@ -18,12 +18,11 @@ from ntm_serve import errors
 from ntm_serve.errors import InvalidInput, NtmServeError
 from ntm_serve.spec import Array, TensorSpec, described, expect_names
 from ntm_serve.v1 import sessions_pb2
-from ntm_serve.wire import arrays_of, error_of, error_of_wire, spec_of, tensor_of
+from ntm_serve.wire import DETAILS_KEY, arrays_of, error_of, error_of_wire, spec_of, tensor_of
 
 Inputs = ArrayLike | Mapping[str, ArrayLike]
 Outputs = Array | dict[str, Array]
 
-DETAILS_KEY = "grpc-status-details-bin"
 
 # Messages on their way before the first is answered: enough to hide a round trip, few enough that all
 # of them can be answered again from a session's reply window.

@@ -167,6 +167,10 @@ class Session(SessionFacts):
         """What follows a stream follows all that the stream sent."""
         if self._exchange is not None:
             self._exchange.end(self._client.timeout_s)
+            if not self._exchange.whole:
+                # A reply was not waited for, and with it where the session stands.
+                self.next_step = (self.info()).next_step
+            self._exchange = None
 
 
 def _answer(method: Any, request: Any, timeout_s: float | None) -> Any:
@@ -198,21 +202,21 @@ class _Exchange:
         self._sending = threading.Lock()
         self._stopped = False
         self._fault: BaseException | None = None
-        # Whether every reply that was waited for came.
-        self._whole = True
+        # Whether every reply that was waited for came: if not, only the server knows where the session stands.
+        self.whole = True
         self._call: Any = stub.Stream(self._messages())
 
     def receive(self) -> Iterator[Outputs] | None:
         """What the next message gave; None after the last. Raises the error of the message, of the call or of xs."""
         if self._stopped:
             raise StepCancelled(f"session {self._session.id}: a later call ended this stream")
-        self._whole = False
+        self.whole = False
         try:
             while not self._in_flight.answered and (response := next(self._call, None)) is not None:
                 self._in_flight.keep(response)
         except grpc.RpcError as failed:
             raise self._fault or error_of_call(failed) from None
-        self._whole = True
+        self.whole = True
         if self._in_flight.answered:
             self._room.release()
             return self._in_flight.take()
@@ -229,10 +233,11 @@ class _Exchange:
                 return
             self._stopped = True
         self._room.release()
-        patience = threading.Timer(timeout_s or threading.TIMEOUT_MAX, self._call.cancel)
+        wait_s = threading.TIMEOUT_MAX if timeout_s is None else timeout_s
+        patience = threading.Timer(wait_s, self._call.cancel)
         patience.daemon = True
         try:
-            if self._whole and self._in_flight:
+            if self.whole and self._in_flight:
                 patience.start()
                 self._hear_rest()
         finally:

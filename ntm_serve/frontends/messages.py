@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ntm_serve.errors import InvalidInput
-from ntm_serve.service import ModelView, SessionReply, SessionView, StepRequest
+from ntm_serve.message import StepRequest
+from ntm_serve.service import ModelView, SessionReply, SessionView
 from ntm_serve.v1 import models_pb2, sessions_pb2, tensor_pb2
 from ntm_serve.wire import arrays_of, stacked, tensor_of, wire_error, wire_spec
 

@@ -38,7 +38,8 @@ class GrpcServer:
                 # Without it a second server shares the port silently, and gets half of the calls.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", message_bytes_max),
-                ("grpc.max_send_message_length", message_bytes_max),
+                # A reply is bounded by its request; refused after its steps were committed, it would be lost.
+                ("grpc.max_send_message_length", -1),
                 # Clients behind balancers ping often; the default answers with GOAWAY too_many_pings.
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

@@ -140,10 +140,12 @@ class _Stream:
             await self._write()
         finally:
             self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
+            (fault,) = await asyncio.gather(self._reading, return_exceptions=True)
             # The last first: none is then aborted because of another, and a copy, as ends take themselves out.
             for submission in reversed(list(self._submissions.values())):
                 submission.cancel()
+        if isinstance(fault, Exception):
+            raise InvalidInput("stream: expected a StreamRequest, got bytes that are none") from fault
         if self._draining:
             raise ServerDraining("server: is stopping; connect again")
 

@@ -8,9 +8,8 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from ntm_serve.errors import EngineFault, LimitReached, NtmServeError
-from ntm_serve.wire import code_of
+from ntm_serve.wire import DETAILS_KEY, code_of
 
-DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "ntm-serve"
 
 log = structlog.get_logger()

@@ -1,6 +1,7 @@
 """Rides: steps of one company in a row, ended early where somebody waits or a row must get off."""
 
 import numpy as np
+import pytest
 
 from ntm_serve.batcher import Place
 from ntm_serve.errors import EngineFault, NonFiniteState
@@ -102,3 +103,18 @@ def test_a_fault_of_ours_is_every_places_error():
     ride = run_ride(model, company(model, [1], [1]), nobody_waits)
     assert ride.steps == 0
     assert all(isinstance(error, EngineFault) and "not what the contract" in error.message for error in ride.errors)
+
+
+@pytest.mark.parametrize("part", ["outputs", "state"])
+def test_an_engine_that_gives_another_shape_than_its_spec_fails_every_row_by_name(part):
+    class Odd(RunningSum):
+        def run(self, inputs, state):
+            outputs, following = super().run(inputs, state)
+            wide = [np.repeat(following[0], 2, axis=1)]
+            return (wide, following) if part == "outputs" else (outputs, wide)
+
+    model = Odd()
+    ride = run_ride(model, company(model, [1], [1]), nobody_waits)
+    name = "y" if part == "outputs" else "total"
+    assert all(isinstance(error, EngineFault) for error in ride.errors)
+    assert f"{name}: expected float32[1, 1], got float32[1, 2]" in ride.errors[0].message

@@ -19,9 +19,10 @@ from ntm_serve.errors import (
     StepAhead,
     StepCancelled,
 )
+from ntm_serve.message import StepRequest
 from ntm_serve.observer import NoObserver
 from ntm_serve.scheduler import Scheduler
-from ntm_serve.service import Service, StepRequest
+from ntm_serve.service import Service
 from ntm_serve.sessions import Limits, Sessions
 from ntm_serve.step_model import ModelKey
 from ntm_serve.testing import ManualClock, RunningSum
@@ -40,6 +41,7 @@ class Bench:
             sessions=Sessions(limits),
             schedulers=self.schedulers,
             faults={ModelKey("broken", "1"): DAMAGED},
+            sessions_per_message_max=50,
             steps_per_message_max=100,
             observer=NoObserver(),
             clock=self.clock,
@@ -122,7 +124,8 @@ async def test_one_sessions_nan_in_a_message_is_its_own():
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
-        (message([], np.zeros((0, 1))), "session_ids: expected at least one session"),
+        (message([], np.zeros((0, 1))), "session_ids: expected 1 to 50 sessions, got 0"),
+        (message([f"s{n}" for n in range(51)], np.zeros((51, 1))), "expected 1 to 50 sessions, got 51"),
         (message(["a", "a"], [[1], [1]]), "each session once"),
         (message(["a"], [[1]], [0, 1]), "first_steps: expected none or 1, got 2"),
         (message(["a"], [[1]], [-2]), "first_steps: expected numbers of at least 0"),
@@ -259,6 +262,43 @@ async def test_too_many_steps_waiting_are_refused_and_nothing_of_them_is_left():
         (reply,) = await it.service.step(message(["a"], [[1, 2, 3]]))
         assert isinstance(reply.error, LimitReached)
         assert it.service.get_session("a").steps_in_flight == 0
+
+
+async def test_a_retry_needs_no_room():
+    async with bench(steps_waiting_max=2) as it:
+        it.service.open_session("running-sum", session_id="a")
+        it.service.open_session("running-sum", session_id="b")
+        await it.service.step(message(["a"], [[1, 2]], [0]))
+        waiting = asyncio.ensure_future(it.service.step(message(["b"], [[1, 1]])))
+        await asyncio.sleep(0)
+        (again,) = await it.service.step(message(["a"], [[1, 2]], [0]))
+        (ahead,) = await it.service.step(message(["a"], [[1]], [9]))
+        (more,) = await it.service.step(message(["a"], [[1]], [2]))
+        assert again.outputs["y"].ravel().tolist() == [1, 3]
+        assert (type(ahead.error), type(more.error)) == (StepAhead, LimitReached)
+        await waiting
+
+
+async def test_a_refusal_that_waits_for_its_turn_keeps_no_cancelled_step_alive():
+    async with bench() as it:
+        it.service.open_session("running-sum", session_id="a")
+        first = it.service.submit(message(["a"], [[1]], [0]), lambda place, reply: None)
+        replies = []
+        it.service.submit(message(["a"], [[1]], [77]), lambda place, reply: replies.append(reply))
+        assert not replies
+        first.cancel()
+        await it.service.until_idle()
+        assert isinstance(replies[0].error, StepAhead)
+        assert it.service.get_session("a").next_step == 0
+
+
+async def test_the_window_of_one_session_does_not_keep_the_bytes_of_a_message_of_many():
+    async with bench() as it:
+        ids = [it.service.open_session("running-sum", session_id=name).session_id for name in "ab"]
+        request = message(ids, [[1], [2]])
+        await it.service.step(request)
+        for session in it.service._sessions:
+            assert not any(np.shares_memory(array, request.inputs["x"]) for array in session.window[0].inputs)
 
 
 async def test_idle_sessions_expire():

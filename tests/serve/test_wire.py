@@ -50,13 +50,28 @@ def test_rows_of_a_larger_array_are_sent_row_major():
         ),
         (tensor_pb2.Tensor(name="x", dtype=0, shape=[2], data=b""), "x: expected a known dtype, got number 0"),
         (tensor_pb2.Tensor(name="x", dtype=99, shape=[2], data=b""), "x: expected a known dtype, got number 99"),
-        (tensor_pb2.Tensor(name="x", dtype=1, shape=[-1, -2], data=b"12345678"), "expected no negative axis"),
-        (tensor_pb2.Tensor(name="x", dtype=1, shape=[2**62, 2**62], data=b"1234"), "got 4"),
+        (tensor_pb2.Tensor(name="x", dtype=1, shape=[-1, -2], data=b"12345678"), "expected axes of 0 to"),
+        (tensor_pb2.Tensor(name="x", dtype=1, shape=[2**31 - 1] * 32, data=b"1234"), "got 4"),
     ],
 )
 def test_a_tensor_that_contradicts_itself_is_refused(tensor, says):
     with pytest.raises(InvalidInput, match=says):
         array_of(tensor)
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ([2**62] * 100_000, "x: expected at most 32 axes, got 100000"),
+        ([1] * 33, "x: expected at most 32 axes, got 33"),
+        ([2**62] * 32, "x: expected axes of 0 to"),
+        ([0, 2**62, 2**62], "x: expected axes of 0 to"),
+    ],
+)
+def test_a_shape_that_no_array_can_have_is_refused_at_once(shape, says):
+    data = b"" if 0 in shape else b"1234"
+    with pytest.raises(InvalidInput, match=says):
+        array_of(tensor_pb2.Tensor(name="x", dtype=1, shape=shape, data=data))
 
 
 def test_a_tensor_that_stands_twice_is_refused():

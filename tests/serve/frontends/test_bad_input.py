@@ -93,7 +93,7 @@ BAD = {
     ),
     "no session": (
         raw(b"", shape=(0, 1, 1), ids=()),
-        CODE.INVALID_ARGUMENT, "INVALID_INPUT", "session_ids: expected at least one session, got none",
+        CODE.INVALID_ARGUMENT, "INVALID_INPUT", "session_ids: expected 1 to 4096 sessions, got 0",
     ),
     "a state that would overflow": (
         request("a", [[3e38, 3e38]]),

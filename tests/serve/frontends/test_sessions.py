@@ -216,3 +216,22 @@ def test_opening_with_resume_is_safe_to_retry(wire):
         wire.open("a")
     assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
     assert reason_of(refused.value)[0] == "SESSION_EXISTS"
+
+
+def test_bytes_that_are_no_message_end_their_stream_with_an_error(server, wire):
+    wire.open("a")
+    good = sessions_pb2.StreamRequest(step=request("a", [[1]])).SerializeToString()
+    call = wire.channel.stream_stream("/ntm_serve.v1.Sessions/Stream")(iter([good, b"\xff" * 50, good]))
+    with pytest.raises(grpc.RpcError) as refused:
+        list(call)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "expected a StreamRequest" in refused.value.details()
+
+
+@pytest.mark.parametrize("length", [2_000, 50_000])
+def test_a_name_of_any_length_is_refused_with_the_right_status(wire, length):
+    with pytest.raises(grpc.RpcError) as refused:
+        wire.step("n" * length, [[1]])
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert reason_of(refused.value)[0] == "UNKNOWN"
+    assert len(refused.value.details()) < 1100
