@@ -280,3 +280,46 @@ def constants_of(model: bytes) -> list[Any]:
         one.t for node in graph.node if node.op_type == "Constant" for one in node.attribute if one.name == "value"
     ]
     return [*graph.initializer, *nodes]
+
+
+LEVEL = StepSpec(
+    inputs=(TensorSpec("x", "float32", (1,)),),
+    outputs=(TensorSpec("y", "float32", (1,)),),
+    state=(StateSpec("level", "float32", (1,)),),
+)
+
+
+def level_run(error: float, *, from_level: float = 0.0) -> RunRows:
+    """level' = level + 1/128, so below 1 where differences are absolute; off by `error` from `from_level` on."""
+
+    def run(inputs: Sequence[Array], state: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+        following = state[0] + 1 / 128 + np.where(state[0] >= from_level, error, 0)
+        return [state[0]], [following.astype(np.float32)]
+
+    return run
+
+
+def level_parity(actual: RunRows) -> Any:
+    return one_step_parity(
+        level_run(0.0),
+        actual,
+        spec=LEVEL,
+        initial=(np.zeros(1, np.float32),),
+        examples=lambda steps, seed: {"x": np.zeros((steps, 1), np.float32)},
+        tolerance=1e-2,
+    )
+
+
+def test_each_step_is_compared_from_torchs_own_state():
+    def wrong_off_the_path(inputs: Sequence[Array], state: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+        """A little off on torch's path, which goes in steps of 1/128, and far off beside it."""
+        on_path = np.abs(state[0] * 128 - np.round(state[0] * 128)) < 1e-3
+        outputs, following = level_run(0.0)(inputs, state)
+        return outputs, [following[0] + np.where(on_path, np.float32(0.003), np.float32(0.5))]
+
+    assert level_parity(wrong_off_the_path).error_max == pytest.approx(0.003, abs=1e-6)
+
+
+def test_a_difference_that_shows_only_late_in_a_run_is_found():
+    with pytest.raises(ParityFault, match="step 60"):
+        level_parity(level_run(0.5, from_level=60 / 128))
