@@ -97,7 +97,7 @@ train: .venv/.everything ## Train a recipe: make train RECIPE=copy-ff. Goes on w
 export-zoo: .venv/.everything ## Make models/zoo/$(RECIPE) from what make train has trained, with proof.
 	@mkdir -p models/weights && cp build/train/$(RECIPE)/best.pt models/weights/$(RECIPE).pt
 	$(BIN)/ntm-export models/recipes/$(RECIPE).toml --weights models/weights/$(RECIPE).pt --out models/zoo \
-		--curve build/train/$(RECIPE)/curve.png --licence Apache-2.0 --source "trained by this project" --force
+		--curve build/train/$(RECIPE)/curve.png --sequences 1000 --licence Apache-2.0 --source "trained by this project" --force
 
 pictures: .venv/.everything ## Draw the pictures of the documentation from a real run.
 	$(BIN)/python docs/draw_memory.py models/zoo docs/pictures

@@ -147,4 +147,4 @@ def _by_spec(
     expect_names(specs, arrays, kind)
     for spec in specs:
         expect_tensor(spec, arrays[spec.name], leading=leading)
-    return tuple(frozen(np.ascontiguousarray(arrays[spec.name])) for spec in specs)
+    return tuple(frozen(np.asarray(arrays[spec.name], order="C")) for spec in specs)

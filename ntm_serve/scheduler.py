@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+import structlog
+
 from ntm_serve.batcher import Batcher, Place
-from ntm_serve.errors import LimitReached
+from ntm_serve.errors import EngineFault, LimitReached
 from ntm_serve.observer import Observer
 from ntm_serve.ride import Ride, run_ride
 from ntm_serve.sessions import Limits, Session
@@ -28,6 +30,8 @@ class SchedulerStatistics:
     batches: int
     steps: int
 
+
+log = structlog.get_logger()
 
 # The longest that the event loop itself may compute: about what a hop to a thread and back costs on a busy
 # machine, and little beside the time that a message takes on the wire.
@@ -155,6 +159,8 @@ class Scheduler:
                 continue
             error = ride.errors[row]
             if error is not None:
+                if isinstance(error, EngineFault):  # Ours or the model's: whoever runs the server must see it.
+                    log.error("a step failed", model=str(self.key), session=session.id, fault=error.message)
                 session.fail(ticket, error)
                 continue
             ticket.take(ride.outputs, StateRow(ride.block, row), row)

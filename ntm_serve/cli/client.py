@@ -124,6 +124,10 @@ def run(
     expect_writable(output)
     with Client(server) as client:
         session = client.session(name, version=wanted_version, session_id=session_id, resume=bool(session_id))
+        if session.next_step:
+            print(f"session {session.id}: goes on at step {session.next_step}")
+        elif session_id:
+            print(f"session {session.id}: is new")
         try:
             inputs = read_inputs(input, session.inputs)
             steps = len(next(iter(inputs.values())))

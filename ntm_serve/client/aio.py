@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -87,16 +87,41 @@ class AsyncClient:
         request = sessions_pb2.CloseRequest(session_id=session_id)
         return session_info((await _answer(self._sessions.Close(request, timeout=self.timeout_s))).session)
 
-    async def session(
-        self, model: str, *, version: str = "", session_id: str = "", resume: bool = False
-    ) -> "AsyncSession":
-        """Open a session: `async with await client.session("copy-ff") as session:` closes it at the end.
+    def session(self, model: str, *, version: str = "", session_id: str = "", resume: bool = False) -> "_Opening":
+        """Open a session: `async with client.session("copy-ff") as session:` closes it at the end of the block;
+        `session = await client.session("copy-ff")` leaves it open.
 
         resume: take up an open session of that id where it stands, if there is one.
         """
         request = sessions_pb2.OpenRequest(model=model, version=version, session_id=session_id, resume=resume)
-        opened = await _answer(self._sessions.Open(request, timeout=self.timeout_s))
-        return AsyncSession(self, self._sessions, opened)
+        return _Opening(self, self._sessions, request)
+
+
+class _Opening:
+    """A session that is being opened: to be awaited, or entered."""
+
+    def __init__(self, client: AsyncClient, stub: Any, request: sessions_pb2.OpenRequest) -> None:
+        self._client = client
+        self._stub = stub
+        self._request = request
+        self._session: AsyncSession | None = None
+
+    def __await__(self) -> Generator[Any, None, "AsyncSession"]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> "AsyncSession":
+        self._session = await self._open()
+        return self._session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.__aexit__(kind, value, traceback)
+
+    async def _open(self) -> "AsyncSession":
+        opened = await _answer(self._stub.Open(self._request, timeout=self._client.timeout_s))
+        return AsyncSession(self._client, self._stub, opened)
 
 
 class AsyncSession(SessionFacts):

@@ -212,7 +212,10 @@ def error_of_call(call: Any) -> NtmServeError:
     if details is not None:
         return _error_of_details(details, message)
     kind = _ERROR_OF_CODE.get(code, NtmServeError)
-    return kind(f"{code.name}: {message}")
+    hint = (
+        "; is `ntm-serve serve` running there, and is this its gRPC port?" if kind is errors.ServerUnreachable else ""
+    )
+    return kind(f"{code.name}: {message}{hint}")
 
 
 def _error_of_details(serialized: bytes, message: str) -> NtmServeError:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ntm_serve.app import load_models
+from ntm_serve.model_directory import read_model_directory
 from ntm_serve.testing import test_server
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,14 @@ def test_the_readmes_client_runs_and_copies_without_a_wrong_bit():
         assert ours != client
         ran = subprocess.run([sys.executable, "-c", ours], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.splitlines() == ["wrong bits: 0", "memory: (128, 20)"]
+
+
+@pytest.mark.parametrize("name", ["copy-ff", "copy-lstm"])
+def test_the_readmes_figures_are_those_that_the_export_measured(name):
+    scores = read_model_directory(ROOT / "models" / "zoo" / name / "1").manifest.verification.scores
+    (row,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| [{name}]")]
+    assert " / ".join(f"{score.wrong_bits_engine:g}" for score in scores) in row
+    assert f"| {scores[-1].exact_engine} of {scores[-1].sequences} |" in row
 
 
 def test_every_make_target_that_a_document_names_exists():

@@ -58,6 +58,19 @@ def test_a_golden_run_begins_at_the_initial_state(folder):
         assert np.array_equal(initial, recorded[0])
 
 
+def test_a_state_without_axes_stays_without_axes(folder):
+    def scalar(manifest):
+        manifest["state"] = [{**manifest["state"][0], "name": "count", "dtype": "int64", "shape": []}]
+
+    directory = read_model_directory(folder)
+    arrays = golden_arrays(directory.spec, directory.golden)
+    kept = {name: array for name, array in arrays.items() if not name.startswith("state/")}
+    edit_manifest(folder, scalar)
+    rewrite(folder, "initial_state.npz", npz(count=np.int64(7)))
+    rewrite(folder, "golden.npz", npz(**kept, **{"state/count": np.arange(directory.golden.steps + 1)}))
+    assert [array.shape for array in read_model_directory(folder).initial_state] == [()]
+
+
 def test_a_golden_run_survives_its_file(folder):
     directory = read_model_directory(folder)
     back = golden_run(directory.spec, golden_arrays(directory.spec, directory.golden))

@@ -22,7 +22,7 @@ class BlockingClient:
         return AsyncClient(target, **options)
 
     def run(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(WAIT_S)
+        return asyncio.run_coroutine_threadsafe(_awaited(coroutine), self._loop).result(WAIT_S)
 
     def each(self, generator):
         try:
@@ -94,3 +94,7 @@ class BlockingSession:
 
     def close(self):
         return self._client.run(self._session.close())
+
+
+async def _awaited(it):
+    return await it

@@ -13,7 +13,7 @@ ONE = np.ones(1, np.float32)
 
 @pytest.fixture
 async def session(server):
-    async with AsyncClient(server.target) as client, await client.session("running-sum") as session:
+    async with AsyncClient(server.target) as client, client.session("running-sum") as session:
         yield session
 
 
