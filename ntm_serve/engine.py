@@ -51,7 +51,6 @@ class OrtEngine:
         self._fetches = [entry.name for entry in entries.outputs] + [entry.graph_output for entry in entries.state]
         _expect_graph(self._session, directory, self._feeds, self._fetches)
         self._initial_state = directory.initial_state
-        self._batch_max = batch_max
         self.golden_error = expect_golden(self._run_rows, directory)
         self._independence = find_batch_independence(self._run_rows, directory.golden, batch_max)
         self._card = ModelCard(
@@ -80,7 +79,8 @@ class OrtEngine:
 
     @property
     def batch_max(self) -> int:
-        return self._batch_max
+        # Padded, a batch must not be larger than what was tested.
+        return self._independence.rows_tested
 
     @property
     def batch_independence(self) -> BatchIndependence:

@@ -92,7 +92,6 @@ class Session:
 
     __slots__ = (
         "_window_bytes",
-        "ended",
         "id",
         "in_flight",
         "model",
@@ -115,7 +114,6 @@ class Session:
         self.opened_s = self.used_s = now_s
         # Whether a batcher holds the session. The batcher's own mark, here to save it a table.
         self.queued = False
-        self.ended: CallerFault | None = None
 
     @property
     def promised_step(self) -> int:
@@ -192,7 +190,6 @@ class Session:
 
     def end(self, fault: CallerFault) -> None:
         """The session is over; whatever is in flight is answered with the reason."""
-        self.ended = fault
         block, row = self.state
         block.let_go(row, self)
         block.compact()

@@ -104,6 +104,13 @@ def test_a_bad_row_among_the_last_places_is_noticed():
     assert not find_batch_independence(last_place, GOLDEN, batch_max=16).holds
 
 
+@pytest.mark.parametrize("asked", [5, 6])
+def test_no_padded_batch_is_larger_than_what_was_tested(directory, asked):
+    engine = OrtEngine(directory, name="copy", version="1", batch_max=asked)
+    padding = engine.batch_independence.padding
+    assert engine.batch_max == engine.batch_independence.rows_tested == asked // padding * padding
+
+
 def test_a_run_is_padded_and_the_padding_is_not_seen(engine, directory, monkeypatch):
     sizes = []
     run_rows = engine._run_rows
