@@ -113,7 +113,8 @@ class Scheduler:
                 if ticket.started_s is None:
                     ticket.started_s = now_s
             self._lanes_free -= 1
-            if self._pays_inline(company):
+            inline = self._pays_inline(company)
+            if inline:
                 ride = run_ride(self.model, company, self._somebody_waits)
             else:
                 ride = await loop.run_in_executor(self._executor, run_ride, self.model, company, self._somebody_waits)
@@ -123,6 +124,8 @@ class Scheduler:
             if ride.steps:
                 # The least of late: what a run costs, not how long it waited for a core.
                 self._row_s = min(self._row_s * 1.02, ride.compute_s / ride.steps / len(company))
+            if inline:  # One ride a turn: short rides in a row must not keep the event loop to themselves.
+                await asyncio.sleep(0)
 
     async def _boarding(self) -> None:
         """Let those get on who are at the door: turns of the event loop, as long as each brings somebody.

@@ -195,6 +195,17 @@ async def test_once_its_time_is_known_a_short_ride_runs_on_the_event_loop():
     assert it.model.threads[1] is threading.main_thread()
 
 
+async def test_short_rides_in_a_row_leave_the_event_loop_its_turns():
+    async with bench(Recording()) as it:
+        session = it.session("a")
+        await it.submit(session, 1)
+        answers = [it.submit(session, 1) for _ in range(20)]
+        await answers[0]
+        # The first is answered while the others still wait for their turn.
+        assert not answers[-1].done()
+        assert (await answers[-1]) == [21]
+
+
 async def test_a_long_ride_and_a_model_that_may_wait_run_on_a_compute_thread():
     async with bench(Recording()) as it:
         it.scheduler._row_s = 0.01
