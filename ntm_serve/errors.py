@@ -7,6 +7,7 @@
     │   ├── SessionUnknown        no session of that name was ever seen here
     │   ├── SessionClosed         the caller, or another, closed it
     │   ├── SessionExpired        it was idle for longer than its idle life
+    │   ├── SessionEvicted        it made room: the server had no place to keep it
     │   ├── SessionExists
     │   ├── StepAhead             the number is higher than the session's next step
     │   ├── StepForgotten         the number is lower than the reply window reaches
@@ -16,12 +17,16 @@
     │   └── NonFiniteState        the step would have left NaN or infinity in the session's state
     ├── LimitReached              the caller waits and tries again, or the operator raises a limit
     ├── ServerDraining            the caller tries again: another replica, or this one after its restart
+    ├── OwnedElsewhere            the caller tries again: another replica has the session, or gives it up
+    ├── StoreUnavailable          the caller tries again: the store did not answer
     ├── ServerUnreachable         no server answered; only a client raises it
     ├── DeadlinePassed            the caller's time was over; only a client raises it
     ├── OperatorFault             whoever runs the server acts
     │   ├── ModelDamaged          a file differs from what its manifest promises
     │   ├── ModelIncomplete       a file of the model directory is missing
     │   ├── ModelRejected         whole, but this server cannot serve it
+    │   ├── StoreDamaged          what a store gave is not what was put there
+    │   ├── StoreConflict         a record that does not follow the one before it
     │   └── SettingsFault         a setting, a port, a path
     └── EngineFault               we act: the engine failed on input that was checked
 
@@ -83,6 +88,12 @@ class SessionExpired(CallerFault):
     reason = "EXPIRED"
 
 
+class SessionEvicted(CallerFault):
+    """The session had to make room, and could not be kept anywhere else."""
+
+    reason = "EVICTED"
+
+
 class SessionExists(CallerFault):
     """A session of that name is open."""
 
@@ -141,6 +152,18 @@ class ServerDraining(NtmServeError):
     reason = "DRAINING"
 
 
+class OwnedElsewhere(NtmServeError):
+    """Another replica has the session; `fields["owner"]` is its name. It has been asked to give it up."""
+
+    reason = "OWNED_ELSEWHERE"
+
+
+class StoreUnavailable(NtmServeError):
+    """The store did not answer, or not in time; what was asked may have been done."""
+
+    reason = "STORE_UNAVAILABLE"
+
+
 class ServerUnreachable(NtmServeError):
     """No server answered at that address, or the connection broke; what was sent may have been run."""
 
@@ -175,6 +198,18 @@ class ModelRejected(OperatorFault):
     """A model directory that is whole, but that this server cannot serve."""
 
     reason = "MODEL_REJECTED"
+
+
+class StoreDamaged(OperatorFault):
+    """What came back from a store is not what was put there, or was written by something else."""
+
+    reason = "STORE_DAMAGED"
+
+
+class StoreConflict(OperatorFault):
+    """A record does not follow the one before it: two servers write as the same owner."""
+
+    reason = "STORE_CONFLICT"
 
 
 class SettingsFault(OperatorFault):
