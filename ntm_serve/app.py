@@ -7,10 +7,11 @@ the server down with it, rather than leaving it half alive.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
@@ -19,6 +20,7 @@ import ntm_serve
 from ntm_serve.config import Settings
 from ntm_serve.engine import ORT_VERSION, OrtEngine
 from ntm_serve.errors import NtmServeError, OperatorFault, SettingsFault
+from ntm_serve.frontends.completion_queue import CompletionQueueLoop
 from ntm_serve.frontends.server import GrpcServer
 from ntm_serve.http import HttpServer
 from ntm_serve.metrics import CONTENT_TYPE, Metrics
@@ -53,6 +55,7 @@ class Running:
     http_port: int
     service: Service
     metrics: Metrics
+    loop: CompletionQueueLoop
 
     def address(self, port: int) -> str:
         """What a client connects to."""
@@ -92,6 +95,12 @@ def load_models(repository: Path, *, batch_max: int) -> LoadedModels:
     return LoadedModels(models, faults, load_s)
 
 
+def run(serving: Coroutine[Any, Any, None]) -> None:
+    """Run a server's coroutine to its end, on the event loop that servers need."""
+    with asyncio.Runner(loop_factory=CompletionQueueLoop) as runner:
+        runner.run(serving)
+
+
 async def serve(
     settings: Settings, loaded: LoadedModels, *, started: asyncio.Future[Running], stop: asyncio.Event
 ) -> None:
@@ -114,6 +123,9 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
     if not loaded.models:
         reasons = "; ".join(fault.message for fault in loaded.faults.values())
         raise SettingsFault(f"models: expected at least one that can be served; {reasons}")
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, CompletionQueueLoop):
+        raise TypeError(f"expected a CompletionQueueLoop (see run), got {type(loop).__name__}")
     metrics = Metrics(version=ntm_serve.__version__, onnxruntime=ORT_VERSION, grpcio=grpc.__version__)
     limits = Limits(
         sessions_max=settings.sessions_max,
@@ -131,6 +143,7 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
                 steps_waiting_max=settings.steps_waiting_max,
                 observer=metrics,
                 clock=time.monotonic,
+                post=loop.post,
             )
             for model in loaded.models
         ]
@@ -150,7 +163,7 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
             owned = [tasks.create_task(scheduler.run()) for scheduler in schedulers]
             owned.append(tasks.create_task(_expire(service)))
             try:
-                async with _listening(settings, service, metrics, tasks) as server:
+                async with _listening(settings, loop, service, metrics, tasks) as server:
                     yield server
             finally:
                 for task in owned:
@@ -159,27 +172,28 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
 
 @contextlib.asynccontextmanager
 async def _listening(
-    settings: Settings, service: Service, metrics: Metrics, tasks: asyncio.TaskGroup
+    settings: Settings, loop: CompletionQueueLoop, service: Service, metrics: Metrics, tasks: asyncio.TaskGroup
 ) -> AsyncIterator[Running]:
     """Both ports open; leaving the block drains, then closes them."""
     http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, is_ready=lambda: not service.draining)
     frontend = GrpcServer(
         service,
+        loop,
         message_bytes_max=settings.message_bytes_max,
         messages_in_flight_max=settings.messages_in_flight_max,
         observer=metrics,
     )
     names = [name for view in service.models() if view.model for name in (view.key.name, str(view.key))]
-    await frontend.set_serving(names, serving=True)
+    frontend.set_serving(names, serving=True)
     http_port = await http.start(settings.host, settings.http_port)
     tasks.create_task(http.until_stopped())
     try:
         port = await frontend.start(settings.host, settings.port)
         try:
-            yield Running(settings.host, port, http_port, service, metrics)
+            yield Running(settings.host, port, http_port, service, metrics, loop)
         finally:
             service.drain()
-            await frontend.set_serving(names, serving=False)
+            frontend.set_serving(names, serving=False)
             frontend.drain()
             # Where a task died, the group is cancelled: what that task was to answer will not be.
             own = asyncio.current_task()

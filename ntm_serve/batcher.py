@@ -6,20 +6,12 @@ more to do goes to the end of the line, so that nobody waits longer than the lin
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from ntm_serve.sessions import Session
 from ntm_serve.ticket import Ticket
 
 # Fewer rows than this are not worth a second core: the step's own overhead is then most of its time.
 TILE_MIN = 16
-
-
-class Place(NamedTuple):
-    """One row of a batch: a session and the ticket whose next step it runs."""
-
-    session: Session
-    ticket: Ticket
 
 
 class Batcher:
@@ -38,23 +30,26 @@ class Batcher:
             session.queued = True
             self._line.append(session)
 
-    def take(self, lanes: int = 1) -> list[Place]:
-        """The next company: the first sessions in the line, shared with the other lanes that are free; empty
-        when nobody waits.
+    def take(self, lanes: int = 1) -> list[Ticket]:
+        """The next company, a ticket of each session: the first in the line, shared with the other lanes that
+        are free; empty when nobody waits.
         """
-        size_max = min(self.batch_max, max(TILE_MIN, -(-len(self._line) // lanes)))
-        batch: list[Place] = []
-        while self._line and len(batch) < size_max:
-            session = self._line.popleft()
+        line = self._line
+        size_max = min(self.batch_max, max(TILE_MIN, -(-len(line) // lanes)))
+        company: list[Ticket] = []
+        while line and len(company) < size_max:
+            session = line.popleft()
             if session.in_flight:
-                batch.append(Place(session, session.in_flight[0]))
+                company.append(session.in_flight[0])
             else:
                 session.queued = False
-        return batch
+        return company
 
-    def give_back(self, batch: Iterable[Place]) -> None:
-        """The batch ran: its sessions with more to do join the end of the line."""
-        for session, _ in batch:
-            session.queued = False
+    def give_back(self, company: Iterable[Ticket]) -> None:
+        """They rode: sessions with more to do join the end of the line."""
+        for ticket in company:
+            session = ticket.session
             if session.in_flight:
-                self.add(session)
+                self._line.append(session)
+            else:
+                session.queued = False

@@ -1,14 +1,13 @@
 """A message of steps, checked: what it must be in itself, and against the spec of its sessions. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ntm_serve.errors import InvalidInput
 from ntm_serve.spec import Array, StepSpec, all_finite, expect_finite, expect_names, expect_tensor
 
 
-@dataclass(frozen=True, slots=True)
-class StepRequest:
+class StepRequest(NamedTuple):
     """Steps of S sessions of one model, T of each.
 
     inputs: each `[S, T, ...]`. first_steps: the number of each session's first step, None for "the next
@@ -21,61 +20,72 @@ class StepRequest:
     output_names: Sequence[str] = ()
 
 
-def expect_message(request: StepRequest, *, sessions_max: int, steps_max: int) -> None:
-    """Refuse a message that cannot be read, whatever its sessions are. Raises InvalidInput."""
-    ids = request.session_ids
-    if not 1 <= len(ids) <= sessions_max:
-        raise InvalidInput(f"session_ids: expected 1 to {sessions_max} sessions, got {len(ids)}")
-    if len(set(ids)) != len(ids):
-        raise InvalidInput("session_ids: expected each session once in a message")
-    if len(request.first_steps) != len(ids):
-        raise InvalidInput(f"first_steps: expected none or {len(ids)}, got {len(request.first_steps)}")
-    if any(first is not None and first < 0 for first in request.first_steps):
-        raise InvalidInput("first_steps: expected numbers of at least 0, or -1 for the next step")
-    shapes = {array.shape[:2] for array in request.inputs.values()}
-    if len(shapes) != 1:
-        raise InvalidInput(f"inputs: expected one [S, T] for all, got {sorted(map(list, shapes))}")
-    (shape,) = shapes
-    if len(shape) != 2 or shape[0] != len(ids):
-        raise InvalidInput(f"inputs: expected [S, T, ...] with S = {len(ids)} sessions, got {list(shape)}")
-    if not 1 <= shape[1] <= steps_max:
-        raise InvalidInput(f"inputs: expected 1 <= T <= {steps_max} steps, got T = {shape[1]}")
-
-
 class Message:
-    """A message against the specs of its sessions: each check is made once for all of them."""
+    """A message of steps, and how it fits the spec of its sessions, which are of one model: each check is made
+    once for all of them. steps: T. wanted: the places of the outputs that it asks for, once it was found to fit.
+    """
 
-    def __init__(self, request: StepRequest) -> None:
+    __slots__ = ("_all_finite", "_arrays", "_spec", "request", "steps", "wanted")
+
+    def __init__(self, request: StepRequest, *, sessions_max: int, steps_max: int) -> None:
+        """Refuse a message that cannot be read, whatever its sessions are. Raises InvalidInput."""
+        ids, numbers = request.session_ids, request.first_steps
+        count = len(ids)
+        if not 1 <= count <= sessions_max:
+            raise InvalidInput(f"session_ids: expected 1 to {sessions_max} sessions, got {count}")
+        if count > 1 and len(set(ids)) != count:
+            raise InvalidInput("session_ids: expected each session once in a message")
+        if len(numbers) != count:
+            raise InvalidInput(f"first_steps: expected none or {count}, got {len(numbers)}")
+        for number in numbers:
+            if number is not None and number < 0:
+                raise InvalidInput(f"first_steps: expected numbers of at least 0, or none, got {number}")
         self.request = request
-        self._all_finite = all(all_finite(array) for array in request.inputs.values())
-        # The spec that the message was found to fit, and the places of the outputs that it wants.
+        self.steps = _steps(request.inputs, count)
+        if not 1 <= self.steps <= steps_max:
+            raise InvalidInput(f"inputs: expected 1 <= T <= {steps_max} steps, got T = {self.steps}")
+        self.wanted: Sequence[int] = ()
         self._spec: StepSpec | None = None
-        self._wanted: Sequence[int] = ()
+        self._arrays: tuple[Array, ...] = ()
+        self._all_finite = False
 
-    def rows(self, spec: StepSpec, place: int) -> tuple[Array, ...]:
-        """One session's inputs `[T, ...]`. Raises InvalidInput."""
-        self.wanted(spec)
-        # With several sessions a copy: the window of one would keep the bytes of all.
-        alone = len(self.request.session_ids) == 1
-        arrays = (self.request.inputs[one.name][place] for one in spec.inputs)
-        rows = tuple(array if alone else array.copy() for array in arrays)
-        if not self._all_finite:
-            for one, array in zip(spec.inputs, rows, strict=True):
-                expect_finite(one.name, array)
-        return rows
-
-    def wanted(self, spec: StepSpec) -> Sequence[int]:
-        """The places of the wanted outputs, once the message fits the spec. Raises InvalidInput."""
+    def expect(self, spec: StepSpec) -> None:
+        """Refuse a message that does not fit the spec. Raises InvalidInput."""
         if self._spec is None:
-            expect_names(spec.inputs, self.request.inputs, "inputs")
-            for one in spec.inputs:
-                array = self.request.inputs[one.name]
+            inputs = self.request.inputs
+            expect_names(spec.inputs, inputs, "inputs")
+            self._arrays = tuple([inputs[one.name] for one in spec.inputs])
+            for one, array in zip(spec.inputs, self._arrays, strict=True):
                 expect_tensor(one, array, leading=("S", "T"))
-            self._wanted = _wanted_outputs(spec, self.request.output_names)
+            self._all_finite = all(map(all_finite, self._arrays))
+            self.wanted = _wanted_outputs(spec, self.request.output_names)
             self._spec = spec
         elif self._spec is not spec and self._spec != spec:
             raise InvalidInput("session_ids: expected sessions of one model in a message, got several")
-        return self._wanted
+
+    def rows(self, place: int) -> tuple[Array, ...]:
+        """One session's inputs `[T, ...]`, after `expect`. Raises InvalidInput."""
+        rows = tuple([array[place] for array in self._arrays])
+        if not self._all_finite:
+            for one, array in zip(self._spec.inputs if self._spec else (), rows, strict=True):
+                expect_finite(one.name, array)
+        return rows
+
+
+def _steps(inputs: Mapping[str, Array], count: int) -> int:
+    """T of `[S, T, ...]`, the same for all. Raises InvalidInput."""
+    leading: tuple[int, ...] | None = None
+    for array in inputs.values():
+        axes = array.shape[:2]
+        if leading is None:
+            leading = axes
+        elif axes != leading:
+            raise InvalidInput(f"inputs: expected one [S, T] for all, got {list(leading)} and {list(axes)}")
+    if leading is None:
+        raise InvalidInput("inputs: expected at least one, got none")
+    if len(leading) != 2 or leading[0] != count:
+        raise InvalidInput(f"inputs: expected [S, T, ...] with S = {count} sessions, got {list(leading)}")
+    return leading[1]
 
 
 def _wanted_outputs(spec: StepSpec, names: Sequence[str]) -> Sequence[int]:

@@ -4,17 +4,21 @@ Rules of this file: a label's values come from the models and from our own words
 the number of series does not grow with sessions; what can be read when scraped is not counted besides.
 """
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
+from ntm_serve.observer import MessageCounts
 from ntm_serve.service import ModelView, ServiceStatistics
 from ntm_serve.step_model import ModelKey
 
@@ -25,6 +29,7 @@ LATENCY_BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 )  # fmt: skip
 COUNT_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+SESSION_STEP_BUCKETS = (*COUNT_BUCKETS, 1e4, 1e5, 1e6)
 LIFE_BUCKETS = (1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600)
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -33,100 +38,161 @@ OUTCOMES = ("ok", "error", "duplicate", "cancelled")
 ENDINGS = ("client", "idle")
 REJECTIONS = ("sessions", "queue")
 
+# Attribute of ModelSeries, metric, help.
+HISTOGRAMS = (
+    ("latency", "step_latency_seconds", "From a message's door to its reply."),
+    ("wait", "queue_wait_seconds", "From a message's door to its first batch."),
+    ("compute", "compute_seconds", "One run of the engine."),
+    ("batch_size", "batch_size", "Sessions in a run of the engine."),
+    ("message_steps", "steps_per_message", "Steps of a session in a message."),
+    ("duration", "session_duration_seconds", "Life of ended sessions."),
+    ("session_steps", "session_steps", "Steps of ended sessions."),
+)
+
+# kind, method, and for calls that ended the code.
+Labels = tuple[str, ...]
+
+
+class Histogram:
+    """Observations in buckets. On the path of a step, and on one thread: no lock, and no text before a scrape."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        self._counts[bisect_left(self._bounds, value)] += times
+        self._sum += value * times
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        """Write the observations as a scrape has them: buckets that include the lower ones."""
+        bounds = [floatToGoString(bound) for bound in (*self._bounds, float("inf"))]  # type: ignore[no-untyped-call]
+        family.add_metric(labels, list(zip(bounds, accumulate(self._counts), strict=True)), self._sum)
+
+
+class ModelSeries:
+    """What is counted of one model."""
+
+    __slots__ = (
+        "batch_size", "closed", "compute", "duration", "latency", "message_steps", "opened", "rejected",
+        "session_steps", "steps", "wait",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        """Every series at zero, so that a rate is right from its first event."""
+        self.steps = dict.fromkeys(OUTCOMES, 0)
+        self.closed = dict.fromkeys(ENDINGS, 0)
+        self.rejected = dict.fromkeys(REJECTIONS, 0)
+        self.opened = 0
+        self.latency, self.wait, self.compute = (Histogram(LATENCY_BUCKETS) for _ in range(3))
+        self.batch_size, self.message_steps = Histogram(COUNT_BUCKETS), Histogram(COUNT_BUCKETS)
+        self.duration, self.session_steps = Histogram(LIFE_BUCKETS), Histogram(SESSION_STEP_BUCKETS)
+
 
 class Metrics:
     """Everything that a server exposes. It is the Observer and the CallObserver of the other parts."""
 
     def __init__(self, *, version: str, onnxruntime: str, grpcio: str) -> None:
         self._registry = registry = CollectorRegistry()
-        # On the path of a step: looking a series up by its labels costs more than counting in it. There are
-        # only so many, because no label comes from a client.
-        self._series: Any = cache(lambda metric, *labels: metric.labels(*labels))
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         build = Gauge("ntm_serve_build_info", "Versions.", ("version", "onnxruntime", "grpcio"), registry=registry)
         build.labels(version, onnxruntime, grpcio).set(1)
-
-        def histogram(name: str, text: str, buckets: Iterable[float]) -> Histogram:
-            return Histogram(f"ntm_serve_{name}", text, MODEL, buckets=tuple(buckets), registry=registry)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"ntm_serve_{name}", text, (*MODEL, *labels), registry=registry)
-
-        self._steps = counter("steps_total", "Steps answered.", "outcome")
-        self._latency = histogram("step_latency_seconds", "From a message's door to its reply.", LATENCY_BUCKETS)
-        self._wait = histogram("queue_wait_seconds", "From a message's door to its first batch.", LATENCY_BUCKETS)
-        self._compute = histogram("compute_seconds", "One run of the engine.", LATENCY_BUCKETS)
-        self._batch_size = histogram("batch_size", "Sessions in a run of the engine.", COUNT_BUCKETS)
-        self._message_steps = histogram("steps_per_message", "Steps of a session in a message.", COUNT_BUCKETS)
-        self._opened = counter("sessions_opened_total", "Sessions opened.")
-        self._closed = counter("sessions_closed_total", "Sessions ended.", "reason")
-        self._duration = histogram("session_duration_seconds", "Life of ended sessions.", LIFE_BUCKETS)
-        self._session_steps = histogram("session_steps", "Steps of ended sessions.", (*COUNT_BUCKETS, 1e4, 1e5, 1e6))
-        self._rejected = counter("rejected_total", "Refused because of a limit.", "reason")
         self._load = Gauge("ntm_serve_model_load_seconds", "Time to load and check.", MODEL, registry=registry)
-
-        self._started = Counter("grpc_server_started_total", "Calls begun.", GRPC, registry=registry)
-        self._handled = Counter("grpc_server_handled_total", "Calls ended.", (*GRPC, "grpc_code"), registry=registry)
-        self._received = Counter("grpc_server_msg_received_total", "Messages received.", GRPC, registry=registry)
-        self._sent = Counter("grpc_server_msg_sent_total", "Messages sent.", GRPC, registry=registry)
+        self._models: defaultdict[ModelKey, ModelSeries] = defaultdict(ModelSeries)
+        self._started, self._handled = Counter[Labels](), Counter[Labels]()
+        self._messages: defaultdict[Labels, MessageCounts] = defaultdict(MessageCounts)
+        registry.register(_CountedCollector(self))
 
     # Observer
 
     def session_opened(self, model: ModelKey) -> None:
-        self._opened.labels(*model).inc()
+        self._models[model].opened += 1
 
     def session_ended(self, model: ModelKey, *, reason: str, lived_s: float, steps: int) -> None:
-        self._closed.labels(*model, reason).inc()
-        self._duration.labels(*model).observe(lived_s)
-        self._session_steps.labels(*model).observe(steps)
+        series = self._models[model]
+        series.closed[reason] += 1
+        series.duration.observe(lived_s)
+        series.session_steps.observe(steps)
 
-    def message_settled(
-        self, model: ModelKey, *, outcome: str, steps: int, latency_s: float, queue_wait_s: float | None
+    def steps_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        sessions: int,
+        steps: int,
+        latency_s: float,
+        queue_wait_s: float | None,
     ) -> None:
-        self._series(self._steps, *model, outcome).inc(steps)
-        self._series(self._latency, *model).observe(latency_s)
-        self._series(self._message_steps, *model).observe(steps)
+        series = self._models[model]
+        series.steps[outcome] += steps * sessions
+        series.latency.observe(latency_s, sessions)
+        series.message_steps.observe(steps, sessions)
         if queue_wait_s is not None:
-            self._series(self._wait, *model).observe(queue_wait_s)
+            series.wait.observe(queue_wait_s, sessions)
 
     def ride_ran(self, model: ModelKey, *, rows: int, steps: int, compute_s: float) -> None:
-        batch_size, compute = self._series(self._batch_size, *model), self._series(self._compute, *model)
-        for _ in range(steps):
-            batch_size.observe(rows)
-            compute.observe(compute_s / steps)
+        if steps:
+            series = self._models[model]
+            series.batch_size.observe(rows, steps)
+            series.compute.observe(compute_s / steps, steps)
 
     def rejected(self, model: ModelKey, *, reason: str) -> None:
-        self._rejected.labels(*model, reason).inc()
+        self._models[model].rejected[reason] += 1
 
     # CallObserver
 
     def call_started(self, method: str, kind: str) -> None:
-        self._series(self._started, kind, *_service_and_method(method)).inc()
+        self._started[kind, method] += 1
 
     def call_handled(self, method: str, kind: str, code: str) -> None:
-        self._series(self._handled, kind, *_service_and_method(method), code).inc()
+        self._handled[kind, method, code] += 1
 
-    def message_received(self, method: str, kind: str) -> None:
-        self._series(self._received, kind, *_service_and_method(method)).inc()
-
-    def message_sent(self, method: str, kind: str) -> None:
-        self._series(self._sent, kind, *_service_and_method(method)).inc()
+    def messages(self, method: str, kind: str) -> MessageCounts:
+        return self._messages[kind, method]
 
     # The app
 
     def model_loaded(self, model: ModelKey, load_s: float) -> None:
-        """Every series of the model appears at zero, so that a rate is right from its first event."""
+        """Every series of the model appears."""
         self._load.labels(*model).set(load_s)
-        for histogram in (
-            self._latency, self._wait, self._compute, self._batch_size, self._message_steps,
-            self._duration, self._session_steps,
-        ):  # fmt: skip
-            histogram.labels(*model)
-        self._opened.labels(*model)
-        for counter, words in ((self._steps, OUTCOMES), (self._closed, ENDINGS), (self._rejected, REJECTIONS)):
-            for word in words:
-                counter.labels(*model, word)
+        self._models[model]
+
+    def collect(self) -> Iterable[Metric]:
+        """What was counted, as a scrape wants it."""
+        steps = CounterMetricFamily("ntm_serve_steps", "Steps answered.", labels=(*MODEL, "outcome"))
+        closed = CounterMetricFamily("ntm_serve_sessions_closed", "Sessions ended.", labels=(*MODEL, "reason"))
+        rejected = CounterMetricFamily("ntm_serve_rejected", "Refused because of a limit.", labels=(*MODEL, "reason"))
+        opened = CounterMetricFamily("ntm_serve_sessions_opened", "Sessions opened.", labels=MODEL)
+        histograms = {
+            name: HistogramMetricFamily(f"ntm_serve_{metric}", text, labels=MODEL) for name, metric, text in HISTOGRAMS
+        }
+        for key, series in self._models.items():
+            for family, counts in ((steps, series.steps), (closed, series.closed), (rejected, series.rejected)):
+                for word, count in counts.items():
+                    family.add_metric((*key, word), count)
+            opened.add_metric(key, series.opened)
+            for name, histogram in histograms.items():
+                getattr(series, name).add_to(histogram, key)
+        yield from (steps, closed, rejected, opened, *histograms.values())
+        received = {labels: counts.received for labels, counts in self._messages.items() if counts.received}
+        sent = {labels: counts.sent for labels, counts in self._messages.items() if counts.sent}
+        counted_calls: Sequence[tuple[str, str, Mapping[Labels, int]]] = (
+            ("started", "Calls begun.", self._started),
+            ("handled", "Calls ended.", self._handled),
+            ("msg_received", "Messages received.", received),
+            ("msg_sent", "Messages sent.", sent),
+        )
+        for metric, text, counted in counted_calls:
+            labels = (*GRPC, "grpc_code") if metric == "handled" else GRPC
+            calls = CounterMetricFamily(f"grpc_server_{metric}", text, labels=labels)
+            for (kind, method, *code), count in counted.items():
+                calls.add_metric((kind, *_service_and_method(method), *code), count)
+            yield calls
 
     def watch(self, statistics: Callable[[], ServiceStatistics], models: Callable[[], list[ModelView]]) -> None:
         """Expose what the service knows at the moment of a scrape."""
@@ -135,6 +201,14 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text of `/metrics`."""
         return generate_latest(self._registry)
+
+
+class _CountedCollector(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics.collect()
 
 
 class _ServiceCollector(Collector):

@@ -5,6 +5,15 @@ from typing import Protocol
 from ntm_serve.step_model import ModelKey
 
 
+class MessageCounts:
+    """Messages received and sent. On the path of a step, and so counted without a call."""
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.received = self.sent = 0
+
+
 class Observer(Protocol):
     """Called on the event loop, once per event; must not block."""
 
@@ -12,11 +21,18 @@ class Observer(Protocol):
 
     def session_ended(self, model: ModelKey, *, reason: str, lived_s: float, steps: int) -> None: ...
 
-    def message_settled(
-        self, model: ModelKey, *, outcome: str, steps: int, latency_s: float, queue_wait_s: float | None
+    def steps_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        sessions: int,
+        steps: int,
+        latency_s: float,
+        queue_wait_s: float | None,
     ) -> None:
-        """A message's steps of one session were answered. outcome: ok, error, duplicate or cancelled.
-        queue_wait_s: from the door to its first batch, None where it never ran.
+        """A message's steps were answered: `steps` of each of so many sessions. outcome: ok, error, duplicate or
+        cancelled. queue_wait_s: from the door to the first batch, None where they never ran.
         """
         ...
 
@@ -36,8 +52,15 @@ class NoObserver:
     def session_ended(self, model: ModelKey, *, reason: str, lived_s: float, steps: int) -> None:
         pass
 
-    def message_settled(
-        self, model: ModelKey, *, outcome: str, steps: int, latency_s: float, queue_wait_s: float | None
+    def steps_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        sessions: int,
+        steps: int,
+        latency_s: float,
+        queue_wait_s: float | None,
     ) -> None:
         pass
 

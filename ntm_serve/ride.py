@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntm_serve.batcher import Place
 from ntm_serve.errors import EngineFault, NonFiniteState, NtmServeError
-from ntm_serve.spec import Array, described
+from ntm_serve.spec import Array, all_finite, described
 from ntm_serve.state import StateBlock, gather
 from ntm_serve.step_model import StepModel
+from ntm_serve.ticket import Ticket
 
 # Steps of one ride: what is stacked beforehand stays small, and a cancelled ticket is noticed soon.
 STEPS_MAX = 64
@@ -34,7 +34,7 @@ class Ride:
     compute_s: float
 
 
-def run_ride(model: StepModel, company: Sequence[Place], somebody_waits: Callable[[], bool]) -> Ride:
+def run_ride(model: StepModel, company: Sequence[Ticket], somebody_waits: Callable[[], bool]) -> Ride:
     """As many steps as all of the company have left, until somebody waits; at least one.
 
     Raises nothing: what goes wrong is the error of its places.
@@ -46,16 +46,15 @@ def run_ride(model: StepModel, company: Sequence[Place], somebody_waits: Callabl
         return Ride(0, [], StateBlock([], 0), [error] * len(company), 0.0)
 
 
-def _run_ride(model: StepModel, company: Sequence[Place], somebody_waits: Callable[[], bool]) -> Ride:
+def _run_ride(model: StepModel, company: Sequence[Ticket], somebody_waits: Callable[[], bool]) -> Ride:
     count = len(company)
     rows = -(-count // model.batch_independence.padding) * model.batch_independence.padding
-    tickets = [ticket for _, ticket in company]
-    steps_max = min(STEPS_MAX, *(ticket.steps - ticket.steps_done for ticket in tickets))
+    steps_max = min(STEPS_MAX, min([ticket.steps - ticket.steps_done for ticket in company]))
     inputs = [
-        _stacked([ticket.inputs[i][ticket.steps_done : ticket.steps_done + steps_max] for ticket in tickets], rows)
+        _stacked([ticket.inputs[i][ticket.steps_done : ticket.steps_done + steps_max] for ticket in company], rows)
         for i in range(len(model.spec.inputs))
     ]
-    states = [session.state if ticket.state is None else ticket.state for session, ticket in company]
+    states = [ticket.session.state if ticket.state is None else ticket.state for ticket in company]
     state: Sequence[Array] = gather(states, rows)
     made: list[Sequence[Array]] = []
     errors: list[NtmServeError | None] = [None] * count
@@ -84,7 +83,7 @@ def _checked_run(
     """A run whose arrays are what the specs say: a wrong one would be somebody's state before it was noticed."""
     outputs, following = model.run(inputs, state)
     rows, spec = len(inputs[0]), model.spec
-    for one, array in zip((*spec.outputs, *spec.state), (*outputs, *following), strict=True):
+    for one, array in zip(spec.given, (*outputs, *following), strict=True):
         if array.shape != (rows, *one.shape) or array.dtype != one.numpy_dtype:
             expected, actual = described(one.dtype, (rows, *one.shape)), described(array.dtype, array.shape)
             raise EngineFault(f"model {model.card.key}: {one.name}: expected {expected}, got {actual}")
@@ -119,8 +118,8 @@ def _run_rows_alone(
     return outputs, following
 
 
-def _refused(place: Place, step: int) -> NonFiniteState:
-    session, ticket = place
+def _refused(ticket: Ticket, step: int) -> NonFiniteState:
+    session = ticket.session
     return NonFiniteState(
         f"session {session.id}: step {ticket.first_step + ticket.steps_done + step}: expected a finite next state, "
         f"got NaN or infinity; the session stays at step {session.next_step}",
@@ -132,7 +131,7 @@ def _non_finite_places(following: Sequence[Array], count: int) -> list[int]:
     """Places with NaN or infinity in any float tensor of the next state."""
     bad: set[int] = set()
     for array in following:
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if not all_finite(array):
             rows = np.isfinite(array[:count].reshape(count, -1)).all(axis=1)
             bad.update(int(row) for row in np.flatnonzero(~rows))
     return sorted(bad)

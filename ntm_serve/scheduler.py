@@ -1,21 +1,23 @@
-"""The scheduler of one model: takes batches, has the engine run them, hands out what came back.
+"""The scheduler of one model: takes companies from the line, has them ride, and hands out what they got.
 
-Rules of this file: one task for each compute thread takes a company from the line, has it ride, and hands
-out what it got; everything but the ride itself happens on the event loop.
+Rules of this file: everything but the ride itself happens on the event loop, and a ride happens there too
+where it is short; a ride on a compute thread ends when somebody waits; nothing waits for a batch to fill.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
-from ntm_serve.batcher import Batcher, Place
+from ntm_serve.batcher import Batcher
 from ntm_serve.errors import EngineFault, LimitReached
 from ntm_serve.observer import Observer
 from ntm_serve.ride import Ride, run_ride
-from ntm_serve.sessions import Limits, Session
+from ntm_serve.sessions import Limits
 from ntm_serve.state import StateBlock, StateRow
 from ntm_serve.step_model import StepModel
 from ntm_serve.ticket import Ticket
@@ -37,6 +39,8 @@ log = structlog.get_logger()
 # machine, and little beside the time that a message takes on the wire.
 INLINE_MAX_S = 0.0005
 
+Post = Callable[[Callable[[], None]], object]
+
 
 class Scheduler:
     """Runs one model's batches. Whoever makes it owns `run`, and awaits it."""
@@ -51,7 +55,11 @@ class Scheduler:
         steps_waiting_max: int,
         observer: Observer,
         clock: Callable[[], float],
+        post: Post | None = None,
     ) -> None:
+        """lanes: rides on compute threads at once. post: call something on the event loop from another
+        thread; by default the loop's own way.
+        """
         self.model = model
         self.key = model.card.key
         self._executor = executor
@@ -59,12 +67,15 @@ class Scheduler:
         self._steps_waiting_max = steps_waiting_max
         self._observer = observer
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._post = post or self._loop.call_soon_threadsafe
         self.initial_state = StateBlock.of_one(model.initial_state)
         self._batcher = Batcher(model.batch_max)
-        self._lanes = self._lanes_free = lanes
+        self._lanes_free = lanes
+        self._due = False  # A tick is, in this turn of the loop or the next.
+        self._died: asyncio.Future[None] = self._loop.create_future()
         # Time of one row of a step, as last seen; at first nothing is known, and nothing runs inline.
         self._row_s = float("inf")
-        self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._steps_waiting = self._batches = self._steps = 0
@@ -81,98 +92,134 @@ class Scheduler:
                 f"got {self._steps_waiting} and {steps} more"
             )
 
-    def submit(self, session: Session, ticket: Ticket) -> None:
+    def submit(self, ticket: Ticket) -> None:
         """Run the ticket's steps; it is settled when they are done, or when they failed."""
         self._steps_waiting += ticket.steps
-        self._idle.clear()
-        ticket.add_follower(self._settled)
-        self._batcher.add(session)
-        self._wake.set()
+        ticket.on_settled = self._settled
+        self._batcher.add(ticket.session)
+        self._tick_soon()
 
     async def until_idle(self) -> None:
         """Until every admitted step is answered."""
+        if self._steps_waiting:
+            self._idle.clear()
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Run batches until cancelled; what is in flight then is the caller's to end."""
-        async with asyncio.TaskGroup() as lanes:
-            for _ in range(self._lanes):
-                lanes.create_task(self._run_lane())
+        """Until cancelled; what is in flight then is the caller's to end. Raises what no boundary caught."""
+        await self._died
 
-    async def _run_lane(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            company = self._batcher.take(self._lanes_free)
-            if not company:
-                self._wake.clear()
-                await self._wake.wait()
-                await self._boarding()
-                continue
+    def _tick_soon(self) -> None:
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        """Start rides while somebody waits and a lane is free; or make one short ride here.
+
+        It comes after what had arrived was admitted, so those who come together ride together.
+        """
+        self._due = False
+        while self._lanes_free and (company := self._batcher.take(self._lanes_free)):
             now_s = self._clock()
-            for _, ticket in company:
+            for ticket in company:
                 if ticket.started_s is None:
                     ticket.started_s = now_s
+            if self._pays_inline(company):
+                try:
+                    ride = run_ride(self.model, company, self._somebody_waits)
+                except BaseException as fault:
+                    return self._die(fault)
+                self._conclude(company, ride)
+                # One ride a turn: short rides in a row must not keep the event loop to themselves.
+                return self._tick_soon() if len(self._batcher) else None
             self._lanes_free -= 1
-            inline = self._pays_inline(company)
-            if inline:
-                ride = run_ride(self.model, company, self._somebody_waits)
-            else:
-                ride = await loop.run_in_executor(self._executor, run_ride, self.model, company, self._somebody_waits)
-            self._lanes_free += 1
-            self._hand_out(company, ride)
-            self._batcher.give_back(company)
-            if ride.steps:
-                # The least of late: what a run costs, not how long it waited for a core.
-                self._row_s = min(self._row_s * 1.02, ride.compute_s / ride.steps / len(company))
-            if inline:  # One ride a turn: short rides in a row must not keep the event loop to themselves.
-                await asyncio.sleep(0)
+            self._executor.submit(self._ride, company)
+        return None
 
-    async def _boarding(self) -> None:
-        """Let those get on who are at the door: turns of the event loop, as long as each brings somebody.
+    def _ride(self, company: Sequence[Ticket]) -> None:
+        """On a compute thread."""
+        try:
+            ride = run_ride(self.model, company, self._somebody_waits)
+        except BaseException as fault:
+            self._post(partial(self._die, fault))
+        else:
+            self._post(partial(self._land, company, ride))
 
-        No time passes for anybody's sake; but messages that have arrived are read before the ride begins.
-        """
-        waiting = 0
-        while waiting < len(self._batcher) < self._batcher.batch_max:
-            waiting = len(self._batcher)
-            await asyncio.sleep(0)
+    def _land(self, company: Sequence[Ticket], ride: Ride) -> None:
+        self._lanes_free += 1
+        self._conclude(company, ride)
+        if len(self._batcher):
+            self._tick_soon()
+
+    def _die(self, fault: BaseException) -> None:
+        if not self._died.done():
+            self._died.set_exception(fault)
+
+    def _conclude(self, company: Sequence[Ticket], ride: Ride) -> None:
+        self._hand_out(company, ride)
+        self._batcher.give_back(company)
+        if ride.steps:
+            # The least of late: what a run costs, not how long it waited for a core.
+            self._row_s = min(self._row_s * 1.02, ride.compute_s / ride.steps / len(company))
 
     def _somebody_waits(self) -> bool:
         """Asked by a compute thread between two steps; reading a length needs no lock."""
         return len(self._batcher) > 0
 
-    def _pays_inline(self, company: Sequence[Place]) -> bool:
+    def _pays_inline(self, company: Sequence[Ticket]) -> bool:
         """Whether the hop to a compute thread and back would cost more than it frees the event loop for.
 
         Never while somebody waits to get on: a ride that ends early is for a thread.
         """
         if not self.model.runs_inline or len(self._batcher):
             return False
-        steps = min(ticket.steps - ticket.steps_done for _, ticket in company)
-        return steps * len(company) * self._row_s <= INLINE_MAX_S
+        row_steps_max = INLINE_MAX_S / self._row_s
+        if len(company) > row_steps_max:
+            return False
+        return len(company) * min([ticket.steps - ticket.steps_done for ticket in company]) <= row_steps_max
 
-    def _hand_out(self, company: Sequence[Place], ride: Ride) -> None:
+    def _hand_out(self, company: Sequence[Ticket], ride: Ride) -> None:
         self._batches += ride.steps
         self._steps += ride.steps * len(company)
         self._observer.ride_ran(self.key, rows=len(company), steps=ride.steps, compute_s=ride.compute_s)
-        now_s = self._clock()
         left = {ride.block}
-        for row, (session, ticket) in enumerate(company):
+        done: list[Ticket] = []
+        for row, ticket in enumerate(company):
             if ticket.settled:  # Cancelled, or its session ended, while the ride went on.
                 continue
             error = ride.errors[row]
             if error is not None:
                 if isinstance(error, EngineFault):  # Ours or the model's: whoever runs the server must see it.
-                    log.error("a step failed", model=str(self.key), session=session.id, fault=error.message)
-                session.fail(ticket, error)
+                    log.error("a step failed", model=str(self.key), session=ticket.session.id, fault=error.message)
+                ticket.session.fail(ticket, error)
                 continue
             ticket.take(ride.outputs, StateRow(ride.block, row), row)
             if ticket.steps_done == ticket.steps:
-                left.add(session.state.block)
-                session.commit(ticket, self._limits, now_s)
-                ticket.settle()
+                left.add(ticket.session.state.block)
+                done.append(ticket)
+        self._commit(done)
         for block in left:
             block.compact()
+
+    def _commit(self, done: Sequence[Ticket]) -> None:
+        """The messages that a ride finished become their sessions', and are answered."""
+        now_s = self._clock()
+        for ticket in done:
+            ticket.session.commit(ticket, self._limits, now_s)
+        # Sessions of one message arrive and begin together, and are counted together.
+        alike = Counter([(ticket.submitted_s, ticket.started_s, ticket.steps) for ticket in done])
+        for (submitted_s, started_s, steps), sessions in alike.items():
+            self._observer.steps_settled(
+                self.key,
+                outcome="ok",
+                sessions=sessions,
+                steps=steps,
+                latency_s=now_s - submitted_s,
+                queue_wait_s=None if started_s is None else started_s - submitted_s,
+            )
+        for ticket in done:
+            ticket.settle()
 
     def _settled(self, ticket: Ticket) -> None:
         self._steps_waiting -= ticket.steps

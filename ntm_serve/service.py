@@ -7,7 +7,7 @@ whole before anything of it is admitted; one session's error is its own.
 import asyncio
 import heapq
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ntm_serve.errors import (
@@ -19,29 +19,15 @@ from ntm_serve.errors import (
     OperatorFault,
     ServerDraining,
     SessionExists,
-    StepCancelled,
 )
-from ntm_serve.message import Message, StepRequest, expect_message
+from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
 from ntm_serve.scheduler import Scheduler, SchedulerStatistics
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.spec import Array, StepSpec
 from ntm_serve.step_model import ModelKey, StepModel
+from ntm_serve.submission import Reply, Submission
 from ntm_serve.ticket import Ticket
-
-
-@dataclass(frozen=True, slots=True)
-class SessionReply:
-    """What became of one session's steps: outputs `[T, ...]` by name, or an error.
-
-    next_step: where the session stands. durable_step: the steps below it outlive the process.
-    """
-
-    session_id: str
-    next_step: int
-    durable_step: int = 0
-    outputs: Mapping[str, Array] = field(default_factory=dict)
-    error: NtmServeError | None = None
 
 
 class SessionView(NamedTuple):
@@ -74,31 +60,6 @@ class ServiceStatistics:
     sessions: Mapping[ModelKey, int]
     state_bytes: Mapping[ModelKey, int]
     schedulers: Mapping[ModelKey, SchedulerStatistics]
-
-
-Reply = Callable[[int, SessionReply], None]
-
-
-class Submission:
-    """A message on its way. `cancel` gives up what nobody else waits for."""
-
-    __slots__ = ("_cancelled", "_held")
-
-    def __init__(self, cancelled: Callable[[Session, Ticket], None]) -> None:
-        # Told of each ticket that was given up: no waiter hears of it any more.
-        self._cancelled = cancelled
-        self._held: list[tuple[Session, Ticket, Callable[[Ticket], None]]] = []
-
-    def hold(self, session: Session, ticket: Ticket, waiter: Callable[[Ticket], None]) -> None:
-        self._held.append((session, ticket, waiter))
-
-    def cancel(self) -> None:
-        """Nobody waits for the replies any more: steps that were not committed will not be."""
-        held, self._held = self._held, []
-        for session, ticket, waiter in held:
-            if ticket.drop_waiter(waiter) and ticket in session.in_flight:
-                session.fail(ticket, StepCancelled(f"session {session.id}: step {ticket.first_step}: was cancelled"))
-                self._cancelled(session, ticket)
 
 
 class Service:
@@ -158,7 +119,11 @@ class Service:
             raise view.fault or ModelRejected(f"model {view.key}: is not served")
         try:
             session = self._sessions.open(
-                view.key, self._schedulers[view.key].initial_state, session_id=session_id, now_s=self._clock()
+                view.key,
+                self._schedulers[view.key].initial_state,
+                session_id=session_id,
+                now_s=self._clock(),
+                step_bytes=view.model.spec.step_bytes,
             )
         except SessionExists:
             session = self._sessions.find(session_id or "")
@@ -209,41 +174,38 @@ class Service:
 
     # Steps
 
-    def submit(self, request: StepRequest, reply: Reply) -> Submission:
-        """Admit the steps of a message. `reply` is called once for each session, with its place in the
-        request: when its steps are done; at once for retries; for errors, after what was in flight before.
+    def submit(self, request: StepRequest, reply: Reply, *, together: bool = True) -> Submission:
+        """Admit the steps of a message. `reply` is told of the places that are answered, all at once or each
+        as it is: when its steps are done; at once for retries; for errors, after what was in flight before.
 
         Raises InvalidInput where the message itself cannot be read; then nothing was admitted.
         """
         self._expect_serving()
-        expect_message(request, sessions_max=self._sessions_per_message_max, steps_max=self._steps_per_message_max)
-        message = Message(request)
-        submission = Submission(lambda session, ticket: self._count(session.model, ticket, retried=False))
+        message = Message(request, sessions_max=self._sessions_per_message_max, steps_max=self._steps_per_message_max)
+        submission = Submission(message, reply, together=together, tell=self._tell)
+        now_s, find, schedulers = self._clock(), self._sessions.find, self._schedulers
         for place, session_id in enumerate(request.session_ids):
             try:
-                self._admit(message, place, submission, reply)
+                session = find(session_id)
+                scheduler = schedulers[session.model]
+                ticket = submission.admit(place, session, scheduler.model.spec, now_s, scheduler.expect_room)
+                if ticket is not None:
+                    scheduler.submit(ticket)
             except NtmServeError as error:
-                self._refuse(place, session_id, error, reply)
+                self._refuse(submission, place, session_id, error)
         return submission
 
-    async def step(self, request: StepRequest) -> list[SessionReply]:
-        """`submit`, and all replies in the order of the request. Cancelling it cancels the steps."""
-        count = len(request.session_ids)
-        replies: dict[int, SessionReply] = {}
+    async def step(self, request: StepRequest) -> Submission:
+        """`submit`, and wait until all is answered. Cancelling it cancels the steps."""
         done = asyncio.Event()
 
-        def keep(place: int, reply: SessionReply) -> None:
-            replies[place] = reply
-            if len(replies) == count:
-                done.set()
-
-        submission = self.submit(request, keep)
+        submission = self.submit(request, lambda *_: done.set())
         try:
             await done.wait()
         except asyncio.CancelledError:
             submission.cancel()
             raise
-        return [replies[place] for place in range(count)]
+        return submission
 
     def drain(self) -> None:
         """Take no more work; what was admitted is finished."""
@@ -266,36 +228,11 @@ class Service:
             schedulers={key: scheduler.statistics() for key, scheduler in self._schedulers.items()},
         )
 
-    def _admit(self, message: Message, place: int, submission: Submission, reply: Reply) -> None:
-        request = message.request
-        session = self._sessions.find(request.session_ids[place])
-        scheduler = self._schedulers[session.model]
-        spec = scheduler.model.spec
-        inputs, wanted = message.rows(spec, place), message.wanted(spec)
-        ticket, is_new = session.admit(
-            inputs,
-            request.first_steps[place],
-            output_specs=spec.outputs,
-            now_s=self._clock(),
-            expect_room=scheduler.expect_room,
-        )
-
-        def answer(ticket: Ticket) -> None:
-            self._count(session.model, ticket, retried=not is_new)
-            outputs = {} if ticket.error else {spec.outputs[i].name: ticket.outputs[i] for i in wanted}
-            next_step = session.next_step if ticket.error else ticket.end_step
-            reply(place, SessionReply(session.id, next_step, outputs=outputs, error=ticket.error))
-
-        submission.hold(session, ticket, answer)
-        ticket.add_waiter(answer)
-        if is_new:
-            scheduler.submit(session, ticket)
-
-    def _refuse(self, place: int, session_id: str, error: NtmServeError, reply: Reply) -> None:
+    def _refuse(self, submission: Submission, place: int, session_id: str, error: NtmServeError) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""
 
-        def answer(_: Ticket | None = None) -> None:
-            reply(place, SessionReply(session_id, self._next_step(session_id), error=error))
+        def answer() -> None:
+            submission.refuse(place, error, next_step=self._next_step(session_id))
 
         try:
             session = self._sessions.find(session_id)
@@ -336,14 +273,16 @@ class Service:
         lived_s = self._clock() - session.opened_s
         self._observer.session_ended(session.model, reason=reason, lived_s=lived_s, steps=session.next_step)
 
-    def _count(self, model: ModelKey, ticket: Ticket, *, retried: bool) -> None:
-        now_s = self._clock()
-        failed = "cancelled" if isinstance(ticket.error, StepCancelled) else "error"
-        outcome = failed if ticket.error else "duplicate" if retried else "ok"
-        wait_s = None if ticket.started_s is None or retried else ticket.started_s - ticket.submitted_s
-        latency_s = now_s - ticket.submitted_s
-        self._observer.message_settled(
-            model, outcome=outcome, steps=ticket.steps, latency_s=latency_s, queue_wait_s=wait_s
+    def _tell(self, ticket: Ticket, outcome: str) -> None:
+        """Count steps that were not made, or not now; the scheduler counts those that it made."""
+        waited_s = None if ticket.started_s is None else ticket.started_s - ticket.submitted_s
+        self._observer.steps_settled(
+            ticket.session.model,
+            outcome=outcome,
+            sessions=1,
+            steps=ticket.steps,
+            latency_s=self._clock() - ticket.submitted_s,
+            queue_wait_s=None if outcome == "duplicate" else waited_s,
         )
 
 

@@ -10,8 +10,8 @@ Rules of this file:
 
 import re
 import secrets
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from ntm_serve.errors import (
     StepConflict,
     StepForgotten,
 )
-from ntm_serve.spec import Array, TensorSpec
+from ntm_serve.spec import Array
 from ntm_serve.state import StateRow
 from ntm_serve.step_model import ModelKey
 from ntm_serve.ticket import Ticket, identical
@@ -67,31 +67,12 @@ class Committed(NamedTuple):
     def end_step(self) -> int:
         return self.first_step + len(self.outputs[0])
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(array.nbytes for array in (*self.inputs, *self.outputs))
-
-    def after(self, steps: int) -> "Committed":
-        """Without its first steps."""
-        return Committed(
-            self.first_step + steps,
-            tuple(array[steps:] for array in self.inputs),
-            tuple(array[steps:] for array in self.outputs),
-        )
-
-
-class Admission(NamedTuple):
-    """The ticket that answers a message's steps, and whether it is a new one that must be run."""
-
-    ticket: Ticket
-    new: bool
-
 
 class Session:
     """One session of one model."""
 
     __slots__ = (
-        "_window_bytes",
+        "_step_bytes",
         "id",
         "in_flight",
         "model",
@@ -103,13 +84,14 @@ class Session:
         "window",
     )
 
-    def __init__(self, session_id: str, model: ModelKey, state: StateRow, now_s: float) -> None:
+    def __init__(self, session_id: str, model: ModelKey, state: StateRow, now_s: float, *, step_bytes: int = 1) -> None:
+        """step_bytes: of one step's inputs and outputs, which is what the reply window keeps of it."""
         self.id = session_id
         self.model = model
         self.state = state
         self.next_step = 0
-        self.window: list[Committed] = []
-        self._window_bytes = 0
+        self.window: deque[Committed] = deque()
+        self._step_bytes = step_bytes
         self.in_flight: list[Ticket] = []
         self.opened_s = self.used_s = now_s
         # Whether a batcher holds the session. The batcher's own mark, here to save it a table.
@@ -128,36 +110,42 @@ class Session:
     def admit(
         self,
         inputs: tuple[Array, ...],
+        outputs: tuple[Array, ...],
         first_step: int | None,
         *,
-        output_specs: Sequence[TensorSpec],
         now_s: float,
         expect_room: Callable[[int], None] | None = None,
-    ) -> "Admission":
-        """A ticket for these steps: a new one, in flight from here on; or, for a retry, one that is
-        settled already, or the one that is in flight. inputs `[T, ...]`; first_step None is "the next one".
-        expect_room is asked about steps that must be run, and may raise: retries need no room.
+        alone: bool = True,
+    ) -> tuple[Ticket, bool]:
+        """A ticket for these steps, and whether it is new: a new one is in flight from here on and must be run;
+        for a retry it is one that is settled already, or the one that is in flight.
+
+        inputs `[T, ...]`; outputs, as large, are written to; alone: neither are rows of larger arrays.
+        first_step None is "the next one". expect_room is asked about steps that must be run, and may raise:
+        retries need no room.
 
         Raises StepAhead, StepForgotten, StepConflict; then nothing changed.
         """
         self.used_s = now_s
-        first = self.promised_step if first_step is None else first_step
-        if first > self.promised_step:
+        promised = self.in_flight[-1].end_step if self.in_flight else self.next_step
+        first = promised if first_step is None else first_step
+        if first > promised:
             raise StepAhead(
-                f"session {self.id}: expected step {self.promised_step}, got {first}",
-                fields={"expected_step": str(self.promised_step)},
+                f"session {self.id}: expected step {promised}, got {first}",
+                fields={"expected_step": str(promised)},
             )
-        if first + len(inputs[0]) > self.next_step and first < self.promised_step and self.in_flight:
-            return Admission(self._in_flight_twin(inputs, first), new=False)
-        ticket = Ticket(first_step=first, inputs=inputs, output_specs=output_specs, submitted_s=now_s)
-        self._replay(ticket)
-        if ticket.steps_done == ticket.steps:
-            ticket.settle()
-            return Admission(ticket, new=False)
+        ticket = Ticket(self, first, inputs, outputs, now_s, alone=alone)
+        if first < promised:
+            if ticket.end_step > self.next_step and self.in_flight:
+                return self._in_flight_twin(inputs, first), False
+            self._replay(ticket)
+            if ticket.steps_done == ticket.steps:
+                ticket.settle()
+                return ticket, False
         if expect_room is not None:
             expect_room(ticket.steps)
         self.in_flight.append(ticket)
-        return Admission(ticket, new=True)
+        return ticket, True
 
     def commit(self, ticket: Ticket, limits: Limits, now_s: float) -> None:
         """The ticket's steps are done: they become the session's. The caller settles the ticket."""
@@ -167,12 +155,16 @@ class Session:
         ticket.state.block.hold(ticket.state.row, self)
         self.next_step = ticket.end_step
         self.used_s = now_s
-        committed = Committed(ticket.first_step, ticket.inputs, ticket.outputs)
-        if ticket.replayed:
-            committed = committed.after(ticket.replayed)
-        self.window.append(committed)
-        self._window_bytes += committed.size_bytes
-        self._trim_window(limits)
+        window = self.window
+        if ticket.alone and not ticket.replayed:
+            window.append(Committed(ticket.first_step, ticket.inputs, ticket.outputs))
+        else:
+            window.append(_kept(ticket))
+        steps_max = limits.window_bytes_max // self._step_bytes
+        while len(window) > 1 and (
+            len(window) > limits.window_messages or self.next_step - window[0].first_step > steps_max
+        ):  # The last one always stays.
+            window.popleft()
 
     def fail(self, ticket: Ticket, error: NtmServeError) -> None:
         """The ticket's steps do not become the session's; nor do those that were to follow them."""
@@ -236,16 +228,13 @@ class Session:
             at = until
         ticket.steps_done = ticket.replayed = at - ticket.first_step
 
-    def _trim_window(self, limits: Limits) -> None:
-        """Forget the oldest messages beyond the limits; the last one always stays."""
-        surplus = 0
-        while len(self.window) - surplus > 1 and (
-            len(self.window) - surplus > limits.window_messages or self._window_bytes > limits.window_bytes_max
-        ):
-            self._window_bytes -= self.window[surplus].size_bytes
-            surplus += 1
-        if surplus:
-            del self.window[:surplus]
+
+def _kept(ticket: Ticket) -> Committed:
+    """What the window keeps of a ticket: its own steps, and none of the bytes of its message's other sessions."""
+    made = ticket.replayed
+    arrays = ([array[made:] for array in some] for some in (ticket.inputs, ticket.outputs))
+    inputs, outputs = (tuple(some if ticket.alone else [array.copy() for array in some]) for some in arrays)
+    return Committed(ticket.first_step + made, inputs, outputs)
 
 
 class Sessions:
@@ -263,7 +252,9 @@ class Sessions:
     def __iter__(self) -> Iterator[Session]:
         return iter(self._open.values())
 
-    def open(self, model: ModelKey, state: StateRow, *, session_id: str | None, now_s: float) -> Session:
+    def open(
+        self, model: ModelKey, state: StateRow, *, session_id: str | None, now_s: float, step_bytes: int = 1
+    ) -> Session:
         """A new session at step 0, under the given name or a random one. Raises SessionExists,
         InvalidInput, LimitReached.
         """
@@ -273,7 +264,7 @@ class Sessions:
             raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
         if len(self._open) >= self.limits.sessions_max:
             raise LimitReached(f"sessions: expected at most {self.limits.sessions_max} open at once")
-        session = Session(session_id or secrets.token_hex(16), model, state, now_s)
+        session = Session(session_id or secrets.token_hex(16), model, state, now_s, step_bytes=step_bytes)
         self._open[session.id] = session
         self.open_by_model[model] += 1
         self._ended.pop(session.id, None)

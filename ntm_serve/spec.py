@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from ntm_serve.errors import InvalidInput
 
 Array = NDArray[Any]
+
+# Beyond this size a BLAS may start threads of its own.
+VDOT_SIZE_MAX = 4096
 
 # The dtypes that both ONNX Runtime and numpy hold without a package of their own.
 DTYPES = (
@@ -72,9 +75,19 @@ class StepSpec:
             raise InvalidInput("a step has at least one input and one output")
 
     @cached_property
+    def given(self) -> tuple[TensorSpec, ...]:
+        """What a step gives: outputs, then the next state."""
+        return (*self.outputs, *self.state)
+
+    @cached_property
     def state_bytes(self) -> int:
         """Bytes of one session's state."""
         return sum(spec.nbytes for spec in self.state)
+
+    @cached_property
+    def step_bytes(self) -> int:
+        """Bytes of one step's inputs and outputs."""
+        return sum(spec.nbytes for spec in (*self.inputs, *self.outputs))
 
 
 def described(dtype: object, axes: Iterable[object]) -> str:
@@ -101,7 +114,12 @@ def expect_tensor(spec: TensorSpec, array: Array, *, leading: tuple[str, ...]) -
 
 def all_finite(array: Array) -> bool:
     """Whether no number is NaN or infinite."""
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    if array.dtype.kind != "f":
+        return True
+    # The sum of squares is finite only where all are, and costs half; large numbers may overflow it.
+    if array.size <= VDOT_SIZE_MAX and isfinite(np.vdot(array, array)):
+        return True
+    return bool(np.isfinite(array).all())
 
 
 def expect_finite(name: str, array: Array) -> None:

@@ -5,29 +5,49 @@ message is done, so a ticket that fails or is cancelled leaves nothing behind. I
 """
 
 from collections.abc import Callable, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from ntm_serve.errors import NtmServeError
-from ntm_serve.spec import Array, TensorSpec
+from ntm_serve.spec import Array
 from ntm_serve.state import StateRow
+
+if TYPE_CHECKING:
+    from ntm_serve.sessions import Session
+
+
+class Waiter(Protocol):
+    """Whoever wants the answer: a message, of which the session's steps are one place."""
+
+    def ticket_settled(self, place: int, ticket: "Ticket") -> None: ...
 
 
 class Ticket:
-    """T steps of one session, numbered from first_step. inputs `[T, ...]` per input."""
+    """T steps of one session, numbered from first_step. inputs and outputs `[T, ...]`, one array per spec;
+    outputs are written as they come, into arrays that belong to the message.
+    """
 
     __slots__ = (
-        "_followers", "_waiters", "error", "first_step", "inputs", "outputs", "replayed", "settled", "started_s",
-        "state", "steps", "steps_done", "submitted_s",
+        "_followers", "_waiters", "alone", "error", "first_step", "inputs", "on_settled", "outputs", "replayed",
+        "session", "settled", "started_s", "state", "steps", "steps_done", "submitted_s",
     )  # fmt: skip
 
     def __init__(
-        self, *, first_step: int, inputs: tuple[Array, ...], output_specs: Sequence[TensorSpec], submitted_s: float
+        self,
+        session: "Session",
+        first_step: int,
+        inputs: tuple[Array, ...],
+        outputs: tuple[Array, ...],
+        submitted_s: float,
+        *,
+        alone: bool = True,
     ) -> None:
+        """alone: the arrays belong to this session; else they are rows of larger ones."""
+        self.session = session
         self.first_step = first_step
         self.inputs = inputs
+        self.outputs = outputs
+        self.alone = alone
         self.steps = len(inputs[0])
-        self.outputs = tuple(np.empty((self.steps, *spec.shape), spec.numpy_dtype) for spec in output_specs)
         # How many of the steps have their outputs, and how many of those came from the reply window.
         self.steps_done = 0
         self.replayed = 0
@@ -37,8 +57,10 @@ class Ticket:
         self.started_s: float | None = None
         self.settled = False
         self.error: NtmServeError | None = None
-        self._waiters: list[Callable[[Ticket], None]] = []
-        self._followers: list[Callable[[Ticket], None]] = []
+        # The scheduler's own, for its accounts.
+        self.on_settled: Callable[[Ticket], None] | None = None
+        self._waiters: list[tuple[Waiter, int]] = []
+        self._followers: list[Callable[[], None]] | None = None
 
     @property
     def end_step(self) -> int:
@@ -57,21 +79,22 @@ class Ticket:
         """Whether other inputs are these, bit for bit."""
         return all(identical(mine, theirs) for mine, theirs in zip(self.inputs, inputs, strict=True))
 
-    def add_waiter(self, waiter: Callable[["Ticket"], None]) -> None:
-        """Have `waiter` called when the ticket is settled; at once if it is."""
+    def add_waiter(self, waiter: Waiter, place: int) -> None:
+        """Have the waiter told when the ticket is settled; at once if it is."""
         if self.settled:
-            waiter(self)
+            waiter.ticket_settled(place, self)
         else:
-            self._waiters.append(waiter)
+            self._waiters.append((waiter, place))
 
-    def drop_waiter(self, waiter: Callable[["Ticket"], None]) -> bool:
+    def drop_waiter(self, waiter: Waiter) -> bool:
         """The waiter wants no answer any more. True when nobody else waits for one."""
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        self._waiters = [one for one in self._waiters if one[0] is not waiter]
         return not self.settled and not self._waiters
 
-    def add_follower(self, follower: Callable[["Ticket"], None]) -> None:
+    def add_follower(self, follower: Callable[[], None]) -> None:
         """Have `follower` called after the waiters. It wants no answer: it keeps nobody's steps alive."""
+        if self._followers is None:
+            self._followers = []
         self._followers.append(follower)
 
     def settle(self, error: NtmServeError | None = None) -> None:
@@ -79,11 +102,14 @@ class Ticket:
         assert not self.settled, "a ticket is settled once"
         self.settled = True
         self.error = error
-        for array in self.outputs:
-            array.flags.writeable = False
-        told, self._waiters, self._followers = [*self._waiters, *self._followers], [], []
-        for one in told:
-            one(self)
+        waiters, self._waiters = self._waiters, []
+        followers, self._followers = self._followers, None
+        for waiter, place in waiters:
+            waiter.ticket_settled(place, self)
+        if self.on_settled is not None:
+            self.on_settled(self)
+        for follower in followers or ():
+            follower()
 
 
 def identical(one: Array, other: Array) -> bool:

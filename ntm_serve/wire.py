@@ -5,7 +5,7 @@ table of errors and statuses stands here.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import grpc
 import numpy as np
@@ -83,21 +83,32 @@ def tensor_of(name: str, array: Array) -> tensor_pb2.Tensor:
 
 def array_of(tensor: tensor_pb2.Tensor) -> Array:
     """A tensor's values: a read-only view of its bytes. Raises InvalidInput."""
+    dtype, shape, data = _NUMPY_OF_WIRE.get(tensor.dtype), tuple(tensor.shape), tensor.data
+    if dtype is not None and len(shape) <= AXES_MAX:
+        try:
+            array: Array = np.ndarray(shape, dtype, data)
+        except (TypeError, ValueError):  # The bytes are too few, or the shape is none.
+            pass
+        else:
+            if array.nbytes == len(data):
+                return array
+    raise _misfit(tensor)
+
+
+def _misfit(tensor: tensor_pb2.Tensor) -> InvalidInput:
+    """What is wrong with a tensor."""
     dtype = _NUMPY_OF_WIRE.get(tensor.dtype)
     shape = tuple(tensor.shape)
     if dtype is None:
-        raise InvalidInput(f"{tensor.name}: expected a known dtype, got number {tensor.dtype}")
+        return InvalidInput(f"{tensor.name}: expected a known dtype, got number {tensor.dtype}")
     if len(shape) > AXES_MAX:
-        raise InvalidInput(f"{tensor.name}: expected at most {AXES_MAX} axes, got {len(shape)}")
+        return InvalidInput(f"{tensor.name}: expected at most {AXES_MAX} axes, got {len(shape)}")
     if not 0 <= min(shape, default=0) <= max(shape, default=0) <= AXIS_MAX:
-        raise InvalidInput(f"{tensor.name}: expected axes of 0 to {AXIS_MAX}, got {list(shape)}")
-    size_bytes = math.prod(shape) * dtype.itemsize
-    if len(tensor.data) != size_bytes:
-        raise InvalidInput(
-            f"{tensor.name}: expected {size_bytes} bytes for {described(dtype.name, shape)}, got {len(tensor.data)}"
-        )
-    array: Array = np.frombuffer(tensor.data, dtype).reshape(shape)
-    return array
+        return InvalidInput(f"{tensor.name}: expected axes of 0 to {AXIS_MAX}, got {list(shape)}")
+    return InvalidInput(
+        f"{tensor.name}: expected {math.prod(shape) * dtype.itemsize} bytes for {described(dtype.name, shape)}, "
+        f"got {len(tensor.data)}"
+    )
 
 
 def arrays_of(tensors: Iterable[tensor_pb2.Tensor]) -> dict[str, Array]:
@@ -148,8 +159,3 @@ def error_of_wire(error: error_pb2.Error) -> NtmServeError:
     return error_of(
         reason=error.reason, message=error.message, metadata=dict(error.metadata), retry_after_s=retry_after_s
     )
-
-
-def stacked(rows: Sequence[Array]) -> Array:
-    """Sessions' arrays `[T, ...]` as one `[S, T, ...]`; a single one is not copied."""
-    return rows[0][np.newaxis] if len(rows) == 1 else np.stack(rows)

@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+import ntm_serve.cli.before_grpc  # noqa: F401  (what follows imports grpc)
 from ntm_serve.cli.client import register_client_commands
 from ntm_serve.cli.server import register_server_commands
 from ntm_serve.errors import NtmServeError

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from ntm_serve.errors import InvalidInput
 from ntm_serve.message import StepRequest
-from ntm_serve.service import ModelView, SessionReply, SessionView
+from ntm_serve.service import ModelView, SessionView
+from ntm_serve.submission import Submission
 from ntm_serve.v1 import models_pb2, sessions_pb2, tensor_pb2
-from ntm_serve.wire import arrays_of, stacked, tensor_of, wire_error, wire_spec
+from ntm_serve.wire import arrays_of, tensor_of, wire_error, wire_spec
 
 NEXT_STEP = -1
 
@@ -15,31 +16,37 @@ def step_request(message: sessions_pb2.StepRequest) -> StepRequest:
     """Raises InvalidInput."""
     ids = list(message.session_ids)
     numbers = list(message.first_steps)
-    if any(number < NEXT_STEP for number in numbers):
+    if numbers and min(numbers) < NEXT_STEP:
         raise InvalidInput(f"first_steps: expected numbers of at least 0, or -1 for the next step, got {min(numbers)}")
-    return StepRequest(
-        session_ids=ids,
-        first_steps=[None if number == NEXT_STEP else number for number in numbers] or [None] * len(ids),
-        inputs=arrays_of(message.inputs),
-        output_names=list(message.output_names),
-    )
+    firsts = [None if number == NEXT_STEP else number for number in numbers] or [None] * len(ids)
+    return StepRequest(ids, firsts, arrays_of(message.inputs), message.output_names)
 
 
-def step_response(tag: int, replies: Sequence[SessionReply]) -> sessions_pb2.StepResponse:
-    """One message for the sessions that are answered together, in the order given."""
-    good = [reply for reply in replies if reply.error is None]
-    # Replies of one message have the same outputs and T; only what fails differs.
-    names = list(good[0].outputs) if good else []
+def step_response(tag: int, submission: Submission, places: Sequence[int]) -> sessions_pb2.StepResponse:
+    """One message for the places that are answered together, in the order given."""
+    ids, errors = submission.session_ids, submission.errors
+    outputs = submission.outputs()
+    if len(places) == len(ids) and not errors:
+        return sessions_pb2.StepResponse(
+            tag=tag,
+            session_ids=ids,
+            next_steps=submission.next_steps,
+            durable_steps=submission.durable_steps,
+            outputs=[tensor_of(spec.name, array) for spec, array in outputs],
+        )
+    good = [place for place in places if place not in errors]
     return sessions_pb2.StepResponse(
         tag=tag,
-        session_ids=[reply.session_id for reply in good],
-        next_steps=[reply.next_step for reply in good],
-        durable_steps=[reply.durable_step for reply in good],
-        outputs=[tensor_of(name, stacked([reply.outputs[name] for reply in good])) for name in names],
+        session_ids=[ids[place] for place in good],
+        next_steps=[submission.next_steps[place] for place in good],
+        durable_steps=[submission.durable_steps[place] for place in good],
+        outputs=[tensor_of(spec.name, array[good]) for spec, array in outputs] if good else [],
         failures=[
-            sessions_pb2.StepFailure(session_id=one.session_id, next_step=one.next_step, error=wire_error(one.error))
-            for one in replies
-            if one.error is not None
+            sessions_pb2.StepFailure(
+                session_id=ids[place], next_step=submission.next_steps[place], error=wire_error(errors[place])
+            )
+            for place in places
+            if place in errors
         ],
     )
 

@@ -1,24 +1,34 @@
-"""The gRPC server: our services, standard health and reflection, on one port."""
+"""The gRPC server: our services and the standard ones, on one port, on the event loop that waits for gRPC.
 
+Rules of this file: every call that comes in is counted and belongs to a method or is refused; when the
+server has stopped, gRPC holds nothing of it any more.
+"""
+
+import asyncio
 import socket
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import OVERALL_HEALTH
-from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
-from grpc_health.v1.health import aio as health
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from ntm_serve.errors import SettingsFault
-from ntm_serve.frontends.calls import CallCounter, CallObserver
-from ntm_serve.frontends.sessions import ModelsServicer, SessionsServicer
+from ntm_serve.frontends.call import Call, CallObserver
+from ntm_serve.frontends.completion_queue import CompletionQueueLoop
+from ntm_serve.frontends.methods import Method, fail, methods_of
+from ntm_serve.frontends.sessions import ModelsBehaviours, SessionsBehaviours
+from ntm_serve.frontends.standard import Health, Reflection
 from ntm_serve.service import Service
-from ntm_serve.v1 import models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
+from ntm_serve.v1 import models_pb2, sessions_pb2
 
-MODELS_SERVICE = models_pb2.DESCRIPTOR.services_by_name["Models"].full_name
-SESSIONS_SERVICE = sessions_pb2.DESCRIPTOR.services_by_name["Sessions"].full_name
+MODELS = models_pb2.DESCRIPTOR.services_by_name["Models"]
+SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["Sessions"]
+
+# The name under which calls of methods are counted that the server does not have: a caller cannot make series.
+UNKNOWN_METHOD = "other"
+
+# What stopping waits for calls that were cancelled to end. gRPC ends them; this is for its faults.
+CANCEL_WAIT_S = 5.0
 
 
 class GrpcServer:
@@ -27,52 +37,61 @@ class GrpcServer:
     def __init__(
         self,
         service: Service,
+        loop: CompletionQueueLoop,
         *,
         message_bytes_max: int,
         messages_in_flight_max: int,
         observer: CallObserver,
     ) -> None:
-        self._server = grpc.aio.server(
-            interceptors=[CallCounter(observer)],
-            options=[
-                # Without it a second server shares the port silently, and gets half of the calls.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", message_bytes_max),
-                # A reply is bounded by its request; refused after its steps were committed, it would be lost.
-                ("grpc.max_send_message_length", -1),
-                # Clients behind balancers ping often; the default answers with GOAWAY too_many_pings.
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-                ("grpc.http2.max_ping_strikes", 0),
-            ],
-        )
-        self._health = health.HealthServicer()
-        self._sessions = SessionsServicer(service, messages_in_flight_max=messages_in_flight_max, observer=observer)
-        sessions_pb2_grpc.add_SessionsServicer_to_server(self._sessions, self._server)
-        models_pb2_grpc.add_ModelsServicer_to_server(ModelsServicer(service), self._server)
-        add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            [SESSIONS_SERVICE, MODELS_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME], self._server
-        )
+        self._options: list[tuple[bytes, int]] = [
+            # Without it a second server shares the port silently, and gets half of the calls.
+            (b"grpc.so_reuseport", 0),
+            (b"grpc.max_receive_message_length", message_bytes_max),
+            # A reply is bounded by its request; refused after its steps were committed, it would be lost.
+            (b"grpc.max_send_message_length", -1),
+            # Clients behind balancers ping often; the default answers with GOAWAY too_many_pings.
+            (b"grpc.keepalive_permit_without_calls", 1),
+            (b"grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            (b"grpc.http2.max_ping_strikes", 0),
+        ]
+        self._loop = loop
+        self._observer = observer
+        self._server: Any = None
+        self._health = Health()
+        self._sessions = SessionsBehaviours(service, messages_in_flight_max=messages_in_flight_max)
+        reflection = Reflection([SESSIONS.full_name, MODELS.full_name])
+        self._methods: dict[str, Method] = {
+            method.path: method
+            for methods in (
+                methods_of(SESSIONS, self._sessions),
+                methods_of(MODELS, ModelsBehaviours(service)),
+                self._health.methods(),
+                reflection.methods(),
+            )
+            for method in methods
+        }
 
     async def start(self, host: str, port: int) -> int:
         """Listen; port 0 is any free one. Returns the port. Raises SettingsFault where it is taken."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         _expect_free(host, port, address)
+        server = cygrpc.Server(self._options, False)
+        server.register_completion_queue(self._loop.queue)
         try:
-            bound = self._server.add_insecure_port(address)
+            bound: int = server.add_http2_port(address.encode())
+            if bound == 0:
+                raise RuntimeError("it cannot be listened on")
         except RuntimeError as fault:
+            server.destroy()
             raise SettingsFault(f"port: expected {address} to be free, got: {fault}") from fault
-        if bound == 0:
-            raise SettingsFault(f"port: expected {address} to be free; it cannot be listened on")
-        await self._server.start()
+        server.start()
+        self._server = server
+        self._await_call()
         return bound
 
-    async def set_serving(self, models: Iterable[str], *, serving: bool) -> None:
+    def set_serving(self, models: Iterable[str], *, serving: bool) -> None:
         """What health answers for the server, its services and these models."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in (OVERALL_HEALTH, SESSIONS_SERVICE, MODELS_SERVICE, *models):
-            await self._health.set(name, status)
+        self._health.set_serving((SESSIONS.full_name, MODELS.full_name, *models), serving=serving)
 
     def drain(self) -> None:
         """Have every stream answer what it has in flight and end."""
@@ -80,7 +99,35 @@ class GrpcServer:
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls; end those that are still there after grace_s seconds."""
-        await self._server.stop(grace_s)
+        server, self._server = self._server, None
+        stopped: asyncio.Future[None] = self._loop.create_future()
+        server.shutdown(self._loop.queue, lambda _: stopped.set_result(None))
+        await asyncio.wait([stopped], timeout=grace_s)
+        if not stopped.done():
+            server.cancel_all_calls()
+            await asyncio.wait([stopped], timeout=CANCEL_WAIT_S)
+        server.destroy()
+
+    def _await_call(self) -> None:
+        self._server.request_call(self._loop.queue, self._loop.queue, self._accept)
+
+    def _accept(self, event: Any) -> None:
+        if not event.success:  # The server stops.
+            return
+        self._loop.ring_with(event.call)
+        if self._server is not None:
+            self._await_call()
+        path = event.call_details.method.decode(errors="replace")
+        method = self._methods.get(path)
+        if method is None:
+            call = Call(event, method=UNKNOWN_METHOD, kind="unary", observer=self._observer)
+            call.refuse(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            return
+        call = Call(event, method=path, kind=method.kind, observer=self._observer)
+        try:
+            method.serve(call)
+        except Exception as fault:
+            fail(call, fault)
 
 
 def _expect_free(host: str, port: int, address: str) -> None:

@@ -1,225 +1,199 @@
 """The services ntm_serve.v1.Sessions and ntm_serve.v1.Models over gRPC.
 
-Rules of this file: a stream has one reader and one writer, and a bounded number of messages in between:
-a client that does not read is held, not buffered; whatever way a stream ends, nothing of it is left.
+Rules of this file: a stream has a bounded number of messages without their answer: a client that does not
+read is held, not buffered; whatever way a stream ends, nothing of it is left.
 """
 
-import asyncio
-from collections import deque
-from collections.abc import Sequence
-from typing import Any
-
-import grpc
+from collections.abc import Callable, Sequence
 
 from ntm_serve.errors import InvalidInput, NtmServeError, ServerDraining
-from ntm_serve.frontends.calls import CallObserver
+from ntm_serve.frontends.call import Call, fault_of
 from ntm_serve.frontends.messages import step_request, step_response, wire_model, wire_session, wire_specs
-from ntm_serve.frontends.status import abort, fault_of
-from ntm_serve.service import Service, SessionReply, Submission
-from ntm_serve.v1 import models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
+from ntm_serve.frontends.methods import parsed
+from ntm_serve.service import Service
+from ntm_serve.submission import Submission
+from ntm_serve.v1 import models_pb2, sessions_pb2
 from ntm_serve.wire import tensor_of, wire_error
-
-Context = grpc.aio.ServicerContext[Any, Any]
-
-STREAM_METHOD = "/ntm_serve.v1.Sessions/Stream"
-STREAM_KIND = "bidi_stream"
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
 
 
-class ModelsServicer(models_pb2_grpc.ModelsServicer):
+class ModelsBehaviours:
     """See proto/ntm_serve/v1/models.proto."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def List(self, request: models_pb2.ListModelsRequest, context: Context) -> models_pb2.ListModelsResponse:
+    def List(self, request: models_pb2.ListModelsRequest) -> models_pb2.ListModelsResponse:
         return models_pb2.ListModelsResponse(models=[wire_model(view) for view in self._service.models()])
 
-    async def Get(self, request: models_pb2.GetModelRequest, context: Context) -> models_pb2.GetModelResponse:
-        try:
-            return models_pb2.GetModelResponse(model=wire_model(self._service.model(request.name, request.version)))
-        except NtmServeError as error:
-            await abort(context, error)
+    def Get(self, request: models_pb2.GetModelRequest) -> models_pb2.GetModelResponse:
+        return models_pb2.GetModelResponse(model=wire_model(self._service.model(request.name, request.version)))
 
 
-class SessionsServicer(sessions_pb2_grpc.SessionsServicer):
+class SessionsBehaviours:
     """See proto/ntm_serve/v1/sessions.proto."""
 
-    def __init__(self, service: Service, *, messages_in_flight_max: int, observer: CallObserver) -> None:
+    def __init__(self, service: Service, *, messages_in_flight_max: int) -> None:
         self._service = service
         self._messages_in_flight_max = messages_in_flight_max
-        self._observer = observer
         self._streams: set[_Stream] = set()
 
-    async def Open(self, request: sessions_pb2.OpenRequest, context: Context) -> sessions_pb2.OpenResponse:
-        try:
-            view = self._service.open_session(
-                request.model, request.version, session_id=request.session_id or None, resume=request.resume
-            )
-            inputs, outputs = wire_specs(self._service.model(*view.model))
-            return sessions_pb2.OpenResponse(session=wire_session(view), inputs=inputs, outputs=outputs)
-        except NtmServeError as error:
-            await abort(context, error)
+    def Open(self, request: sessions_pb2.OpenRequest) -> sessions_pb2.OpenResponse:
+        view = self._service.open_session(
+            request.model, request.version, session_id=request.session_id or None, resume=request.resume
+        )
+        inputs, outputs = wire_specs(self._service.model(*view.model))
+        return sessions_pb2.OpenResponse(session=wire_session(view), inputs=inputs, outputs=outputs)
 
-    async def Step(self, request: sessions_pb2.StepRequest, context: Context) -> sessions_pb2.StepResponse:
-        try:
-            if request.reply_mode == sessions_pb2.REPLY_MODE_AS_FINISHED:
-                raise InvalidInput("reply_mode: expected TOGETHER for a call with one reply, got AS_FINISHED")
-            replies = await self._service.step(step_request(request))
-            if len(replies) == 1 and replies[0].error is not None:
-                raise replies[0].error
-            return step_response(request.tag, replies)
-        except NtmServeError as error:
-            await abort(context, error)
-        except Exception as fault:
-            await abort(context, fault_of("Sessions.Step", fault))
+    async def Step(self, request: sessions_pb2.StepRequest) -> sessions_pb2.StepResponse:
+        if request.reply_mode == sessions_pb2.REPLY_MODE_AS_FINISHED:
+            raise InvalidInput("reply_mode: expected TOGETHER for a call with one reply, got AS_FINISHED")
+        submission = await self._service.step(step_request(request))
+        if len(submission.session_ids) == 1 and submission.errors:
+            raise submission.errors[0]
+        return step_response(request.tag, submission, range(len(submission.session_ids)))
 
-    async def Stream(self, request_iterator: Any, context: Context) -> None:
-        stream = _Stream(self._service, context, self._messages_in_flight_max, self._observer)
+    def Stream(self, call: Call) -> None:
+        stream = _Stream(self._service, call, self._messages_in_flight_max, self._streams.discard)
         self._streams.add(stream)
-        try:
-            await stream.run()
-        except NtmServeError as error:
-            await abort(context, error)
-        finally:
-            self._streams.discard(stream)
+        stream.begin()
 
-    async def Get(self, request: sessions_pb2.GetRequest, context: Context) -> sessions_pb2.GetResponse:
-        try:
-            view = self._service.get_session(request.session_id)
-            state = self._service.get_state(request.session_id, request.state_names)
-            tensors = [tensor_of(name, array) for name, array in state.items()]
-            return sessions_pb2.GetResponse(session=wire_session(view), state=tensors)
-        except NtmServeError as error:
-            await abort(context, error)
+    def Get(self, request: sessions_pb2.GetRequest) -> sessions_pb2.GetResponse:
+        view = self._service.get_session(request.session_id)
+        state = self._service.get_state(request.session_id, request.state_names)
+        tensors = [tensor_of(name, array) for name, array in state.items()]
+        return sessions_pb2.GetResponse(session=wire_session(view), state=tensors)
 
-    async def List(self, request: sessions_pb2.ListRequest, context: Context) -> sessions_pb2.ListResponse:
+    def List(self, request: sessions_pb2.ListRequest) -> sessions_pb2.ListResponse:
         size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
         if size < 1:
-            await abort(context, InvalidInput(f"page_size: expected at least 0, got {request.page_size}"))
+            raise InvalidInput(f"page_size: expected at least 0, got {request.page_size}")
         views = self._service.list_sessions(model_name=request.model, after=request.page_token, page_size=size)
         more = views[-1].session_id if len(views) == size else ""
         return sessions_pb2.ListResponse(sessions=[wire_session(view) for view in views], next_page_token=more)
 
-    async def Close(self, request: sessions_pb2.CloseRequest, context: Context) -> sessions_pb2.CloseResponse:
-        try:
-            return sessions_pb2.CloseResponse(session=wire_session(self._service.close_session(request.session_id)))
-        except NtmServeError as error:
-            await abort(context, error)
+    def Close(self, request: sessions_pb2.CloseRequest) -> sessions_pb2.CloseResponse:
+        return sessions_pb2.CloseResponse(session=wire_session(self._service.close_session(request.session_id)))
 
     def drain(self) -> None:
         """Have every stream answer what it has in flight, and end with a status that says: connect again."""
-        for stream in self._streams:
+        for stream in list(self._streams):
             stream.drain()
 
 
 class _Stream:
     """One stream: reads messages, has them run, writes what comes back."""
 
-    def __init__(self, service: Service, context: Context, messages_in_flight_max: int, observer: CallObserver) -> None:
+    def __init__(
+        self, service: Service, call: Call, messages_in_flight_max: int, gone: Callable[["_Stream"], None]
+    ) -> None:
         self._service = service
-        self._context = context
-        self._observer = observer
-        self._room = asyncio.Semaphore(messages_in_flight_max)
-        self._outbox: deque[tuple[sessions_pb2.StreamResponse, bool]] = deque()
-        self._wake = asyncio.Event()
+        self._call = call
+        self._messages_in_flight_max = messages_in_flight_max
+        self._gone = gone
         self._submissions: dict[int, Submission] = {}
-        self._reading: asyncio.Task[None] | None = None
+        self._number = 0
+        # Messages read, and not yet answered with the answer written.
+        self._unanswered = 0
+        self._reading = False
         self._read_all = False
         self._draining = False
-        self._unanswered = 0
 
-    async def run(self) -> None:
-        """Until the client has sent its last message and has every reply, or leaves, or the server drains.
-
-        Raises ServerDraining.
-        """
-        self._reading = asyncio.create_task(self._read())
-        try:
-            await self._write()
-        finally:
-            self._reading.cancel()
-            (fault,) = await asyncio.gather(self._reading, return_exceptions=True)
-            # The last first: none is then aborted because of another, and a copy, as ends take themselves out.
-            for submission in reversed(list(self._submissions.values())):
-                submission.cancel()
-        if isinstance(fault, Exception):
-            raise InvalidInput("stream: expected a StreamRequest, got bytes that are none") from fault
-        if self._draining:
-            raise ServerDraining("server: is stopping; connect again")
+    def begin(self) -> None:
+        self._call.on_over = self._over
+        self._call.begin()
+        if self._service.draining:
+            self.drain()
+        else:
+            self._read()
 
     def drain(self) -> None:
         """Read no more. A client that has sent all it had gets its replies, and need not connect again."""
-        if self._reading is not None and not self._read_all:
+        if not self._read_all:
             self._draining = True
-            self._reading.cancel()
+            self._end_if_answered()
 
-    async def _read(self) -> None:
-        number = 0
-        try:
-            while True:
-                await self._room.acquire()
-                message = await self._context.read()
-                if message is grpc.aio.EOF:
-                    return
-                self._observer.message_received(STREAM_METHOD, STREAM_KIND)
-                number += 1
-                self._unanswered += 1
-                if message.WhichOneof("message") == "heartbeat":
-                    self._put(sessions_pb2.StreamResponse(heartbeat=message.heartbeat), last=True)
-                else:
-                    self._submit(number, message.step)
-        finally:
+    def _read(self) -> None:
+        self._reading = True
+        self._call.read(self._take)
+
+    def _take(self, data: bytes | None) -> None:
+        self._reading = False
+        if self._draining:  # It is not run; whoever sent it learns that from the status.
+            return None
+        if data is None:
             self._read_all = True
-            self._wake.set()
+            return self._end_if_answered()
+        try:
+            message = parsed(sessions_pb2.StreamRequest, data)
+        except InvalidInput as error:
+            self._give_up()
+            return self._call.fail(error)
+        self._unanswered += 1
+        if message.HasField("step"):
+            self._submit(message.step)
+        elif message.HasField("heartbeat"):
+            self._write(sessions_pb2.StreamResponse(heartbeat=message.heartbeat), last=True)
+        else:
+            self._refuse(0, InvalidInput("stream: expected a step or a heartbeat, got an empty message"))
+        if self._unanswered < self._messages_in_flight_max and not self._reading:
+            self._read()
+        return None
 
-    def _submit(self, number: int, message: sessions_pb2.StepRequest) -> None:
-        as_finished = message.reply_mode == sessions_pb2.REPLY_MODE_AS_FINISHED
-        count, tag = len(message.session_ids), message.tag
-        replies: dict[int, SessionReply] = {}
+    def _submit(self, message: sessions_pb2.StepRequest) -> None:
+        tag = message.tag
+        self._number = number = self._number + 1
 
-        def take(place: int, reply: SessionReply) -> None:
-            replies[place] = reply
-            last = len(replies) == count
+        def reply(submission: Submission, places: Sequence[int]) -> None:
+            last = submission.answered
             if last:
                 self._submissions.pop(number, None)
-            if as_finished:
-                self._put_replies(tag, [reply], last=last)
-            elif last:
-                self._put_replies(tag, [replies[i] for i in range(count)], last=True)
+            response = sessions_pb2.StreamResponse(step=step_response(tag, submission, places))
+            self._write(response, last=last)
 
+        together = message.reply_mode != sessions_pb2.REPLY_MODE_AS_FINISHED
         try:
-            submission = self._service.submit(step_request(message), take)
+            submission = self._service.submit(step_request(message), reply, together=together)
         except NtmServeError as error:
             self._refuse(tag, error)
         except Exception as fault:
-            self._refuse(tag, fault_of("Sessions.Stream", fault))
+            self._refuse(tag, fault_of(self._call.method, fault))
         else:
-            if len(replies) < count:
+            if not submission.answered:
                 self._submissions[number] = submission
 
     def _refuse(self, tag: int, error: NtmServeError) -> None:
         refused = sessions_pb2.StepResponse(tag=tag, error=wire_error(error))
-        self._put(sessions_pb2.StreamResponse(step=refused), last=True)
+        self._write(sessions_pb2.StreamResponse(step=refused), last=True)
 
-    def _put_replies(self, tag: int, replies: Sequence[SessionReply], *, last: bool) -> None:
-        self._put(sessions_pb2.StreamResponse(step=step_response(tag, replies)), last=last)
-
-    def _put(self, response: sessions_pb2.StreamResponse, *, last: bool) -> None:
+    def _write(self, response: sessions_pb2.StreamResponse, *, last: bool) -> None:
         """`last`: it is the last answer to its message, so another message may be read once it is written."""
-        self._outbox.append((response, last))
-        self._wake.set()
+        self._call.write(response.SerializeToString(), self._answered if last else _part)
 
-    async def _write(self) -> None:
-        while not (self._read_all and self._unanswered == 0):
-            while self._outbox:
-                response, last = self._outbox.popleft()
-                await self._context.write(response)
-                self._observer.message_sent(STREAM_METHOD, STREAM_KIND)
-                if last:
-                    self._unanswered -= 1
-                    self._room.release()
-            if not (self._read_all and self._unanswered == 0):
-                self._wake.clear()
-                await self._wake.wait()
+    def _answered(self) -> None:
+        self._unanswered -= 1
+        if self._read_all or self._draining:
+            self._end_if_answered()
+        elif not self._reading:
+            self._read()
+
+    def _end_if_answered(self) -> None:
+        if self._unanswered == 0:
+            if self._draining:
+                self._call.fail(ServerDraining("server: is stopping; connect again"))
+            else:
+                self._call.finish()
+
+    def _over(self, cut_short: bool) -> None:
+        self._give_up()
+        self._gone(self)
+
+    def _give_up(self) -> None:
+        """Nobody waits for what is in flight. The last first: none is then aborted because of another."""
+        submissions, self._submissions = self._submissions, {}
+        for submission in reversed(submissions.values()):
+            submission.cancel()
+
+
+def _part() -> None: ...

@@ -1,18 +1,14 @@
 """How a call ends with an error: its status, its message, and the machine-readable details."""
 
-from typing import Any, NoReturn
+from typing import Any
 
-import grpc
-import structlog
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from ntm_serve.errors import EngineFault, LimitReached, NtmServeError
-from ntm_serve.wire import DETAILS_KEY, code_of
+from ntm_serve.errors import LimitReached, NtmServeError
+from ntm_serve.wire import code_of
 
 DOMAIN = "ntm-serve"
-
-log = structlog.get_logger()
 
 
 def details_of(error: NtmServeError) -> bytes:
@@ -27,17 +23,6 @@ def details_of(error: NtmServeError) -> bytes:
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     serialized: bytes = status.SerializeToString()
     return serialized
-
-
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: NtmServeError) -> NoReturn:
-    """End the call with the error's status."""
-    await context.abort(code_of(error), error.message, trailing_metadata=((DETAILS_KEY, details_of(error)),))
-
-
-def fault_of(call: str, fault: Exception) -> EngineFault:
-    """What the caller learns of a fault of ours: that it was one. The log has the rest."""
-    log.error("call failed", call=call, exc_info=fault)
-    return EngineFault(f"{call}: an internal fault; the server's log has it")
 
 
 def _packed(message: Any) -> any_pb2.Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ntm_serve.app import LoadedModels, Running, serve
+from ntm_serve.app import LoadedModels, Running, run, serve
 from ntm_serve.config import read_settings
 from ntm_serve.step_model import StepModel
 
@@ -59,15 +59,15 @@ def test_server(models: Sequence[StepModel] | LoadedModels, **settings: Any) -> 
 
     failed: list[BaseException] = []
 
-    def run() -> None:
+    def run_server() -> None:
         try:
-            asyncio.run(main())
+            run(main())
         except BaseException as fault:  # It belongs to whoever started the server, not to its thread.
             failed.append(fault)
         finally:
             ready.set()
 
-    thread = threading.Thread(target=run, name="test-server")
+    thread = threading.Thread(target=run_server, name="test-server")
     thread.start()
     try:
         if not ready.wait(START_WAIT_S):

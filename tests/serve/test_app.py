@@ -8,7 +8,7 @@ import threading
 import pytest
 from serve.stopping import stopping
 
-from ntm_serve.app import LoadedModels, running
+from ntm_serve.app import LoadedModels, run, running
 from ntm_serve.client import AsyncClient, Client
 from ntm_serve.config import read_settings
 from ntm_serve.errors import ModelDamaged, NtmServeError, ServerDraining, SettingsFault
@@ -126,33 +126,47 @@ def test_no_thread_of_a_server_is_left():
     assert threads() == set()
 
 
-async def test_no_task_of_a_server_is_left():
-    settings = read_settings({"port": 0, "http_port": 0})
-    async with (
-        running(settings, LoadedModels([RunningSum()], {}, {})) as server,
-        AsyncClient(f"{server.host}:{server.port}") as client,
-    ):
-        session = await client.session("running-sum")
-        async for _ in session.stream([[1]] * 5):
-            break
-        await session.step([1])
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.sleep(0)
-    assert {task for task in left if not task.done()} == set()
+def test_no_task_of_a_server_is_left():
+    async def main():
+        settings = read_settings({"port": 0, "http_port": 0})
+        async with (
+            running(settings, LoadedModels([RunningSum()], {}, {})) as server,
+            AsyncClient(f"{server.host}:{server.port}") as client,
+        ):
+            session = await client.session("running-sum")
+            async for _ in session.stream([[1]] * 5):
+                break
+            await session.step([1])
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.sleep(0)
+        assert {task for task in left if not task.done()} == set()
+
+    run(main())
 
 
-async def test_a_call_that_is_open_does_not_hold_the_server():
-    settings = read_settings({"port": 0, "http_port": 0})
-
+def test_a_call_that_is_open_does_not_hold_the_server():
     async def waits():
         yield [1]
         await asyncio.Event().wait()
 
-    async with AsyncClient("") as _, running(settings, LoadedModels([RunningSum()], {}, {})) as server:
-        client = AsyncClient(f"{server.host}:{server.port}")
-        session = await client.session("running-sum")
-        ys = session.stream(waits())
-        assert (await anext(ys)).tolist() == [1]
-    with pytest.raises(ServerDraining):
-        await anext(ys)
-    await client.close()
+    async def main():
+        settings = read_settings({"port": 0, "http_port": 0})
+        async with running(settings, LoadedModels([RunningSum()], {}, {})) as server:
+            client = AsyncClient(f"{server.host}:{server.port}")
+            session = await client.session("running-sum")
+            ys = session.stream(waits())
+            assert (await anext(ys)).tolist() == [1]
+        with pytest.raises(ServerDraining):
+            await anext(ys)
+        await client.close()
+
+    run(main())
+
+
+def test_a_server_needs_the_event_loop_that_waits_for_grpc():
+    async def main():
+        async with running(read_settings({}), LoadedModels([RunningSum()], {}, {})):
+            pass
+
+    with pytest.raises(TypeError, match="expected a CompletionQueueLoop"):
+        asyncio.run(main())

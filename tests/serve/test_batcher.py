@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from serve.tickets import admit
 
 from ntm_serve.batcher import Batcher
 from ntm_serve.sessions import Limits, Sessions
@@ -29,23 +30,23 @@ class Line:
 
     def more(self, session, steps):
         inputs = (np.zeros((steps, 1), np.float32),)
-        ticket = session.admit(inputs, None, output_specs=MODEL.spec.outputs, now_s=0.0).ticket
+        ticket = admit(session, inputs).ticket
         self.batcher.add(session)
         return ticket
 
     def tick(self):
         """One batch, as if run: the names of its sessions."""
         batch = self.batcher.take()
-        for session, ticket in batch:
+        for ticket in batch:
             if ticket.settled:
                 continue
             after = StateRow(StateBlock([np.zeros((1, 1), np.float32)], 1), 0)
             ticket.take([np.zeros((1, 1, 1), np.float32)], after, 0)
             if ticket.steps_done == ticket.steps:
-                session.commit(ticket, Limits(), 0.0)
+                ticket.session.commit(ticket, Limits(), 0.0)
                 ticket.settle()
         self.batcher.give_back(batch)
-        return [session.id for session, _ in batch]
+        return [ticket.session.id for ticket in batch]
 
 
 def test_nobody_waiting_is_an_empty_batch():
@@ -86,7 +87,7 @@ def test_a_message_that_arrives_while_its_session_is_in_a_batch_waits_for_the_ne
     line.more(session, 1)
     assert line.batcher.take() == []
     line.batcher.give_back(batch)
-    assert [place.session for place in line.batcher.take()] == [session]
+    assert [ticket.session for ticket in line.batcher.take()] == [session]
 
 
 def test_a_session_that_ended_while_it_waited_is_left_out():

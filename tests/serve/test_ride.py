@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from serve.tickets import admit
 
-from ntm_serve.batcher import Place
 from ntm_serve.errors import EngineFault, NonFiniteState
 from ntm_serve.ride import STEPS_MAX, run_ride
 from ntm_serve.sessions import Limits, Sessions
@@ -20,13 +20,12 @@ def nobody_waits():
 def company(model, *messages):
     """Sessions with a message each: its values are the inputs of its steps."""
     sessions, initial = Sessions(Limits()), StateBlock.of_one(model.initial_state)
-    places = []
+    tickets = []
     for values in messages:
         session = sessions.open(model.card.key, initial, session_id=None, now_s=0.0)
         inputs = (np.array(values, np.float32).reshape(-1, 1),)
-        admitted = session.admit(inputs, None, output_specs=model.spec.outputs, now_s=0.0)
-        places.append(Place(session, admitted.ticket))
-    return places
+        tickets.append(admit(session, inputs).ticket)
+    return tickets
 
 
 def given(ride, row):
@@ -53,11 +52,11 @@ def test_a_ride_has_a_longest():
 
 def test_a_ride_goes_on_from_where_the_ticket_was():
     model = RunningSum()
-    places = company(model, [1, 2, 3])
-    ticket = places[0].ticket
-    first = run_ride(model, places, lambda: True)
+    tickets = company(model, [1, 2, 3])
+    (ticket,) = tickets
+    first = run_ride(model, tickets, lambda: True)
     ticket.take(first.outputs, StateRow(first.block, 0), 0)
-    rest = run_ride(model, places, nobody_waits)
+    rest = run_ride(model, tickets, nobody_waits)
     assert (first.steps, given(rest, 0)) == (1, [3, 6])
 
 

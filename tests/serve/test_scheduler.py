@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from serve.tickets import Told, admit
 
-from ntm_serve.batcher import Place
 from ntm_serve.errors import EngineFault, LimitReached, NonFiniteState, StepAborted
 from ntm_serve.observer import NoObserver
 from ntm_serve.ride import run_ride
@@ -44,14 +44,14 @@ class Bench:
     def submit(self, session, *values):
         """Returns a future of the outputs, or of the error."""
         inputs = (np.array(values, np.float32).reshape(-1, 1),)
-        ticket = session.admit(inputs, None, output_specs=self.model.spec.outputs, now_s=0.0).ticket
+        ticket = admit(session, inputs).ticket
         answer = asyncio.get_running_loop().create_future()
 
         def tell(ticket):
             answer.set_result(ticket.error or ticket.outputs[0].ravel().tolist())
 
-        ticket.add_waiter(tell)
-        self.scheduler.submit(session, ticket)
+        ticket.add_waiter(Told(tell), 0)
+        self.scheduler.submit(ticket)
         return answer
 
 
@@ -249,8 +249,8 @@ def test_a_ride_changes_neither_sessions_nor_tickets():
     initial = StateBlock.of_one(model.initial_state)
     session = Sessions(LIMITS).open(model.card.key, initial, session_id="a", now_s=0.0)
     inputs = (np.ones((2, 1), np.float32),)
-    ticket = session.admit(inputs, None, output_specs=model.spec.outputs, now_s=0.0).ticket
-    ride = run_ride(model, [Place(session, ticket)], lambda: False)
+    ticket = admit(session, inputs).ticket
+    ride = run_ride(model, [ticket], lambda: False)
     assert ride.errors == [None]
     assert (ride.steps, ride.outputs[0].ravel().tolist()) == (2, [1, 2])
     assert ride.block.arrays[0].tolist() == [[2]]

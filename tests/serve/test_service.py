@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from serve.tickets import replies_of
 
 from ntm_serve.errors import (
     InvalidInput,
@@ -67,6 +68,11 @@ def message(ids, values, first_steps=None, **more):
     return StepRequest(session_ids=ids, first_steps=first_steps or [None] * len(ids), inputs={"x": x}, **more)
 
 
+async def step(it, request):
+    """What became of each place."""
+    return replies_of(await it.service.step(request))
+
+
 async def test_models_are_listed_by_name_and_version_number_also_those_not_served():
     models = [RunningSum(version=version) for version in ("10", "9")]
     async with bench(*models) as it:
@@ -96,7 +102,7 @@ async def test_opening_a_session_of_a_damaged_model_says_what_is_damaged():
 async def test_several_sessions_step_in_one_message_and_keep_their_own_state():
     async with bench() as it:
         ids = [it.service.open_session("running-sum", session_id=name).session_id for name in "ab"]
-        replies = await it.service.step(message(ids, [[1, 2], [10, 20]]))
+        replies = await step(it, message(ids, [[1, 2], [10, 20]]))
         assert [reply.outputs["y"].ravel().tolist() for reply in replies] == [[1, 3], [10, 30]]
         assert [reply.next_step for reply in replies] == [2, 2]
         assert it.models[0].batches == [2, 2]
@@ -106,7 +112,7 @@ async def test_one_sessions_error_in_a_message_is_its_own():
     async with bench() as it:
         it.service.open_session("running-sum", session_id="a")
         it.service.open_session("running-sum", session_id="b")
-        replies = await it.service.step(message(["a", "nobody", "b"], [[1], [2], [3]], [0, 0, 5]))
+        replies = await step(it, message(["a", "nobody", "b"], [[1], [2], [3]], [0, 0, 5]))
         assert replies[0].outputs["y"].tolist() == [[1]]
         assert isinstance(replies[1].error, SessionUnknown)
         assert isinstance(replies[2].error, StepAhead)
@@ -116,7 +122,7 @@ async def test_one_sessions_nan_in_a_message_is_its_own():
     async with bench() as it:
         for name in "ab":
             it.service.open_session("running-sum", session_id=name)
-        replies = await it.service.step(message(["a", "b"], [[1, np.nan], [3, 4]]))
+        replies = await step(it, message(["a", "b"], [[1, np.nan], [3, 4]]))
         assert "x: expected finite numbers, got nan at [1, 0]" in replies[0].error.message
         assert replies[1].outputs["y"].ravel().tolist() == [3, 7]
 
@@ -132,7 +138,7 @@ async def test_one_sessions_nan_in_a_message_is_its_own():
         (message(["a"], np.zeros((1, 0))), "expected 1 <= T <= 100 steps, got T = 0"),
         (message(["a"], np.zeros((1, 101))), "expected 1 <= T <= 100 steps, got T = 101"),
         (message(["a"], [[1], [2]]), r"expected \[S, T, ...\] with S = 1 sessions, got \[2, 1\]"),
-        (StepRequest(["a"], [None], {}), "expected one"),
+        (StepRequest(["a"], [None], {}), "expected at least one"),
         (StepRequest(["a"], [None], {"x": np.float32(1)}), r"with S = 1 sessions, got \[\]"),
     ],
 )
@@ -155,7 +161,7 @@ async def test_a_message_that_cannot_be_read_is_refused_whole(request_, says):
 async def test_inputs_that_do_not_fit_the_model_are_refused(inputs, says):
     async with bench() as it:
         it.service.open_session("running-sum", session_id="a")
-        (reply,) = await it.service.step(StepRequest(["a"], [None], inputs))
+        (reply,) = await step(it, StepRequest(["a"], [None], inputs))
         assert isinstance(reply.error, InvalidInput)
         with pytest.raises(InvalidInput, match=says):
             raise reply.error
@@ -164,9 +170,9 @@ async def test_inputs_that_do_not_fit_the_model_are_refused(inputs, says):
 async def test_only_the_outputs_asked_for_come_back():
     async with bench() as it:
         it.service.open_session("running-sum", session_id="a")
-        (reply,) = await it.service.step(message(["a"], [[1]], output_names=["y"]))
+        (reply,) = await step(it, message(["a"], [[1]], output_names=["y"]))
         assert list(reply.outputs) == ["y"]
-        (reply,) = await it.service.step(message(["a"], [[1]], output_names=["z"]))
+        (reply,) = await step(it, message(["a"], [[1]], output_names=["z"]))
         assert "output_names: expected some of ['y']" in reply.error.message
 
 
@@ -174,7 +180,7 @@ async def test_sessions_of_models_with_other_specs_cannot_share_a_message():
     async with bench(RunningSum(), RunningSum(name="wide", width=2)) as it:
         it.service.open_session("running-sum", session_id="a")
         it.service.open_session("wide", session_id="b")
-        replies = await it.service.step(message(["a", "b"], [[1], [2]]))
+        replies = await step(it, message(["a", "b"], [[1], [2]]))
         assert replies[0].error is None
         assert "sessions of one model" in replies[1].error.message
 
@@ -209,10 +215,10 @@ async def test_listing_goes_page_by_page_in_the_order_of_ids():
 async def test_closing_a_session_with_a_step_in_flight_answers_it():
     async with bench() as it:
         it.service.open_session("running-sum", session_id="a")
-        step = asyncio.ensure_future(it.service.step(message(["a"], [[1]])))
+        running = asyncio.ensure_future(it.service.step(message(["a"], [[1]])))
         await asyncio.sleep(0)
         assert it.service.close_session("a").session_id == "a"
-        (reply,) = await step
+        (reply,) = replies_of(await running)
         assert isinstance(reply.error, SessionClosed)
         with pytest.raises(SessionClosed):
             it.service.get_session("a")
@@ -221,14 +227,14 @@ async def test_closing_a_session_with_a_step_in_flight_answers_it():
 async def test_cancelling_leaves_nothing_behind():
     async with bench() as it:
         it.service.open_session("running-sum", session_id="a")
-        step = asyncio.ensure_future(it.service.step(message(["a"], [[1]])))
+        running = asyncio.ensure_future(it.service.step(message(["a"], [[1]])))
         await asyncio.sleep(0)
-        step.cancel()
-        await asyncio.gather(step, return_exceptions=True)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
         await it.service.until_idle()
         view = it.service.get_session("a")
         assert (view.next_step, view.steps_in_flight) == (0, 0)
-        (reply,) = await it.service.step(message(["a"], [[5]]))
+        (reply,) = await step(it, message(["a"], [[5]]))
         assert reply.outputs["y"].tolist() == [[5]]
 
 
@@ -238,7 +244,7 @@ async def test_one_callers_cancelling_does_not_take_a_step_from_another_who_wait
         first, second = (asyncio.ensure_future(it.service.step(message(["a"], [[1]], [0]))) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
-        (reply,) = await second
+        (reply,) = replies_of(await second)
         assert reply.outputs["y"].tolist() == [[1]]
         assert it.service.get_session("a").next_step == 1
 
@@ -248,7 +254,7 @@ async def test_a_cancelled_message_aborts_those_that_were_to_follow():
         it.service.open_session("running-sum", session_id="a")
         replies = []
         submissions = [
-            it.service.submit(message(["a"], [[1]]), lambda place, reply: replies.append(reply)) for _ in "12"
+            it.service.submit(message(["a"], [[1]]), lambda it, places: replies.extend(replies_of(it))) for _ in "12"
         ]
         submissions[0].cancel()
         assert [type(reply.error).__name__ for reply in replies] == ["StepAborted"]
@@ -259,7 +265,7 @@ async def test_a_cancelled_message_aborts_those_that_were_to_follow():
 async def test_too_many_steps_waiting_are_refused_and_nothing_of_them_is_left():
     async with bench(steps_waiting_max=2) as it:
         it.service.open_session("running-sum", session_id="a")
-        (reply,) = await it.service.step(message(["a"], [[1, 2, 3]]))
+        (reply,) = await step(it, message(["a"], [[1, 2, 3]]))
         assert isinstance(reply.error, LimitReached)
         assert it.service.get_session("a").steps_in_flight == 0
 
@@ -271,9 +277,9 @@ async def test_a_retry_needs_no_room():
         await it.service.step(message(["a"], [[1, 2]], [0]))
         waiting = asyncio.ensure_future(it.service.step(message(["b"], [[1, 1]])))
         await asyncio.sleep(0)
-        (again,) = await it.service.step(message(["a"], [[1, 2]], [0]))
-        (ahead,) = await it.service.step(message(["a"], [[1]], [9]))
-        (more,) = await it.service.step(message(["a"], [[1]], [2]))
+        (again,) = await step(it, message(["a"], [[1, 2]], [0]))
+        (ahead,) = await step(it, message(["a"], [[1]], [9]))
+        (more,) = await step(it, message(["a"], [[1]], [2]))
         assert again.outputs["y"].ravel().tolist() == [1, 3]
         assert (type(ahead.error), type(more.error)) == (StepAhead, LimitReached)
         await waiting
@@ -282,9 +288,9 @@ async def test_a_retry_needs_no_room():
 async def test_a_refusal_that_waits_for_its_turn_keeps_no_cancelled_step_alive():
     async with bench() as it:
         it.service.open_session("running-sum", session_id="a")
-        first = it.service.submit(message(["a"], [[1]], [0]), lambda place, reply: None)
+        first = it.service.submit(message(["a"], [[1]], [0]), lambda it, places: None)
         replies = []
-        it.service.submit(message(["a"], [[1]], [77]), lambda place, reply: replies.append(reply))
+        it.service.submit(message(["a"], [[1]], [77]), lambda it, places: replies.extend(replies_of(it)))
         assert not replies
         first.cancel()
         await it.service.until_idle()
@@ -312,13 +318,13 @@ async def test_idle_sessions_expire():
 async def test_a_draining_service_takes_nothing_new_and_finishes_what_it_has():
     async with bench() as it:
         it.service.open_session("running-sum", session_id="a")
-        step = asyncio.ensure_future(it.service.step(message(["a"], [[1]])))
+        running = asyncio.ensure_future(it.service.step(message(["a"], [[1]])))
         await asyncio.sleep(0)
         it.service.drain()
         with pytest.raises(ServerDraining):
             await it.service.step(message(["a"], [[1]]))
         with pytest.raises(ServerDraining):
             it.service.open_session("running-sum")
-        (reply,) = await step
+        (reply,) = replies_of(await running)
         assert reply.outputs["y"].tolist() == [[1]]
         await it.service.until_idle()

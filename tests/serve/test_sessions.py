@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from serve.tickets import admit
 
 from ntm_serve.errors import (
     InvalidInput,
@@ -34,11 +35,7 @@ def steps(*values):
 
 
 def opened(limits=LIMITS):
-    return Sessions(limits).open(KEY, INITIAL, session_id="s", now_s=0.0)
-
-
-def admit(session, inputs, first_step=None):
-    return session.admit(inputs, first_step, output_specs=MODEL.spec.outputs, now_s=0.0)
+    return Sessions(limits).open(KEY, INITIAL, session_id="s", now_s=0.0, step_bytes=MODEL.spec.step_bytes)
 
 
 def work(session, ticket, limits=LIMITS):
@@ -265,7 +262,7 @@ def test_an_idle_session_expires_and_is_said_to_have_expired():
     sessions = Sessions(Limits(idle_life_s=10))
     idle = sessions.open(KEY, INITIAL, session_id="idle", now_s=0.0)
     busy = sessions.open(KEY, INITIAL, session_id="busy", now_s=0.0)
-    busy.admit(steps(1), None, output_specs=MODEL.spec.outputs, now_s=0.0)
+    admit(busy, steps(1))
     assert sessions.expire(10.0) == []
     assert sessions.expire(10.1) == [idle]
     with pytest.raises(SessionExpired, match="session idle: expired after 10 s without a step, at step 0"):

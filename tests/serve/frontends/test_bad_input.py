@@ -51,7 +51,7 @@ BAD = {
     ),
     "no input": (
         sessions_pb2.StepRequest(session_ids=["a"]),
-        CODE.INVALID_ARGUMENT, "INVALID_INPUT", "inputs: expected one [S, T] for all, got []",
+        CODE.INVALID_ARGUMENT, "INVALID_INPUT", "inputs: expected at least one, got none",
     ),
     "T = 0": (
         raw(b"", shape=(1, 0, 1)),

@@ -1,0 +1,159 @@
+"""One gRPC call on the completion queue: its messages in and out, and the one status that ends it.
+
+Rules of this file: at most one read and one write are under way, which is gRPC's own rule, and who writes
+sees to it that what waits behind is bounded; what is asked of a call that is over is not done and no fault,
+because a client may leave at any moment.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+import structlog
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+from ntm_serve.errors import EngineFault, NtmServeError
+from ntm_serve.frontends.status import details_of
+from ntm_serve.observer import MessageCounts
+from ntm_serve.wire import DETAILS_KEY, code_of
+
+_NO_FLAGS = 0
+
+log = structlog.get_logger()
+
+
+class CallObserver(Protocol):
+    """Told of every call; must not block."""
+
+    def call_started(self, method: str, kind: str) -> None: ...
+
+    def call_handled(self, method: str, kind: str, code: str) -> None: ...
+
+    def messages(self, method: str, kind: str) -> MessageCounts:
+        """The counts of a method's messages, which every call of it adds to."""
+        ...
+
+
+class Call:
+    """A call that a client has begun."""
+
+    __slots__ = (
+        "_begun", "_call", "_code", "_counts", "_observer", "_on_message", "_outbox", "kind", "metadata", "method",
+        "on_over", "over",
+    )  # fmt: skip
+
+    def __init__(self, event: Any, *, method: str, kind: str, observer: CallObserver) -> None:
+        self._call = event.call
+        self.metadata: tuple[tuple[str, str | bytes], ...] = event.invocation_metadata
+        self.method = method
+        self.kind = kind
+        # Whether the client left, its deadline passed, or the status was sent.
+        self.over = False
+        # Told once that it is over, and whether it was cut short.
+        self.on_over: Callable[[bool], None] = _nobody_asks
+        self._observer = observer
+        self._counts = observer.messages(method, kind)
+        self._begun = False
+        self._code: grpc.StatusCode | None = None
+        self._on_message: Callable[[bytes | None], None] = _nobody_reads
+        # What is being written, and after it what waits.
+        self._outbox: deque[tuple[bytes, Callable[[], None]]] = deque()
+        observer.call_started(method, kind)
+        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._closed)
+
+    def begin(self) -> None:
+        """Tell the client that the call is taken: it may wait for that before it sends anything."""
+        if not (self._begun or self.over):
+            self._call.start_server_batch(self._beginning(), _done)
+
+    def read(self, on_message: Callable[[bytes | None], None]) -> None:
+        """Have the next message handed over; None after the last, and where the call is cut short."""
+        self._on_message = on_message
+        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._received)
+
+    def write(self, message: bytes, on_written: Callable[[], None]) -> None:
+        """Send a message, after those before it. on_written: when gRPC has taken it, which is when the client has
+        room for it; not called where the call is over.
+        """
+        self._outbox.append((message, on_written))
+        if len(self._outbox) == 1:
+            self._write_next()
+
+    def _write_next(self) -> None:
+        if not self.over:
+            operation = cygrpc.SendMessageOperation(self._outbox[0][0], _NO_FLAGS)
+            operations = (operation,) if self._begun else (*self._beginning(), operation)
+            self._call.start_server_batch(operations, self._sent)
+
+    def finish(self, message: bytes | None = None) -> None:
+        """End well, after a last message if there is one."""
+        self._end(grpc.StatusCode.OK, b"", None, message)
+
+    def fail(self, error: NtmServeError) -> None:
+        """End with the error's status: its message, and the machine-readable details."""
+        self._end(code_of(error), error.message.encode(), ((DETAILS_KEY, details_of(error)),), None)
+
+    def refuse(self, code: grpc.StatusCode, details: str) -> None:
+        """End with a status that is gRPC's own and none of ours."""
+        self._end(code, details.encode(), None, None)
+
+    def fault(self, fault: Exception) -> None:
+        """End with what the caller learns of a fault of ours: that it was one."""
+        self.fail(fault_of(self.method, fault))
+
+    def _end(self, code: grpc.StatusCode, details: bytes, metadata: Any, message: bytes | None) -> None:
+        if self.over or self._code is not None:
+            return
+        self._code = code
+        operations = () if self._begun else self._beginning()
+        if message is not None:
+            self._counts.sent += 1
+            operations += (cygrpc.SendMessageOperation(message, _NO_FLAGS),)
+        status = cygrpc.SendStatusFromServerOperation(metadata, code.value[0], details, _NO_FLAGS)
+        self._call.start_server_batch((*operations, status), _done)
+
+    def _beginning(self) -> tuple[Any, ...]:
+        self._begun = True
+        return (cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS),)
+
+    # Tags
+
+    def _received(self, event: Any) -> None:
+        message = event.batch_operations[0].message()
+        if message is not None:
+            self._counts.received += 1
+        self._on_message(message)
+
+    def _sent(self, event: Any) -> None:
+        if self.over:
+            return
+        _, on_written = self._outbox.popleft()
+        if self._outbox:
+            self._write_next()
+        self._counts.sent += 1
+        on_written()
+
+    def _closed(self, event: Any) -> None:
+        cut_short: bool = event.batch_operations[0].cancelled()
+        self.over = True
+        ended_well = self._code is not None and not cut_short
+        code = self._code if ended_well and self._code is not None else grpc.StatusCode.CANCELLED
+        self._observer.call_handled(self.method, self.kind, code.name)
+        self.on_over(cut_short)
+
+
+def fault_of(call: str, fault: Exception) -> EngineFault:
+    """What the caller learns of a fault of ours: that it was one. The log has the rest."""
+    log.error("call failed", call=call, exc_info=fault)
+    return EngineFault(f"{call}: an internal fault; the server's log has it")
+
+
+def _done(event: Any) -> None:
+    """The tag of what needs no answer."""
+
+
+def _nobody_asks(cut_short: bool) -> None: ...
+
+
+def _nobody_reads(message: bytes | None) -> None: ...

@@ -1,0 +1,104 @@
+"""The methods of a server: what is called for each, and how a call with one request is answered.
+
+Rules of this file: a service's methods come from its descriptor, so that none is forgotten; whatever a
+behaviour raises becomes the status of its call, and nothing else.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from ntm_serve.errors import InvalidInput, NtmServeError
+from ntm_serve.frontends.call import Call
+
+Behaviour = Callable[[Any], Message | Awaitable[Message]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """path: as on the wire. kind: in the words of the Prometheus middleware for gRPC. serve: takes the call over."""
+
+    path: str
+    kind: str
+    serve: Callable[[Call], None]
+
+
+def methods_of(service: ServiceDescriptor, behaviours: object) -> Iterator[Method]:
+    """Every method of a service, by the attribute of its name: for a unary method a function of the request, which
+    gives the response or is awaited for it; for one that streams, a function that takes the call over.
+    """
+    for method in service.methods:
+        behaviour = getattr(behaviours, method.name)
+        streams = method.client_streaming or method.server_streaming
+        serve = behaviour if streams else Unary(method, behaviour)
+        yield Method(f"/{service.full_name}/{method.name}", kind_of(method), serve)
+
+
+def kind_of(method: MethodDescriptor) -> str:
+    """A method's kind."""
+    if method.client_streaming:
+        return "bidi_stream" if method.server_streaming else "client_stream"
+    return "server_stream" if method.server_streaming else "unary"
+
+
+def parsed(kind: Any, data: bytes) -> Any:
+    """A message of that kind. Raises InvalidInput."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as fault:
+        raise InvalidInput(f"message: expected a {kind.DESCRIPTOR.name}, got bytes that are none") from fault
+
+
+class Unary:
+    """A method that answers one request with one response."""
+
+    def __init__(self, method: MethodDescriptor, behaviour: Behaviour) -> None:
+        self._request = GetMessageClass(method.input_type)
+        self._behaviour = behaviour
+        self._waiting: set[asyncio.Task[None]] = set()
+
+    def __call__(self, call: Call) -> None:
+        def answer(data: bytes | None) -> None:
+            if data is None:
+                return call.fail(InvalidInput("call: expected one message, got none"))
+            try:
+                response = self._behaviour(parsed(self._request, data))
+            except Exception as fault:
+                return fail(call, fault)
+            if isinstance(response, Message):
+                return call.finish(response.SerializeToString())
+            task = asyncio.ensure_future(self._answer_later(call, response))
+            self._waiting.add(task)
+
+            def over(cut_short: bool) -> None:
+                if cut_short:
+                    task.cancel()
+
+            call.on_over = over
+            return task.add_done_callback(self._waiting.discard)
+
+        call.read(answer)
+
+    async def _answer_later(self, call: Call, response: Awaitable[Message]) -> None:
+        try:
+            call.finish((await response).SerializeToString())
+        except Exception as fault:
+            fail(call, fault)
+
+
+def fail(call: Call, fault: Exception) -> None:
+    """End the call with the status of what was raised."""
+    if isinstance(fault, NtmServeError):
+        call.fail(fault)
+    else:
+        call.fault(fault)
+
+
+def by_path(methods: Iterator[Method]) -> Mapping[str, Method]:
+    """A table of methods."""
+    return {method.path: method for method in methods}

@@ -1,0 +1,97 @@
+"""The standard services that tools expect: grpc.health.v1.Health, and server reflection."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import OVERALL_HEALTH
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from ntm_serve.errors import ModelUnknown
+from ntm_serve.frontends.call import Call
+from ntm_serve.frontends.methods import Method, fail, methods_of, parsed
+
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+
+# The same service under its later name: its messages are the same on the wire.
+REFLECTION_V1_PATH = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+Status = health_pb2.HealthCheckResponse  # A response is but a status.
+
+
+class Health:
+    """What is serving and what is not, by the names of services and models; "" is the server as a whole."""
+
+    def __init__(self) -> None:
+        self._statuses: dict[str, int] = {}
+        self._watching: defaultdict[str, set[Call]] = defaultdict(set)
+
+    def set_serving(self, names: Iterable[str], *, serving: bool) -> None:
+        """What is answered from now on for the server and these."""
+        for name in (OVERALL_HEALTH, *names):
+            self._statuses[name] = Status.SERVING if serving else Status.NOT_SERVING
+            for call in self._watching[name]:
+                self._tell(call, name)
+
+    def methods(self) -> Iterator[Method]:
+        return methods_of(HEALTH, self)
+
+    def Check(self, request: health_pb2.HealthCheckRequest) -> Any:
+        if request.service not in self._statuses:
+            raise ModelUnknown(f"health: expected one of {sorted(self._statuses)}, got {request.service!r}")
+        return Status(status=self._statuses[request.service])
+
+    def List(self, request: health_pb2.HealthListRequest) -> health_pb2.HealthListResponse:
+        return health_pb2.HealthListResponse(
+            statuses={name: Status(status=status) for name, status in self._statuses.items()}
+        )
+
+    def Watch(self, call: Call) -> None:
+        def watch(data: bytes | None) -> None:
+            if data is None:
+                return None
+            try:
+                name = parsed(health_pb2.HealthCheckRequest, data).service
+            except Exception as fault:
+                return fail(call, fault)
+            watching = self._watching[name]
+            watching.add(call)
+            call.on_over = lambda _: watching.discard(call)
+            return self._tell(call, name)
+
+        call.read(watch)
+
+    def _tell(self, call: Call, name: str) -> None:
+        status = self._statuses.get(name, Status.SERVICE_UNKNOWN)
+        call.write(Status(status=status).SerializeToString(), _written)
+
+
+class Reflection:
+    """Server reflection, on grpc's own servicer."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._servicer = reflection.ReflectionServicer([*services, HEALTH.full_name, REFLECTION.full_name])
+
+    def methods(self) -> Iterator[Method]:
+        for method in methods_of(REFLECTION, self):
+            yield method
+            yield Method(REFLECTION_V1_PATH, method.kind, method.serve)
+
+    def ServerReflectionInfo(self, call: Call) -> None:
+        def answer(data: bytes | None) -> None:
+            if data is None:
+                return call.finish()
+            try:
+                request = parsed(reflection_pb2.ServerReflectionRequest, data)
+                (response,) = self._servicer.ServerReflectionInfo(iter([request]), None)
+            except Exception as fault:
+                return fail(call, fault)
+            return call.write(response.SerializeToString(), lambda: call.read(answer))
+
+        call.begin()
+        call.read(answer)
+
+
+def _written() -> None: ...

@@ -1,0 +1,128 @@
+"""A submission: a message on its way, with a place for each of its sessions, and what became of them.
+
+Rules of this file: the outputs of all its sessions are rows of the same arrays, so that a reply is made of
+them as they are; whoever waits is told when all is done, or of each place as it is, and never twice.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ntm_serve.errors import NtmServeError, StepCancelled
+from ntm_serve.message import Message
+from ntm_serve.sessions import Session
+from ntm_serve.spec import Array, StepSpec, TensorSpec
+from ntm_serve.ticket import Ticket
+
+# Told of a ticket that did not end well or was not new: the outcome in the words of the metrics.
+Tell = Callable[[Ticket, str], None]
+
+
+class Submission:
+    """A message on its way, and where each session stands after it, by places.
+
+    next_steps: what each session's next step is. durable_steps: the steps below outlive the process.
+    errors: of the sessions that failed; their rows of the outputs mean nothing.
+    """
+
+    __slots__ = (
+        "_arrays", "_foreign", "_left", "_message", "_reply", "_retried", "_spec", "_tell", "_tickets", "_together",
+        "durable_steps", "errors", "next_steps", "session_ids",
+    )  # fmt: skip
+
+    def __init__(self, message: Message, reply: "Reply", *, together: bool, tell: Tell) -> None:
+        """reply: told of the places that are answered; of all of them at once where `together`."""
+        self.session_ids = message.request.session_ids
+        count = len(self.session_ids)
+        self.next_steps = [0] * count
+        self.durable_steps = [0] * count
+        self.errors: dict[int, NtmServeError] = {}
+        self._message = message
+        self._reply = reply
+        self._together = together
+        self._tell = tell
+        self._left = count
+        self._tickets: list[Ticket] = []
+        self._spec: StepSpec | None = None
+        self._arrays: tuple[Array, ...] = ()
+        # Places whose ticket is of another message: a retry of steps in flight.
+        self._foreign: set[int] = set()
+        # Places that were answered from a reply window, or together with another message.
+        self._retried: set[int] = set()
+
+    @property
+    def answered(self) -> bool:
+        """Whether every place is."""
+        return self._left == 0
+
+    def outputs(self) -> list[tuple[TensorSpec, Array]]:
+        """The outputs that were asked for, `[S, T, ...]`; none before any place was admitted."""
+        if self._spec is None:
+            return []
+        return [(self._spec.outputs[i], self._arrays[i]) for i in self._message.wanted]
+
+    def admit(
+        self, place: int, session: Session, spec: StepSpec, now_s: float, expect_room: Callable[[int], None]
+    ) -> Ticket | None:
+        """Admit the steps of a place to its session. Returns the ticket, where it is new and must be run.
+
+        Raises InvalidInput and what Session.admit raises; then the place is to be refused.
+        """
+        message = self._message
+        if self._spec is None:
+            message.expect(spec)
+            self._spec = spec
+            axes = (len(self.session_ids), message.steps)
+            self._arrays = tuple([np.empty((*axes, *one.shape), one.numpy_dtype) for one in spec.outputs])
+        elif spec is not self._spec:
+            message.expect(spec)
+        rows = tuple([array[place] for array in self._arrays])
+        first_step = message.request.first_steps[place]
+        ticket, new = session.admit(
+            message.rows(place), rows, first_step, now_s=now_s, expect_room=expect_room, alone=len(self.next_steps) == 1
+        )
+        if not new:
+            self._retried.add(place)
+            if ticket.outputs is not rows:
+                self._foreign.add(place)
+        self._tickets.append(ticket)
+        ticket.add_waiter(self, place)
+        return ticket if new else None
+
+    def refuse(self, place: int, error: NtmServeError, *, next_step: int) -> None:
+        """The place is answered with an error; the session stands at next_step."""
+        self.errors[place] = error
+        self._answer(place, next_step)
+
+    def ticket_settled(self, place: int, ticket: Ticket) -> None:
+        """See ticket.Waiter."""
+        error = ticket.error
+        if error is not None:
+            self._tell(ticket, "cancelled" if isinstance(error, StepCancelled) else "error")
+            return self.refuse(place, error, next_step=ticket.session.next_step)
+        if place in self._retried:
+            self._tell(ticket, "duplicate")
+            if place in self._foreign:
+                for mine, theirs in zip(self._arrays, ticket.outputs, strict=True):
+                    mine[place] = theirs
+        return self._answer(place, ticket.end_step)
+
+    def cancel(self) -> None:
+        """Nobody waits for the replies any more: steps that were not committed will not be."""
+        tickets, self._tickets = self._tickets, []
+        for ticket in tickets:
+            session = ticket.session
+            if ticket.drop_waiter(self) and ticket in session.in_flight:
+                session.fail(ticket, StepCancelled(f"session {session.id}: step {ticket.first_step}: was cancelled"))
+                self._tell(ticket, "cancelled")
+
+    def _answer(self, place: int, next_step: int) -> None:
+        self.next_steps[place] = next_step
+        self._left -= 1
+        if not self._together:
+            self._reply(self, (place,))
+        elif not self._left:
+            self._reply(self, range(len(self.session_ids)))
+
+
+Reply = Callable[[Submission, Sequence[int]], None]
