@@ -155,6 +155,7 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
             steps_per_message_max=settings.steps_per_message_max,
             observer=metrics,
             clock=time.monotonic,
+            arrival_s=loop.arrival_s,
         )
         metrics.watch(service.statistics, service.models)
         for key, load_s in loaded.load_s.items():

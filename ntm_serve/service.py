@@ -75,6 +75,7 @@ class Service:
         steps_per_message_max: int,
         observer: Observer,
         clock: Callable[[], float],
+        arrival_s: Callable[[], float] | None = None,
     ) -> None:
         self._sessions = sessions
         self._schedulers = {scheduler.key: scheduler for scheduler in schedulers}
@@ -83,6 +84,8 @@ class Service:
         self._steps_per_message_max = steps_per_message_max
         self._observer = observer
         self._clock = clock
+        # When a message was found to have arrived: the same for all that are admitted in one turn of the loop.
+        self._arrival_s = arrival_s or clock
         self._draining = False
 
     # Models
@@ -174,7 +177,7 @@ class Service:
 
     # Steps
 
-    def submit(self, request: StepRequest, reply: Reply, *, together: bool = True) -> Submission:
+    def submit(self, request: StepRequest, reply: Reply, *, tag: int = 0, together: bool = True) -> Submission:
         """Admit the steps of a message. `reply` is told of the places that are answered, all at once or each
         as it is: when its steps are done; at once for retries; for errors, after what was in flight before.
 
@@ -182,8 +185,8 @@ class Service:
         """
         self._expect_serving()
         message = Message(request, sessions_max=self._sessions_per_message_max, steps_max=self._steps_per_message_max)
-        submission = Submission(message, reply, together=together, tell=self._tell)
-        now_s, find, schedulers = self._clock(), self._sessions.find, self._schedulers
+        submission = Submission(message, reply, tag=tag, together=together, tell=self._tell)
+        now_s, find, schedulers = self._arrival_s(), self._sessions.find, self._schedulers
         for place, session_id in enumerate(request.session_ids):
             try:
                 session = find(session_id)
@@ -195,11 +198,11 @@ class Service:
                 self._refuse(submission, place, session_id, error)
         return submission
 
-    async def step(self, request: StepRequest) -> Submission:
+    async def step(self, request: StepRequest, *, tag: int = 0) -> Submission:
         """`submit`, and wait until all is answered. Cancelling it cancels the steps."""
         done = asyncio.Event()
 
-        submission = self.submit(request, lambda *_: done.set())
+        submission = self.submit(request, lambda *_: done.set(), tag=tag)
         try:
             await done.wait()
         except asyncio.CancelledError:

@@ -21,17 +21,19 @@ Tell = Callable[[Ticket, str], None]
 class Submission:
     """A message on its way, and where each session stands after it, by places.
 
-    next_steps: what each session's next step is. durable_steps: the steps below outlive the process.
+    tag: what the caller knows it by. next_steps: what each session's next step is. durable_steps: the steps
+    below outlive the process.
     errors: of the sessions that failed; their rows of the outputs mean nothing.
     """
 
     __slots__ = (
         "_arrays", "_foreign", "_left", "_message", "_reply", "_retried", "_spec", "_tell", "_tickets", "_together",
-        "durable_steps", "errors", "next_steps", "session_ids",
+        "durable_steps", "errors", "next_steps", "session_ids", "tag",
     )  # fmt: skip
 
-    def __init__(self, message: Message, reply: "Reply", *, together: bool, tell: Tell) -> None:
+    def __init__(self, message: Message, reply: "Reply", *, tag: int, together: bool, tell: Tell) -> None:
         """reply: told of the places that are answered; of all of them at once where `together`."""
+        self.tag = tag
         self.session_ids = message.request.session_ids
         count = len(self.session_ids)
         self.next_steps = [0] * count

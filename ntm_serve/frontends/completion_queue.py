@@ -60,9 +60,11 @@ class CompletionQueueLoop(asyncio.SelectorEventLoop):
         else:
             bell.start_server_batch((), lambda _: callback())
 
-    def take_arrivals(self) -> None:
-        """Handle what gRPC has ready, without waiting: between two steps of something long."""
-        self._arrivals.take()
+    def arrival_s(self) -> float:
+        """When what is being handled was found to have arrived, on the monotonic clock: one time for all that was
+        taken at once.
+        """
+        return self._arrivals.taken_s
 
 
 class _QueueSelector(selectors.BaseSelector):
@@ -73,6 +75,7 @@ class _QueueSelector(selectors.BaseSelector):
         # A call of the queue: a batch of no operations on it completes at once, and wakes who waits.
         self.bell: Any = None
         self._on_fault = on_fault
+        self.taken_s = time.monotonic()
         self._sockets = selectors.DefaultSelector()
         self._end, self._end_writer = os.pipe()
         self._sockets.register(self._end, selectors.EVENT_READ)
@@ -84,6 +87,7 @@ class _QueueSelector(selectors.BaseSelector):
     def take(self) -> bool:
         """Call the tags of the events that are there, up to a limit. Whether there was any."""
         poll = self.queue.poll
+        self.taken_s = time.monotonic()
         for taken in range(EVENTS_PER_TURN_MAX):
             event = poll(0)
             if event.completion_type != _COMPLETE:
@@ -111,6 +115,7 @@ class _QueueSelector(selectors.BaseSelector):
             timeout = min(timeout, UNRUNG_WAIT_S)
         event = self.queue.poll(time.time() + timeout)
         if event.completion_type == _COMPLETE:
+            self.taken_s = time.monotonic()
             self._call(event)
             # An event that holds a call that is over makes the core spin in the next poll.
             del event

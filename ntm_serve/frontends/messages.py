@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ntm_serve.errors import InvalidInput
 from ntm_serve.message import StepRequest
 from ntm_serve.service import ModelView, SessionView
+from ntm_serve.spec import Array, TensorSpec
 from ntm_serve.submission import Submission
 from ntm_serve.v1 import models_pb2, sessions_pb2, tensor_pb2
 from ntm_serve.wire import arrays_of, tensor_of, wire_error, wire_spec
@@ -22,25 +23,16 @@ def step_request(message: sessions_pb2.StepRequest) -> StepRequest:
     return StepRequest(ids, firsts, arrays_of(message.inputs), message.output_names)
 
 
-def step_response(tag: int, submission: Submission, places: Sequence[int]) -> sessions_pb2.StepResponse:
+def step_response(submission: Submission, places: Sequence[int]) -> sessions_pb2.StepResponse:
     """One message for the places that are answered together, in the order given."""
     ids, errors = submission.session_ids, submission.errors
-    outputs = submission.outputs()
-    if len(places) == len(ids) and not errors:
-        return sessions_pb2.StepResponse(
-            tag=tag,
-            session_ids=ids,
-            next_steps=submission.next_steps,
-            durable_steps=submission.durable_steps,
-            outputs=[tensor_of(spec.name, array) for spec, array in outputs],
-        )
     good = [place for place in places if place not in errors]
     return sessions_pb2.StepResponse(
-        tag=tag,
+        tag=submission.tag,
         session_ids=[ids[place] for place in good],
         next_steps=[submission.next_steps[place] for place in good],
         durable_steps=[submission.durable_steps[place] for place in good],
-        outputs=[tensor_of(spec.name, array[good]) for spec, array in outputs] if good else [],
+        outputs=[tensor_of(spec.name, array[good]) for spec, array in submission.outputs()] if good else [],
         failures=[
             sessions_pb2.StepFailure(
                 session_id=ids[place], next_step=submission.next_steps[place], error=wire_error(errors[place])
@@ -49,6 +41,49 @@ def step_response(tag: int, submission: Submission, places: Sequence[int]) -> se
             if place in errors
         ],
     )
+
+
+class ReplyWriter:
+    """A stream's replies as bytes. Most are like the one before, of the same sessions and as many steps: then only
+    the numbers and the outputs' bytes are written anew.
+    """
+
+    def __init__(self) -> None:
+        self._response = sessions_pb2.StreamResponse()
+        self._ids: Sequence[str] = ()
+        self._tensors: list[tuple[TensorSpec, tuple[int, ...], tensor_pb2.Tensor]] = []
+
+    def write(self, submission: Submission, places: Sequence[int]) -> bytes:
+        """The reply for the places that are answered together."""
+        if submission.errors or len(places) != len(submission.session_ids):
+            return _streamed(step_response(submission, places))
+        outputs = submission.outputs()
+        if not self._is_like(submission.session_ids, outputs):
+            self._ids = submission.session_ids
+            step = self._response.step
+            step.CopyFrom(step_response(submission, places))
+            self._tensors = [
+                (spec, array.shape, tensor) for (spec, array), tensor in zip(outputs, step.outputs, strict=True)
+            ]
+        step = self._response.step
+        step.tag = submission.tag
+        for place, (number, durable) in enumerate(zip(submission.next_steps, submission.durable_steps, strict=True)):
+            step.next_steps[place], step.durable_steps[place] = number, durable
+        for (_, _, tensor), (_, array) in zip(self._tensors, outputs, strict=True):
+            tensor.data = array.tobytes()
+        return self._response.SerializeToString()
+
+    def _is_like(self, ids: Sequence[str], outputs: Sequence[tuple[TensorSpec, Array]]) -> bool:
+        if ids != self._ids or len(outputs) != len(self._tensors):
+            return False
+        return all(
+            spec is known and array.shape == shape
+            for (spec, array), (known, shape, _) in zip(outputs, self._tensors, strict=True)
+        )
+
+
+def _streamed(response: sessions_pb2.StepResponse) -> bytes:
+    return sessions_pb2.StreamResponse(step=response).SerializeToString()
 
 
 def wire_session(view: SessionView) -> sessions_pb2.Session:

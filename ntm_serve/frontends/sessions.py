@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from ntm_serve.errors import InvalidInput, NtmServeError, ServerDraining
 from ntm_serve.frontends.call import Call, fault_of
-from ntm_serve.frontends.messages import step_request, step_response, wire_model, wire_session, wire_specs
+from ntm_serve.frontends.messages import ReplyWriter, step_request, step_response, wire_model, wire_session, wire_specs
 from ntm_serve.frontends.methods import parsed
 from ntm_serve.service import Service
 from ntm_serve.submission import Submission
@@ -49,10 +49,10 @@ class SessionsBehaviours:
     async def Step(self, request: sessions_pb2.StepRequest) -> sessions_pb2.StepResponse:
         if request.reply_mode == sessions_pb2.REPLY_MODE_AS_FINISHED:
             raise InvalidInput("reply_mode: expected TOGETHER for a call with one reply, got AS_FINISHED")
-        submission = await self._service.step(step_request(request))
+        submission = await self._service.step(step_request(request), tag=request.tag)
         if len(submission.session_ids) == 1 and submission.errors:
             raise submission.errors[0]
-        return step_response(request.tag, submission, range(len(submission.session_ids)))
+        return step_response(submission, range(len(submission.session_ids)))
 
     def Stream(self, call: Call) -> None:
         stream = _Stream(self._service, call, self._messages_in_flight_max, self._streams.discard)
@@ -92,8 +92,9 @@ class _Stream:
         self._call = call
         self._messages_in_flight_max = messages_in_flight_max
         self._gone = gone
-        self._submissions: dict[int, Submission] = {}
-        self._number = 0
+        self._writer = ReplyWriter()
+        # In the order of their arrival.
+        self._submissions: dict[Submission, None] = {}
         # Messages read, and not yet answered with the answer written.
         self._unanswered = 0
         self._reading = False
@@ -134,7 +135,7 @@ class _Stream:
         if message.HasField("step"):
             self._submit(message.step)
         elif message.HasField("heartbeat"):
-            self._write(sessions_pb2.StreamResponse(heartbeat=message.heartbeat), last=True)
+            self._write(sessions_pb2.StreamResponse(heartbeat=message.heartbeat))
         else:
             self._refuse(0, InvalidInput("stream: expected a step or a heartbeat, got an empty message"))
         if self._unanswered < self._messages_in_flight_max and not self._reading:
@@ -142,36 +143,31 @@ class _Stream:
         return None
 
     def _submit(self, message: sessions_pb2.StepRequest) -> None:
-        tag = message.tag
-        self._number = number = self._number + 1
-
-        def reply(submission: Submission, places: Sequence[int]) -> None:
-            last = submission.answered
-            if last:
-                self._submissions.pop(number, None)
-            response = sessions_pb2.StreamResponse(step=step_response(tag, submission, places))
-            self._write(response, last=last)
-
-        together = message.reply_mode != sessions_pb2.REPLY_MODE_AS_FINISHED
+        tag, together = message.tag, message.reply_mode != sessions_pb2.REPLY_MODE_AS_FINISHED
         try:
-            submission = self._service.submit(step_request(message), reply, together=together)
+            submission = self._service.submit(step_request(message), self._reply, tag=tag, together=together)
         except NtmServeError as error:
             self._refuse(tag, error)
         except Exception as fault:
             self._refuse(tag, fault_of(self._call.method, fault))
         else:
             if not submission.answered:
-                self._submissions[number] = submission
+                self._submissions[submission] = None
+
+    def _reply(self, submission: Submission, places: Sequence[int]) -> None:
+        last = submission.answered
+        if last:
+            self._submissions.pop(submission, None)
+        self._call.write(self._writer.write(submission, places), self._answered if last else _part)
 
     def _refuse(self, tag: int, error: NtmServeError) -> None:
-        refused = sessions_pb2.StepResponse(tag=tag, error=wire_error(error))
-        self._write(sessions_pb2.StreamResponse(step=refused), last=True)
+        self._write(sessions_pb2.StreamResponse(step=sessions_pb2.StepResponse(tag=tag, error=wire_error(error))))
 
-    def _write(self, response: sessions_pb2.StreamResponse, *, last: bool) -> None:
-        """`last`: it is the last answer to its message, so another message may be read once it is written."""
-        self._call.write(response.SerializeToString(), self._answered if last else _part)
+    def _write(self, response: sessions_pb2.StreamResponse) -> None:
+        self._call.write(response.SerializeToString(), self._answered)
 
     def _answered(self) -> None:
+        """The last answer to a message is written, so another message may be read."""
         self._unanswered -= 1
         if self._read_all or self._draining:
             self._end_if_answered()
@@ -192,7 +188,7 @@ class _Stream:
     def _give_up(self) -> None:
         """Nobody waits for what is in flight. The last first: none is then aborted because of another."""
         submissions, self._submissions = self._submissions, {}
-        for submission in reversed(submissions.values()):
+        for submission in reversed(submissions):
             submission.cancel()
 
 
