@@ -144,6 +144,7 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
                 observer=metrics,
                 clock=time.monotonic,
                 post=loop.post,
+                look_up=loop.take_arrivals,
             )
             for model in loaded.models
         ]

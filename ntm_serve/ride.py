@@ -70,7 +70,7 @@ def _run_ride(model: StepModel, company: Sequence[Ticket], somebody_waits: Calla
         made.append(outputs)
         for place in _non_finite_places(state, count):
             errors[place] = errors[place] or _refused(company[place], len(made) - 1)
-        if somebody_waits():
+        if len(made) < steps_max and somebody_waits():
             break
     compute_s = time.perf_counter() - started_s
     together = [np.stack(arrays) if len(made) > 1 else arrays[0][np.newaxis] for arrays in zip(*made, strict=True)]

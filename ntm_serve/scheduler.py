@@ -35,9 +35,17 @@ class SchedulerStatistics:
 
 log = structlog.get_logger()
 
-# The longest that the event loop itself may compute: about what a hop to a thread and back costs on a busy
-# machine, and little beside the time that a message takes on the wire.
+# The longest that the event loop may compute without looking up, where there is a thread that could: about what a
+# hop to it and back costs on a busy machine.
 INLINE_MAX_S = 0.0005
+
+# With one lane the event loop is the lane, for models whose run takes no longer than this: it looks up after every
+# run. A second thread would wait for this one and this one for it: on two cores that also serve clients, a small
+# session beside a large one waited up to the 4 ms of the kernel's time slice.
+LONE_RUN_MAX_S = 0.001
+
+# The longest ride on the event loop: timers and sockets have their turn after it.
+LONE_RIDE_MAX_S = 0.005
 
 Post = Callable[[Callable[[], None]], object]
 
@@ -56,9 +64,10 @@ class Scheduler:
         observer: Observer,
         clock: Callable[[], float],
         post: Post | None = None,
+        look_up: Callable[[], None] = lambda: None,
     ) -> None:
-        """lanes: rides on compute threads at once. post: call something on the event loop from another
-        thread; by default the loop's own way.
+        """lanes: rides at once. post: call something on the event loop from another thread; by default the loop's
+        own way. look_up: admit what has arrived meanwhile, between two runs on the event loop.
         """
         self.model = model
         self.key = model.card.key
@@ -71,11 +80,15 @@ class Scheduler:
         self._post = post or self._loop.call_soon_threadsafe
         self.initial_state = StateBlock.of_one(model.initial_state)
         self._batcher = Batcher(model.batch_max)
+        self._look_up = look_up
+        self._lone = lanes == 1
         self._lanes_free = lanes
+        self._ride_end_s = 0.0
         self._due = False  # A tick is, in this turn of the loop or the next.
         self._died: asyncio.Future[None] = self._loop.create_future()
-        # Time of one row of a step, as last seen; at first nothing is known, and nothing runs inline.
-        self._row_s = float("inf")
+        # What a run costs at least, and each of its rows, as seen of late; at first nothing is known, and nothing
+        # runs inline.
+        self._run_s = self._row_s = float("inf")
         self._idle = asyncio.Event()
         self._idle.set()
         self._steps_waiting = self._batches = self._steps = 0
@@ -120,22 +133,32 @@ class Scheduler:
         It comes after what had arrived was admitted, so those who come together ride together.
         """
         self._due = False
-        while self._lanes_free and (company := self._batcher.take(self._lanes_free)):
+        while company := self._next_company():
+            if not self._pays_inline(company):
+                self._lanes_free -= 1
+                self._executor.submit(self._ride, company)
+                continue
+            self._ride_end_s = self._clock() + LONE_RIDE_MAX_S
+            try:
+                ride = run_ride(self.model, company, self._interrupted)
+            except BaseException as fault:
+                return self._die(fault)
+            self._conclude(company, ride)
+            # One ride a turn: short rides in a row must not keep the event loop to themselves.
+            return self._tick_soon() if len(self._batcher) else None
+        return None
+
+    def _next_company(self) -> list[Ticket]:
+        """Whoever rides next, if anybody waits and a lane is free."""
+        if not self._lanes_free:
+            return []
+        company = self._batcher.take(self._lanes_free)
+        if company:
             now_s = self._clock()
             for ticket in company:
                 if ticket.started_s is None:
                     ticket.started_s = now_s
-            if self._pays_inline(company):
-                try:
-                    ride = run_ride(self.model, company, self._somebody_waits)
-                except BaseException as fault:
-                    return self._die(fault)
-                self._conclude(company, ride)
-                # One ride a turn: short rides in a row must not keep the event loop to themselves.
-                return self._tick_soon() if len(self._batcher) else None
-            self._lanes_free -= 1
-            self._executor.submit(self._ride, company)
-        return None
+        return company
 
     def _ride(self, company: Sequence[Ticket]) -> None:
         """On a compute thread."""
@@ -148,6 +171,11 @@ class Scheduler:
 
     def _land(self, company: Sequence[Ticket], ride: Ride) -> None:
         self._lanes_free += 1
+        # Where a full company waits, its ride comes first: the thread computes while outputs are handed out. A smaller
+        # one waits for those who go on from here, so that they ride together.
+        if len(self._batcher) >= self._batcher.batch_max and (following := self._next_company()):
+            self._lanes_free -= 1
+            self._executor.submit(self._ride, following)
         self._conclude(company, ride)
         if len(self._batcher):
             self._tick_soon()
@@ -161,23 +189,29 @@ class Scheduler:
         self._batcher.give_back(company)
         if ride.steps:
             # The least of late: what a run costs, not how long it waited for a core.
-            self._row_s = min(self._row_s * 1.02, ride.compute_s / ride.steps / len(company))
+            run_s = ride.compute_s / ride.steps
+            self._run_s = min(self._run_s * 1.02, run_s)
+            self._row_s = min(self._row_s * 1.02, run_s / len(company))
 
     def _somebody_waits(self) -> bool:
         """Asked by a compute thread between two steps; reading a length needs no lock."""
         return len(self._batcher) > 0
 
-    def _pays_inline(self, company: Sequence[Ticket]) -> bool:
-        """Whether the hop to a compute thread and back would cost more than it frees the event loop for.
+    def _interrupted(self) -> bool:
+        """Asked between two steps of a ride on the event loop."""
+        self._look_up()
+        return len(self._batcher) > 0 or self._clock() > self._ride_end_s
 
-        Never while somebody waits to get on: a ride that ends early is for a thread.
-        """
-        if not self.model.runs_inline or len(self._batcher):
+    def _pays_inline(self, company: Sequence[Ticket]) -> bool:
+        """Whether the ride is made on the event loop, and not on a compute thread."""
+        if not self.model.runs_inline:
             return False
-        row_steps_max = INLINE_MAX_S / self._row_s
-        if len(company) > row_steps_max:
+        run_s = max(self._run_s, len(company) * self._row_s)
+        if self._lone:
+            return run_s <= LONE_RUN_MAX_S
+        if run_s > INLINE_MAX_S or len(self._batcher):
             return False
-        return len(company) * min([ticket.steps - ticket.steps_done for ticket in company]) <= row_steps_max
+        return run_s * min([ticket.steps - ticket.steps_done for ticket in company]) <= INLINE_MAX_S
 
     def _hand_out(self, company: Sequence[Ticket], ride: Ride) -> None:
         self._batches += ride.steps

@@ -36,6 +36,9 @@ from ntm_serve.ticket import Ticket, identical
 
 SESSION_ID = re.compile(r"[A-Za-z0-9._~:@+-]{1,128}")
 
+# A session that made no step for so long is put to rest. Looked for at least as often.
+IDLE_AFTER_S = 60.0
+
 # Names of ended sessions that are remembered, so that "closed" and "expired" differ from "unknown".
 # About 200 B each.
 ENDED_REMEMBERED_MAX = 100_000
@@ -115,14 +118,12 @@ class Session:
         *,
         now_s: float,
         expect_room: Callable[[int], None] | None = None,
-        alone: bool = True,
     ) -> tuple[Ticket, bool]:
         """A ticket for these steps, and whether it is new: a new one is in flight from here on and must be run;
         for a retry it is one that is settled already, or the one that is in flight.
 
-        inputs `[T, ...]`; outputs, as large, are written to; alone: neither are rows of larger arrays.
-        first_step None is "the next one". expect_room is asked about steps that must be run, and may raise:
-        retries need no room.
+        inputs `[T, ...]`; outputs, as large, are written to. first_step None is "the next one". expect_room is
+        asked about steps that must be run, and may raise: retries need no room.
 
         Raises StepAhead, StepForgotten, StepConflict; then nothing changed.
         """
@@ -134,7 +135,7 @@ class Session:
                 f"session {self.id}: expected step {promised}, got {first}",
                 fields={"expected_step": str(promised)},
             )
-        ticket = Ticket(self, first, inputs, outputs, now_s, alone=alone)
+        ticket = Ticket(self, first, inputs, outputs, now_s)
         if first < promised:
             if ticket.end_step > self.next_step and self.in_flight:
                 return self._in_flight_twin(inputs, first), False
@@ -155,16 +156,25 @@ class Session:
         ticket.state.block.hold(ticket.state.row, self)
         self.next_step = ticket.end_step
         self.used_s = now_s
-        window = self.window
-        if ticket.alone and not ticket.replayed:
-            window.append(Committed(ticket.first_step, ticket.inputs, ticket.outputs))
+        window, made = self.window, ticket.replayed
+        if made:
+            inputs = tuple([array[made:] for array in ticket.inputs])
+            outputs = tuple([array[made:] for array in ticket.outputs])
+            window.append(Committed(ticket.first_step + made, inputs, outputs))
         else:
-            window.append(_kept(ticket))
+            window.append(Committed(ticket.first_step, ticket.inputs, ticket.outputs))
         steps_max = limits.window_bytes_max // self._step_bytes
         while len(window) > 1 and (
             len(window) > limits.window_messages or self.next_step - window[0].first_step > steps_max
         ):  # The last one always stays.
             window.popleft()
+
+    def rest(self) -> None:
+        """It is idle: let its window keep none of the bytes of its messages' other sessions. Not done at every
+        step, because sessions that are stepped together forget together.
+        """
+        for place, (first_step, inputs, outputs) in enumerate(self.window):
+            self.window[place] = Committed(first_step, tuple(map(_own, inputs)), tuple(map(_own, outputs)))
 
     def fail(self, ticket: Ticket, error: NtmServeError) -> None:
         """The ticket's steps do not become the session's; nor do those that were to follow them."""
@@ -229,12 +239,9 @@ class Session:
         ticket.steps_done = ticket.replayed = at - ticket.first_step
 
 
-def _kept(ticket: Ticket) -> Committed:
-    """What the window keeps of a ticket: its own steps, and none of the bytes of its message's other sessions."""
-    made = ticket.replayed
-    arrays = ([array[made:] for array in some] for some in (ticket.inputs, ticket.outputs))
-    inputs, outputs = (tuple(some if ticket.alone else [array.copy() for array in some]) for some in arrays)
-    return Committed(ticket.first_step + made, inputs, outputs)
+def _own(array: Array) -> Array:
+    """The array, or a copy where it is a part of something larger."""
+    return array if array.base is None or array.base.nbytes <= 2 * array.nbytes else array.copy()
 
 
 class Sessions:
@@ -288,6 +295,9 @@ class Sessions:
 
     def expire(self, now_s: float) -> list[Session]:
         """End the sessions that were idle for longer than their idle life, and return them."""
+        for session in self._open.values():
+            if IDLE_AFTER_S <= now_s - session.used_s < 2 * IDLE_AFTER_S:
+                session.rest()
         life_s = self.limits.idle_life_s
         if life_s is None:
             return []

@@ -80,9 +80,7 @@ class Submission:
             message.expect(spec)
         rows = tuple([array[place] for array in self._arrays])
         first_step = message.request.first_steps[place]
-        ticket, new = session.admit(
-            message.rows(place), rows, first_step, now_s=now_s, expect_room=expect_room, alone=len(self.next_steps) == 1
-        )
+        ticket, new = session.admit(message.rows(place), rows, first_step, now_s=now_s, expect_room=expect_room)
         if not new:
             self._retried.add(place)
             if ticket.outputs is not rows:

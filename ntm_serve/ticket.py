@@ -27,7 +27,7 @@ class Ticket:
     """
 
     __slots__ = (
-        "_followers", "_waiters", "alone", "error", "first_step", "inputs", "on_settled", "outputs", "replayed",
+        "_followers", "_waiters", "error", "first_step", "inputs", "on_settled", "outputs", "replayed",
         "session", "settled", "started_s", "state", "steps", "steps_done", "submitted_s",
     )  # fmt: skip
 
@@ -38,15 +38,11 @@ class Ticket:
         inputs: tuple[Array, ...],
         outputs: tuple[Array, ...],
         submitted_s: float,
-        *,
-        alone: bool = True,
     ) -> None:
-        """alone: the arrays belong to this session; else they are rows of larger ones."""
         self.session = session
         self.first_step = first_step
         self.inputs = inputs
         self.outputs = outputs
-        self.alone = alone
         self.steps = len(inputs[0])
         # How many of the steps have their outputs, and how many of those came from the reply window.
         self.steps_done = 0

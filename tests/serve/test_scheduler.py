@@ -208,12 +208,12 @@ async def test_short_rides_in_a_row_leave_the_event_loop_its_turns():
 
 async def test_a_long_ride_and_a_model_that_may_wait_run_on_a_compute_thread():
     async with bench(Recording()) as it:
-        it.scheduler._row_s = 0.01
+        it.scheduler._run_s = it.scheduler._row_s = 0.01
         await it.submit(it.session("a"), *([1] * 5))
     assert threading.main_thread() not in it.model.threads
     model = Recording(before_run=lambda rows: None)
     async with bench(model) as it:
-        it.scheduler._row_s = 0.0
+        it.scheduler._run_s = it.scheduler._row_s = 0.0
         await it.submit(it.session("a"), 1)
     assert threading.main_thread() not in model.threads
 

@@ -24,7 +24,7 @@ from ntm_serve.message import StepRequest
 from ntm_serve.observer import NoObserver
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.service import Service
-from ntm_serve.sessions import Limits, Sessions
+from ntm_serve.sessions import IDLE_AFTER_S, Limits, Sessions
 from ntm_serve.step_model import ModelKey
 from ntm_serve.testing import ManualClock, RunningSum
 
@@ -298,13 +298,17 @@ async def test_a_refusal_that_waits_for_its_turn_keeps_no_cancelled_step_alive()
         assert it.service.get_session("a").next_step == 0
 
 
-async def test_the_window_of_one_session_does_not_keep_the_bytes_of_a_message_of_many():
+async def test_the_window_of_an_idle_session_does_not_keep_the_bytes_of_a_message_of_many():
     async with bench() as it:
-        ids = [it.service.open_session("running-sum", session_id=name).session_id for name in "ab"]
-        request = message(ids, [[1], [2]])
+        ids = [it.service.open_session("running-sum", session_id=name).session_id for name in "abcd"]
+        request = message(ids, [[1], [2], [3], [4]])
         await it.service.step(request)
+        it.clock.advance(IDLE_AFTER_S)
+        it.service.expire_sessions()
         for session in it.service._sessions:
             assert not any(np.shares_memory(array, request.inputs["x"]) for array in session.window[0].inputs)
+        replies = await step(it, message(ids, [[1], [2], [3], [4]], [0] * 4))
+        assert [reply.outputs["y"].ravel().tolist() for reply in replies] == [[1], [2], [3], [4]]
 
 
 async def test_idle_sessions_expire():
