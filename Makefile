@@ -12,7 +12,7 @@ PROTO := $(wildcard proto/ntm_serve/v1/*.proto)
 SERVICES := proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check format lint types contracts proto proto-fresh lint-proto test-serving train export-zoo pictures clean
+.PHONY: help demo test bench bench-peers check format lint types contracts proto proto-fresh lint-proto test-serving train export-zoo pictures clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ lint-proto: ## Lint the wire contract. Needs npx.
 bench: .venv/.everything ## Measure: wire, kernel, gateway, fairness, naive, memory, each as a ratio. About four minutes.
 	$(BIN)/python -m benchmarks.bench
 
+bench-peers: .venv/.everything ## Side by side with other servers: make bench-peers PEERS="triton mosec". Installs 4 GB once, then ten minutes.
+	$(BIN)/python -m benchmarks.peers $(PEERS)
+
 # Models
 
 train: .venv/.everything ## Train a recipe: make train RECIPE=copy-ff. Goes on where it was interrupted.
@@ -103,4 +106,4 @@ pictures: .venv/.everything ## Draw the pictures of the documentation from a rea
 	$(BIN)/python docs/draw_memory.py models/zoo docs/pictures
 
 clean: ## Remove what make has made, but for trained weights.
-	rm -rf .venv .venv-serving build/proto .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-serving build/proto build/peers build/peers-work .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
