@@ -39,7 +39,9 @@ class Message:
             raise InvalidInput(f"first_steps: expected none or {count}, got {len(numbers)}")
         for number in numbers:
             if number is not None and number < 0:
-                raise InvalidInput(f"first_steps: expected numbers of at least 0, or none, got {number}")
+                raise InvalidInput(
+                    f"first_steps: expected numbers of at least 0, or -1 for the next step, got {number}"
+                )
         self.request = request
         self.steps = _steps(request.inputs, count)
         if not 1 <= self.steps <= steps_max:
@@ -54,10 +56,15 @@ class Message:
         if self._spec is None:
             inputs = self.request.inputs
             expect_names(spec.inputs, inputs, "inputs")
-            self._arrays = tuple([inputs[one.name] for one in spec.inputs])
-            for one, array in zip(spec.inputs, self._arrays, strict=True):
-                expect_tensor(one, array, leading=("S", "T"))
-            self._all_finite = all(map(all_finite, self._arrays))
+            arrays, finite = [], True
+            for one in spec.inputs:
+                array = inputs[one.name]
+                # As expect_tensor, but without a call where all is well.
+                if array.shape[2:] != one.shape or array.dtype != one.numpy_dtype:
+                    expect_tensor(one, array, leading=("S", "T"))
+                finite = finite and all_finite(array)
+                arrays.append(array)
+            self._arrays, self._all_finite = tuple(arrays), finite
             self.wanted = _wanted_outputs(spec, self.request.output_names)
             self._spec = spec
         elif self._spec is not spec and self._spec != spec:

@@ -97,6 +97,8 @@ def described(dtype: object, axes: Iterable[object]) -> str:
 
 def expect_names(specs: Sequence[TensorSpec], given: Mapping[str, object], kind: str) -> None:
     """Refuse missing and unknown names. Raises InvalidInput."""
+    if len(given) == len(specs) == 1 and specs[0].name in given:
+        return
     if len(given) != len(specs) or any(spec.name not in given for spec in specs):
         raise InvalidInput(f"{kind}: expected {[spec.name for spec in specs]}, got {sorted(given)}")
 

@@ -28,7 +28,7 @@ class Submission:
 
     __slots__ = (
         "_arrays", "_foreign", "_left", "_message", "_reply", "_retried", "_spec", "_tell", "_tickets", "_together",
-        "durable_steps", "errors", "next_steps", "session_ids", "tag",
+        "durable_steps", "errors", "form", "next_steps", "session_ids", "tag",
     )  # fmt: skip
 
     def __init__(self, message: Message, reply: "Reply", *, tag: int, together: bool, tell: Tell) -> None:
@@ -47,6 +47,8 @@ class Submission:
         self._tickets: list[Ticket] = []
         self._spec: StepSpec | None = None
         self._arrays: tuple[Array, ...] = ()
+        # Submissions of an equal form have outputs of the same names, dtypes and shapes.
+        self.form: tuple[StepSpec, Sequence[int], int] | None = None
         # Places whose ticket is of another message: a retry of steps in flight.
         self._foreign: set[int] = set()
         # Places that were answered from a reply window, or together with another message.
@@ -75,6 +77,7 @@ class Submission:
             message.expect(spec)
             self._spec = spec
             axes = (len(self.session_ids), message.steps)
+            self.form = (spec, message.wanted, message.steps)
             self._arrays = tuple([np.empty((*axes, *one.shape), one.numpy_dtype) for one in spec.outputs])
         elif spec is not self._spec:
             message.expect(spec)
