@@ -1,8 +1,9 @@
 """What a store is: where sessions outlive the process that serves them. Values and the contract, no storage.
 
-Rules of this file: a store keeps bytes and does not look into them; it is told the time and has no clock;
-every write names a claim, and a claim that was lost writes nothing; what one `commit` is given is kept
-whole or not at all. The methods block: whoever calls them does so on a thread made for it.
+Rules of this file: a store keeps bytes and does not look into them; it is told the time (leases may go by a
+clock that its users share: see `keep_alive`); every write names a claim, and a claim that was lost writes
+nothing; a Commit is kept whole or not at all. The methods block: whoever calls them does so on a thread made
+for it.
 
 A session in a store is its head (what it is), snapshots of its state (what it was after some step), and
 the log of records that lead on from there. The newest snapshot and the records after it give its state.
@@ -17,7 +18,9 @@ from ntm_serve.errors import NtmServeError
 
 
 class Claim(NamedTuple):
-    """The right to write a session. epoch: grows with every change of owner; a lower one writes nothing."""
+    """The right to write a session. epoch: grows with every claim, also over the ends of sessions and restarts
+    of the store, and never comes again; a lower one writes nothing.
+    """
 
     session_id: str
     owner: str
@@ -57,8 +60,11 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one session adds. keep_from_step: records that end at or before it, and snapshots before it, are
-    let go, but never the newest snapshot at or below it; None keeps all.
+    """What one session adds. Records follow each other without a gap from the session's next step on; a
+    snapshot is of a step that the session can still be brought back to.
+
+    keep_from_step: the lowest step that must stay within reach. The newest snapshot at or below it is kept,
+    with every record that ends after it; what is older is let go. None lets nothing go.
     """
 
     claim: Claim
@@ -78,7 +84,12 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """A session as the store has it. snapshots and records in the order of their steps; owner "" is none."""
+    """A session as the store has it. snapshots and records in the order of their steps; the records lead
+    without a gap to next_step: from the first snapshot where something was let go, otherwise from step 0.
+
+    owner: "" is nobody; otherwise who has it, or had it when its lease was over. epoch: of the newest claim;
+    0 where nobody has it.
+    """
 
     session_id: str
     head: Head
@@ -114,24 +125,28 @@ class StoreStatistics:
 
 class Store(Protocol):
     """Passed by every implementation: tests/serve/stores. Every method may raise StoreUnavailable, and then
-    whether it took effect is not known: it is called again, or the session is claimed anew.
+    whether it took effect is not known. It is called again as it was: what took effect already does so once.
     """
 
     def keep_alive(self, owner: str, *, now_s: float, lease_s: float) -> None:
-        """The owner lives until now_s + lease_s. An owner whose lease is over has lost its claims to whoever
-        asks for them, and keeps those that nobody asked for.
+        """The owner lives for lease_s from now; 0 is no longer. An owner whose lease is over, or that never had
+        one, loses its claims to whoever asks for them, and keeps those that nobody asks for.
+
+        A store that several machines share goes by its own clock instead of now_s, as theirs may differ.
         """
         ...
 
     def create(self, session_id: str, head: Head, *, owner: str, now_s: float) -> Claim:
-        """A new session at step 0, claimed. The name of an ended session is free.
+        """A new session at step 0, claimed, last used when it was opened. The name of an ended session is free.
 
-        Raises SessionExists, also where another owner has it.
+        Raises SessionExists, also where another owner has it; but not where this owner made it with this head
+        and it made no step: that is the same call again.
         """
         ...
 
     def claim(self, session_id: str, *, owner: str, now_s: float) -> tuple[Claim, StoredSession]:
-        """Take a session that is nobody's, one's own, or one whose owner's lease is over, in a new epoch.
+        """Take a session that is nobody's, one's own, or one whose owner's lease is over, in a new epoch: claims
+        of before are lost, one's own as well.
 
         Where a live owner has it, leave word that it is wanted (see `wanted`). Raises OwnedElsewhere with
         fields["owner"], SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, StoreDamaged.
@@ -139,14 +154,19 @@ class Store(Protocol):
         ...
 
     def wanted(self, owner: str) -> Sequence[str]:
-        """Sessions of this owner that another asked for since the last call; to be released soon."""
+        """Sessions of this owner that another asked for since the last call; to be released soon. It may name
+        some that the owner no longer has. A word may get lost: whoever wants a session asks again.
+        """
         ...
 
     def commit(self, commits: Sequence[Commit], *, fsync: bool) -> Sequence[NtmServeError | None]:
-        """Keep all of it at once: for each an error, OwnedElsewhere where its claim was lost or SessionClosed and
-        the like where the session ended, and nothing of it kept; or None. Records follow each other without
-        a gap, from the session's next step (StoreConflict otherwise). fsync: come back only when it would
-        survive the loss of power.
+        """Keep them, each whole or not at all. For each None; or an error, and nothing of it kept: OwnedElsewhere
+        where its claim was lost, SessionUnknown, SessionClosed and the like where the session is no more,
+        StoreConflict where its steps do not follow, StoreDamaged. A session's last Commit again is no error and
+        changes nothing.
+
+        fsync: come back only when they, and all that was written before, would survive the loss of power.
+        Raises SettingsFault where the store is not set up for it; a call without commits asks just that.
         """
         ...
 
@@ -157,15 +177,17 @@ class Store(Protocol):
     def end(
         self, claims: Sequence[Claim], ending: Ending, message: str, *, now_s: float
     ) -> Sequence[NtmServeError | None]:
-        """The sessions are no more; why is remembered. For each, as for `commit`, an error or None."""
+        """The sessions are no more; why is remembered. For each, as for `commit`, an error or None; None also
+        where this claim has ended it before.
+        """
         ...
 
     def read(self, session_id: str) -> StoredSession:
-        """As it stands, unclaimed. Raises as `claim`, but not OwnedElsewhere."""
+        """As it stands, without a claim. Raises as `claim`, but not OwnedElsewhere."""
         ...
 
     def list(self, *, after: str, limit: int, model: str = "") -> Sequence[StoredSummary]:
-        """Sessions in the order of their ids, those after `after`."""
+        """Sessions in the order of their ids, those after `after`, at most so many; ended ones are not among them."""
         ...
 
     def expire(self, *, unused_since_s: float, message: str, now_s: float, limit: int) -> Sequence[str]:
