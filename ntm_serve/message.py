@@ -25,7 +25,10 @@ def expect_message(request: StepRequest, *, sessions_max: int, steps_max: int) -
     """Refuse a message that cannot be read, whatever its sessions are. Raises InvalidInput."""
     ids = request.session_ids
     if not 1 <= len(ids) <= sessions_max:
-        raise InvalidInput(f"session_ids: expected 1 to {sessions_max} sessions, got {len(ids)}")
+        raise InvalidInput(
+            f"session_ids: expected 1 to {sessions_max} sessions, got {len(ids)}",
+            fields={"sessions_max": str(sessions_max)},
+        )
     if len(set(ids)) != len(ids):
         raise InvalidInput("session_ids: expected each session once in a message")
     if len(request.first_steps) != len(ids):
@@ -39,7 +42,9 @@ def expect_message(request: StepRequest, *, sessions_max: int, steps_max: int) -
     if len(shape) != 2 or shape[0] != len(ids):
         raise InvalidInput(f"inputs: expected [S, T, ...] with S = {len(ids)} sessions, got {list(shape)}")
     if not 1 <= shape[1] <= steps_max:
-        raise InvalidInput(f"inputs: expected 1 <= T <= {steps_max} steps, got T = {shape[1]}")
+        raise InvalidInput(
+            f"inputs: expected 1 <= T <= {steps_max} steps, got T = {shape[1]}", fields={"steps_max": str(steps_max)}
+        )
 
 
 class Message:
