@@ -32,7 +32,10 @@ class Message:
         ids, numbers = request.session_ids, request.first_steps
         count = len(ids)
         if not 1 <= count <= sessions_max:
-            raise InvalidInput(f"session_ids: expected 1 to {sessions_max} sessions, got {count}")
+            raise InvalidInput(
+                f"session_ids: expected 1 to {sessions_max} sessions, got {count}",
+                fields={"sessions_max": str(sessions_max)},
+            )
         if count > 1 and len(set(ids)) != count:
             raise InvalidInput("session_ids: expected each session once in a message")
         if len(numbers) != count:
@@ -45,7 +48,10 @@ class Message:
         self.request = request
         self.steps = _steps(request.inputs, count)
         if not 1 <= self.steps <= steps_max:
-            raise InvalidInput(f"inputs: expected 1 <= T <= {steps_max} steps, got T = {self.steps}")
+            raise InvalidInput(
+                f"inputs: expected 1 <= T <= {steps_max} steps, got T = {self.steps}",
+                fields={"steps_max": str(steps_max)},
+            )
         self.wanted: Sequence[int] = ()
         self._spec: StepSpec | None = None
         self._arrays: tuple[Array, ...] = ()

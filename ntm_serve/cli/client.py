@@ -1,4 +1,4 @@
-"""Commands that speak to a running server: models, sessions, run, version."""
+"""Commands that speak to a running server: models, sessions, run, version; and pipe, which has its own files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import ntm_serve
 from ntm_serve.cli.arrays import ArrayWriter, expect_writable, read_inputs
+from ntm_serve.cli.options import DEFAULT_SERVER, Server
+from ntm_serve.cli.pipe import pipe
 from ntm_serve.cli.tables import console, print_facts, table
 from ntm_serve.client import Client, ModelInfo
 from ntm_serve.errors import SettingsFault
-
-Server = Annotated[str, typer.Option("--server", envvar="NTM_SERVE_SERVER", help="host:port of the server's gRPC port")]
-DEFAULT_SERVER = "localhost:8001"
 
 
 def register_client_commands(app: typer.Typer) -> None:
@@ -23,6 +22,7 @@ def register_client_commands(app: typer.Typer) -> None:
     app.command()(models)
     app.add_typer(sessions_app, name="sessions")
     app.command()(run)
+    app.command()(pipe)
     app.command()(version)
 
 

@@ -7,7 +7,22 @@ Errors are those of `ntm_serve.errors`, whatever the transport called them.
 """
 
 from ntm_serve.client.aio import AsyncClient, AsyncSession
+from ntm_serve.client.aio_group import AsyncGroup
+from ntm_serve.client.group import Group
+from ntm_serve.client.rounds import Answer, Answers
 from ntm_serve.client.sync import Client, Session
 from ntm_serve.client.views import BatchIndependence, ModelInfo, SessionInfo
 
-__all__ = ["AsyncClient", "AsyncSession", "BatchIndependence", "Client", "ModelInfo", "Session", "SessionInfo"]
+__all__ = [
+    "Answer",
+    "Answers",
+    "AsyncClient",
+    "AsyncGroup",
+    "AsyncSession",
+    "BatchIndependence",
+    "Client",
+    "Group",
+    "ModelInfo",
+    "Session",
+    "SessionInfo",
+]

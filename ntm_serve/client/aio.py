@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
+from ntm_serve.client.aio_group import AsyncGroup, each
 from ntm_serve.client.conversion import (
     CHANNEL_OPTIONS,
     IN_FLIGHT_MAX_DEFAULT,
@@ -22,6 +23,7 @@ from ntm_serve.client.conversion import (
     outputs_of,
     steps_of,
 )
+from ntm_serve.client.dialogues import Opening
 from ntm_serve.client.views import ModelInfo, SessionInfo, model_info, session_info
 from ntm_serve.errors import NtmServeError, StepCancelled
 from ntm_serve.spec import Array
@@ -95,6 +97,21 @@ class AsyncClient:
         """
         request = sessions_pb2.OpenRequest(model=model, version=version, session_id=session_id, resume=resume)
         return _Opening(self, self._sessions, request)
+
+    def group(
+        self, model: str, *, version: str = "", prefix: str = "", next_steps: Mapping[str, int] | None = None
+    ) -> AsyncGroup:
+        """Sessions of this model, by key, to be stepped many at once. A session's id is `prefix` and its key.
+
+        next_steps: where sessions stand that an earlier run stepped, by key: steps that the server made and whose
+        outputs were lost are then answered again. A session that is not named is taken where it stands.
+        """
+        return AsyncGroup(
+            self._sessions,
+            Opening(model, version, prefix),
+            next_steps=next_steps or {},
+            timeout_s=self.timeout_s,
+        )
 
 
 class _Opening:
@@ -307,17 +324,8 @@ class _Exchange:
 
 
 async def _grouped(xs: Iterable[Inputs] | AsyncIterable[Inputs], grouping: Grouping) -> AsyncIterator[Steps]:
-    async for x in _each(xs):
+    async for x in each(xs):
         for steps in grouping.add(x):
             yield steps
     for steps in grouping.rest():
         yield steps
-
-
-async def _each(xs: Iterable[Inputs] | AsyncIterable[Inputs]) -> AsyncIterator[Inputs]:
-    if isinstance(xs, AsyncIterable):
-        async for x in xs:
-            yield x
-    else:
-        for x in xs:
-            yield x

@@ -42,9 +42,11 @@ _ERROR_OF_CODE: Mapping[grpc.StatusCode, type[NtmServeError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
 }
 
+# What grpc.aio says of a stream that was over before a message could be written.
+_WRITE_FAILED = "Internal error from Core"
 
 # Kinds of Python numbers that a kind of tensor takes without losing anything but digits.
-_KINDS_TAKEN: Mapping[str, str] = {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}
+KINDS_TAKEN: Mapping[str, str] = {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,8 @@ def error_of_call(call: Any) -> NtmServeError:
     if details is not None:
         return _error_of_details(details, message)
     kind = _ERROR_OF_CODE.get(code, NtmServeError)
+    if code is grpc.StatusCode.INTERNAL and message == _WRITE_FAILED:
+        kind = errors.ServerUnreachable
     hint = (
         "; is `ntm-serve serve` running there, and is this its gRPC port?" if kind is errors.ServerUnreachable else ""
     )
@@ -246,7 +250,7 @@ def _array_of(spec: TensorSpec, value: ArrayLike) -> Array:
     """Numbers without a dtype as the spec's; what would lose its kind (1.5 as an integer) keeps its own."""
     try:
         array: Array = np.asarray(value)
-        if array.size and array.dtype.kind not in _KINDS_TAKEN[spec.numpy_dtype.kind]:
+        if array.size and array.dtype.kind not in KINDS_TAKEN[spec.numpy_dtype.kind]:
             return array
         with np.errstate(over="raise"):
             return np.asarray(value, spec.numpy_dtype)

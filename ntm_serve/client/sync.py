@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +22,8 @@ from ntm_serve.client.conversion import (
     outputs_of,
     steps_of,
 )
+from ntm_serve.client.dialogues import Opening
+from ntm_serve.client.group import Group
 from ntm_serve.client.views import ModelInfo, SessionInfo, model_info, session_info
 from ntm_serve.errors import NtmServeError, StepCancelled
 from ntm_serve.spec import Array
@@ -93,6 +95,21 @@ class Client:
         """
         request = sessions_pb2.OpenRequest(model=model, version=version, session_id=session_id, resume=resume)
         return Session(self, self._sessions, _answer(self._sessions.Open, request, self.timeout_s))
+
+    def group(
+        self, model: str, *, version: str = "", prefix: str = "", next_steps: Mapping[str, int] | None = None
+    ) -> Group:
+        """Sessions of this model, by key, to be stepped many at once. A session's id is `prefix` and its key.
+
+        next_steps: where sessions stand that an earlier run stepped, by key: steps that the server made and whose
+        outputs were lost are then answered again. A session that is not named is taken where it stands.
+        """
+        return Group(
+            self._sessions,
+            Opening(model, version, prefix),
+            next_steps=next_steps or {},
+            timeout_s=self.timeout_s,
+        )
 
 
 class Session(SessionFacts):

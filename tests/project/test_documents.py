@@ -1,5 +1,6 @@
 """The documents: links lead somewhere, examples run, names exist."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ntm_serve.app import load_models
+from ntm_serve.cli.pipe import pipe
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.testing import test_server
 
@@ -31,6 +33,34 @@ def test_the_readmes_client_runs_and_copies_without_a_wrong_bit():
         assert ours != client
         ran = subprocess.run([sys.executable, "-c", ours], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.splitlines() == ["wrong bits: 0", "memory: (128, 20)"]
+
+
+def test_the_gateways_example_and_its_file_of_events_run(tmp_path):
+    text = (ROOT / "docs" / "gateway.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (events,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    (command,) = re.findall(r"^ntm-serve (pipe .*)$", text, re.MULTILINE)
+    (tmp_path / "events.jsonl").write_text(events)
+    with test_server(load_models(ROOT / "models" / "zoo", batch_max=64)) as server:
+        ours = program.replace("localhost:8001", server.target)
+        assert ours != program
+        ran = subprocess.run([sys.executable, "-c", ours], capture_output=True, text=True, timeout=60, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "ntm_serve.cli", *command.split(), "--server", server.target],
+            cwd=tmp_path, capture_output=True, timeout=60, check=True,
+        )  # fmt: skip
+    assert ran.stdout.splitlines() == ["steps: 21000 failed: 0"]
+    lines = (tmp_path / "outputs.jsonl").read_text().splitlines()
+    assert lines[0].startswith('{"line":1,"key":"pump-1","step":0,"outputs":{"y":[')
+    assert lines[2].startswith('{"line":3,"key":"pump-1","step":1,')
+
+
+def test_the_options_of_pipe_are_those_that_the_gateways_page_names():
+    text = (ROOT / "docs" / "gateway.md").read_text()
+    named = {
+        option.removeprefix("--").replace("-", "_") for option in re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE)
+    }
+    assert named == set(inspect.signature(pipe).parameters) - {"model", "server", "input", "output", "batch"}
 
 
 @pytest.mark.parametrize("name", ["copy-ff", "copy-lstm"])

@@ -50,6 +50,9 @@ def test_what_asks_a_server_works(client_only, tmp_path):
         assert (ended.returncode, ended.stderr) == (0, "")
         assert says in ended.stdout
     assert np.load(tmp_path / "y.npy").shape == (5, 8)
+    (tmp_path / "x.jsonl").write_text('{"id": "a", "x": [0, 0, 0, 0, 0, 0, 0, 0, 0]}\n')
+    ended = client_only("pipe", "copy-ff", "--key", "id", "--input", tmp_path / "x.jsonl", "--close")
+    assert (ended.returncode, ended.stdout[:28]) == (0, '{"line":1,"key":"a","step":0')
 
 
 @pytest.mark.parametrize("arguments", [("serve", "--port", "0"), ("check", "DIR")])
@@ -62,5 +65,5 @@ def test_what_serves_says_what_to_install(client_only, arguments):
 
 def test_the_help_lists_every_command_all_the_same(client_only):
     ended = client_only("--help")
-    for name in ("serve", "check", "models", "sessions", "run", "version"):
+    for name in ("serve", "check", "models", "sessions", "run", "pipe", "version"):
         assert f" {name} " in ended.stdout

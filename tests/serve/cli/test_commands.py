@@ -201,7 +201,9 @@ def test_the_version_is_that_of_the_package(cli):
     assert ended.out.startswith(f"ntm-serve {ntm_serve.__version__} (grpcio ")
 
 
-@pytest.mark.parametrize("words", [(), ("models",), ("sessions",), ("sessions", "show"), ("run",), ("check",)])
+@pytest.mark.parametrize(
+    "words", [(), ("models",), ("sessions",), ("sessions", "show"), ("run",), ("pipe",), ("check",)]
+)
 def test_every_command_has_a_help_text(cli, words):
     ended = cli(*words, "--help")
     assert (ended.status, ended.err) == (0, "")

@@ -64,6 +64,56 @@ class BlockingClient:
     def session(self, model, **options):
         return BlockingSession(self, self.run(self._client.session(model, **options)))
 
+    def group(self, model, **options):
+        return BlockingGroup(self, self.run(self._made_group(model, options)))
+
+    async def _made_group(self, model, options):
+        return self._client.group(model, **options)
+
+
+class BlockingGroup:
+    """An AsyncGroup, called from a thread."""
+
+    def __init__(self, client, group):
+        self._client = client
+        self._group = group
+
+    def __len__(self):
+        return len(self._group)
+
+    def __contains__(self, key):
+        return key in self._group
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *fault):
+        self._client.run(self._group.__aexit__(*fault))
+
+    def next_steps(self):
+        return self._group.next_steps()
+
+    def open(self, keys):
+        return self._client.run(self._group.open(keys))
+
+    def step(self, xs, **options):
+        return self._client.run(self._group.step(xs, **options))
+
+    def step_rows(self, keys, x, **options):
+        return self._client.run(self._group.step_rows(keys, x, **options))
+
+    def stream(self, rounds, **options):
+        return self._client.each(self._group.stream(rounds, **options))
+
+    def stream_rows(self, rounds, **options):
+        return self._client.each(self._group.stream_rows(rounds, **options))
+
+    def forget(self, keys):
+        return self._client.run(self._group.forget(keys))
+
+    def close(self, keys=None):
+        return self._client.run(self._group.close(keys))
+
 
 class BlockingSession:
     """An AsyncSession, called from a thread."""

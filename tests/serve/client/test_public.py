@@ -10,6 +10,7 @@ PUBLIC = {
     "AsyncClient": {
         "close",
         "close_session",
+        "group",
         "model",
         "models",
         "session",
@@ -18,10 +19,12 @@ PUBLIC = {
         "sessions",
         "timeout_s",
     },
+    "AsyncGroup": {"close", "forget", "next_steps", "open", "step", "step_rows", "stream", "stream_rows"},
     "AsyncSession": {"close", "info", "state", "step", "stream"},
     "Client": {
         "close",
         "close_session",
+        "group",
         "model",
         "models",
         "session",
@@ -30,6 +33,7 @@ PUBLIC = {
         "sessions",
         "timeout_s",
     },
+    "Group": {"close", "forget", "next_steps", "open", "step", "step_rows", "stream", "stream_rows"},
     "Session": {"close", "info", "state", "step", "stream"},
 }
 FACTS = {"id", "inputs", "model", "next_step", "outputs", "version"}
@@ -44,13 +48,24 @@ with Client(sys.argv[1]) as client, client.session("running-sum") as session:
     for _ in session.stream([[1]] * 100):
         break
     session.step([1])
+    with client.group("running-sum") as group:
+        assert group.step({"a": [1]})["a"].tolist() == [1]
+        for _ in group.stream([{"a": [1]}] * 100):
+            break
+        group.step({"a": [1]})
 
 async def walk():
+    asyncio.get_running_loop().slow_callback_duration = 60  # A busy machine is no fault of the client's.
     async with AsyncClient(sys.argv[1]) as client, await client.session("running-sum") as session:
         assert (await session.step([1])).tolist() == [1]
         async for _ in session.stream([[1]] * 100):
             break
         await session.step([1])
+        async with client.group("running-sum") as group:
+            assert (await group.step({"a": [1]}))["a"].tolist() == [1]
+            async for _ in group.stream([{"a": [1]}] * 100):
+                break
+            await group.step({"a": [1]})
 
 asyncio.run(walk())
 not_the_clients = {"onnxruntime", "torch", "pydantic", "starlette", "structlog", "uvicorn", "prometheus_client"}
@@ -60,10 +75,14 @@ print(sorted(not_the_clients & set(sys.modules)))
 
 def test_the_public_names_are_these():
     assert sorted(ntm_serve.client.__all__) == [
+        "Answer",
+        "Answers",
         "AsyncClient",
+        "AsyncGroup",
         "AsyncSession",
         "BatchIndependence",
         "Client",
+        "Group",
         "ModelInfo",
         "Session",
         "SessionInfo",
@@ -72,11 +91,11 @@ def test_the_public_names_are_these():
 
 def test_the_clients_have_these_methods(server):
     with ntm_serve.client.Client(server.target) as client, client.session("running-sum") as session:
-        for one in (client, session):
+        for one in (client, session, client.group("running-sum")):
             names = {name for name in dir(one) if not name.startswith("_")}
             facts = FACTS | {"advance", "message_of"} if one is session else set()
             assert names == PUBLIC[type(one).__name__] | facts
-    for name in ("Client", "Session"):
+    for name in ("Client", "Session", "Group"):
         pair = [getattr(ntm_serve.client, prefix + name) for prefix in ("", "Async")]
         shown = [{one for one in dir(kind) if not one.startswith("_")} for kind in pair]
         assert shown[0] == shown[1]
