@@ -8,7 +8,7 @@ from ntm_models.entries import record_of
 from ntm_models.errors import RecipeFault
 from ntm_models.lstm import StackedLSTM, StackedLSTMOptions
 from ntm_models.ntm import NTM, NTMOptions
-from ntm_models.recipe import Recipe
+from ntm_models.recipe import WEIGHTS, Recipe
 
 TrainableStep = NTM | StackedLSTM
 
@@ -30,6 +30,23 @@ def build_step(recipe: Recipe) -> TrainableStep:
             return NTM(record_of(NTMOptions, {**recipe.model, **sizes}, at="model"))
         except ValueError as fault:
             raise RecipeFault(f"recipe {recipe.name}: {fault}") from fault
+
+
+def first_step(recipe: Recipe, weights: Path = WEIGHTS) -> TrainableStep:
+    """The module as a training starts with it: fresh, or where the recipe says so with the weights of another
+    recipe, which are in the folder `weights`. Raises RecipeFault.
+    """
+    step = build_step(recipe)
+    if recipe.start is None:
+        return step
+    path = weights / f"{recipe.start}.pt"
+    try:
+        step.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except OSError as fault:
+        raise RecipeFault(f"recipe {recipe.name}: start: {path} cannot be read: {fault.strerror}") from fault
+    except RuntimeError as fault:  # What load_state_dict raises for other names or shapes.
+        raise RecipeFault(f"recipe {recipe.name}: start: {path} has weights of other sizes: {fault}") from fault
+    return step
 
 
 def load_step(recipe: Recipe, weights: Path) -> TrainableStep:

@@ -15,6 +15,7 @@ from ntm_models.tasks import TASKS, Task
 
 # Beside the package in a checkout; an installed wheel has none, and takes recipes by their paths.
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+WEIGHTS = RECIPES.parent / "weights"
 
 FAMILIES = ("ntm", "lstm")
 OPTIMISERS = ("adam", "rmsprop")
@@ -88,6 +89,7 @@ class Recipe:
     """One trained model: what it is, what it learns, and how.
 
     seeds: how many models are trained side by side, of seeds `seed`, `seed + 1` and so on; the best one is kept.
+    start: the recipe of a model of the same sizes whose trained weights all of them start from; None is afresh.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Recipe:
     training: Training
     selection: Selection
     seeds: int = 1
+    start: str | None = None
     claims: tuple[Claim, ...] = ()
 
     def __post_init__(self) -> None:

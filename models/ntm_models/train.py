@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ntm_models.build import build_step
+from ntm_models.build import first_step
 from ntm_models.errors import TrainingFault
 from ntm_models.population import Population
 from ntm_models.progress import Progress, Report
@@ -74,7 +74,7 @@ def train(
     `report` is called before the first step and after each; `stop` is asked before each: true ends the
     run early, with a checkpoint. Raises RecipeFault, TrainingFault.
     """
-    steps = [build_step(replace(recipe, seed=recipe.seed + nth)) for nth in range(recipe.seeds)]
+    steps = [first_step(replace(recipe, seed=recipe.seed + nth)) for nth in range(recipe.seeds)]
     population = Population(steps, compiled=compiled)
     _claim(folder, recipe)
     optimiser = _optimiser(recipe.training, population.parameters.values())

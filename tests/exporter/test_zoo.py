@@ -53,7 +53,7 @@ def test_a_card_says_what_the_manifest_measured(name):
 
 def test_every_shipped_model_has_its_recipe_and_its_weights():
     recipes = {path.stem for path in (MODELS / "recipes").glob("*.toml")}
-    assert recipes >= set(NAMES) == {path.stem for path in (MODELS / "weights").glob("*.pt")}
+    assert recipes >= {path.stem for path in (MODELS / "weights").glob("*.pt")} >= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

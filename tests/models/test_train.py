@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ntm_models import train as train_module
-from ntm_models.build import build_step, load_step
+from ntm_models.build import build_step, first_step, load_step
 from ntm_models.errors import RecipeFault, TrainingFault
 from ntm_models.population import Population
 from ntm_models.recipe import parse_recipe
@@ -208,3 +208,20 @@ def test_a_run_ends_where_the_score_is_good_enough_and_stays_ended(entries, tmp_
     end = train(recipe, tmp_path)
     assert (end.step, end.best_score, end.finished) == (3, 1.0, True)
     assert train(recipe, tmp_path) == end
+
+
+def test_a_run_may_start_from_the_weights_of_another_recipe(tiny, tmp_path):
+    train(tiny, tmp_path / "first")
+    (tmp_path / "first" / "best.pt").rename(tmp_path / "tiny.pt")
+    following = replace(tiny, seed=9, start="tiny")
+    started = first_step(following, tmp_path).state_dict()
+    expect_same_bits(dict(started), dict(torch.load(tmp_path / "tiny.pt", weights_only=True)))
+
+
+def test_weights_to_start_from_that_are_not_there_or_of_other_sizes_are_refused(entries, tmp_path):
+    recipe = parse_recipe({**entries, "start": "other"})
+    with pytest.raises(RecipeFault, match=r"recipe tiny: start: .*other\.pt cannot be read: No such file"):
+        first_step(recipe, tmp_path)
+    torch.save({"heads.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(RecipeFault, match=r"recipe tiny: start: .*other\.pt has weights of other sizes"):
+        first_step(recipe, tmp_path)
