@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ntm_models.entries import record_of
 from ntm_models.errors import RecipeFault
@@ -11,6 +12,8 @@ from ntm_models.ntm import NTM, NTMOptions
 from ntm_models.recipe import WEIGHTS, Recipe
 
 TrainableStep = NTM | StackedLSTM
+
+FIRST_WEIGHTINGS = "first_weightings"
 
 
 def build_step(recipe: Recipe) -> TrainableStep:
@@ -35,13 +38,15 @@ def build_step(recipe: Recipe) -> TrainableStep:
 def first_step(recipe: Recipe, weights: Path = WEIGHTS) -> TrainableStep:
     """The module as a training starts with it: fresh, or where the recipe says so with the weights of another
     recipe, which are in the folder `weights`. Raises RecipeFault.
+
+    A memory may grow: no weight but the first weightings knows how many slots there are.
     """
     step = build_step(recipe)
     if recipe.start is None:
         return step
     path = weights / f"{recipe.start}.pt"
     try:
-        step.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+        step.load_state_dict(_grown(torch.load(path, weights_only=True, map_location="cpu"), step))
     except OSError as fault:
         raise RecipeFault(f"recipe {recipe.name}: start: {path} cannot be read: {fault.strerror}") from fault
     except RuntimeError as fault:  # What load_state_dict raises for other names or shapes.
@@ -54,3 +59,15 @@ def load_step(recipe: Recipe, weights: Path) -> TrainableStep:
     step = build_step(recipe)
     step.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
     return step.eval()
+
+
+def _grown(weights: dict[str, Tensor], step: TrainableStep) -> dict[str, Tensor]:
+    """Weights for a step with more slots: each new one is at first attended to as little as any old one."""
+    if not isinstance(step, NTM) or FIRST_WEIGHTINGS not in weights:
+        return weights
+    first = weights[FIRST_WEIGHTINGS]
+    more = step.options.slots - first.shape[1]
+    if more <= 0:
+        return weights
+    least = first.min(dim=1, keepdim=True).values
+    return {**weights, FIRST_WEIGHTINGS: torch.cat([first, least.expand(-1, more)], dim=1)}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ def draw_curve(folder: Path) -> Path:
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     sequences = [row["step"] * recipe["training"]["batch"] for row in rows]
     lengths = recipe["selection"]["lengths"]
-    row_kept, seed_kept = _kept([row["score"] for row in rows])
+    row_kept, seed_kept = _kept(rows)
     seeds = sorted(range(len(rows[0]["loss_bits"])), key=lambda seed: seed == seed_kept)
 
     # A Figure of its own, not pyplot's: pyplot keeps every figure, and picks a backend for the process.
@@ -60,11 +61,12 @@ def draw_curve(folder: Path) -> Path:
     return path
 
 
-def _kept(scores: list[dict[str, list[float]]]) -> tuple[int, int]:
-    """The row and the seed whose weights were kept: the first seed with the least score in the last row of those
-    that have it.
+def _kept(rows: list[dict[str, Any]]) -> tuple[int, int]:
+    """The row and the seed whose weights were kept: in the last row that has the least score, the seed that has
+    it, and of equals the one with the least loss.
     """
-    totals = [[sum(of_seed) for of_seed in zip(*row.values(), strict=True)] for row in scores]
+    totals = [[sum(of_seed) for of_seed in zip(*row["score"].values(), strict=True)] for row in rows]
     best = min(min(row) for row in totals)
     at = max(at for at, row in enumerate(totals) if best in row)
-    return at, totals[at].index(best)
+    losses = rows[at]["loss_bits"]
+    return at, min(range(len(losses)), key=lambda seed: (totals[at][seed], losses[seed]))

@@ -174,13 +174,14 @@ def _selected(
     """Score the weights, keep the best if none were better, and start a new row of the log."""
     scores = scores_by_length(recipe, population)
     totals = [sum(of_one) for of_one in zip(*scores.values(), strict=True)]
-    first = totals.index(min(totals))
-    # The later of two equals: its rate was lower, its weightings are sharper.
+    losses = _means(run.losses)
+    # Of equals the one with the least loss, and the later: its rate was lower, its weightings are sharper.
+    first = min(range(population.size), key=lambda nth: (totals[nth], losses[nth]))
     if totals[first] <= run.best:
         _replace(best_file, lambda beside: torch.save(population.state_dict(first), beside))
     row = {
         "step": run.done,
-        "loss_bits": _means(run.losses),
+        "loss_bits": losses,
         "gradient_norm": list(gradient_norms),
         "score": scores,
     }

@@ -51,9 +51,13 @@ def test_a_log_of_one_row_is_drawn(tmp_path):
     assert draw_curve(run_in(tmp_path, ROWS[:1])).stat().st_size > 10_000
 
 
-def test_the_marked_row_is_the_last_of_the_best_and_the_seed_is_the_one_that_was_best_there():
-    scores = [{"20": [5.0, 1.0], "120": [9.0, 1.0]}, {"20": [0.0, 3.0], "120": [2.0, 3.0]}, {"20": [4.0], "120": [1.0]}]
-    assert curve._kept(scores) == (1, 0)
+def test_the_marked_row_is_the_last_of_the_best_and_its_seed_the_best_there_with_the_least_loss():
+    rows = [
+        {"score": {"20": [5.0, 0.0, 9.0], "120": [9.0, 2.0, 9.0]}, "loss_bits": [1.0, 1.0, 0.0]},
+        {"score": {"20": [2.0, 3.0, 0.0], "120": [0.0, 3.0, 2.0]}, "loss_bits": [2.0, 0.0, 1.0]},
+        {"score": {"20": [4.0, 4.0, 4.0], "120": [1.0, 1.0, 1.0]}, "loss_bits": [0.0, 0.0, 0.0]},
+    ]
+    assert curve._kept(rows) == (1, 2)
 
 
 def test_drawing_leaves_pyplot_alone(tmp_path):

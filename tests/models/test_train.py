@@ -225,3 +225,12 @@ def test_weights_to_start_from_that_are_not_there_or_of_other_sizes_are_refused(
     torch.save({"heads.weight": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(RecipeFault, match=r"recipe tiny: start: .*other\.pt has weights of other sizes"):
         first_step(recipe, tmp_path)
+
+
+def test_a_memory_that_starts_from_a_smaller_one_grows(entries, tmp_path):
+    torch.save(build_step(parse_recipe(entries)).state_dict(), tmp_path / "small.pt")
+    grown = first_step(parse_recipe({**entries, "start": "small", "model": {**entries["model"], "slots": 9}}), tmp_path)
+    before = torch.load(tmp_path / "small.pt", weights_only=True)["first_weightings"]
+    after = grown.state_dict()["first_weightings"]
+    assert torch.equal(after[:, :6], before)
+    assert torch.equal(after[:, 6:], before.min(dim=1, keepdim=True).values.expand(-1, 3))
