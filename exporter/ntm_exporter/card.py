@@ -44,7 +44,7 @@ def _head(facts: CardFacts) -> str:
     rows = [
         ("family", facts.family),
         ("task", facts.task or NOT_STATED),
-        ("recipe", origin.recipe and f"{origin.recipe}, seed {origin.seed}"),
+        ("recipe", origin.recipe + ("" if origin.seed is None else f", seed {origin.seed}")),
         ("parameters", "" if facts.parameters is None else f"{facts.parameters:,}"),
         ("state of one session", f"{facts.spec.state_bytes:,} bytes"),
         ("files", ", ".join(f"{name} {size:,} bytes" for name, size in facts.sizes.items())),

@@ -98,7 +98,8 @@ def recipe_source(path: Path, weights: Path | None) -> Source:
         scored=task,
         recipe=recipe.name,
         recipe_text=path.read_text(),
-        seed=recipe.seed,
+        # Of several seeds the weights do not say which one was kept; the curve does.
+        seed=recipe.seed if recipe.seeds == 1 else None,
     )
 
 
