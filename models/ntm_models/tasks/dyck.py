@@ -4,8 +4,9 @@ One channel in, 0 opens and 1 closes; one out, 1 where the prefix is a Dyck word
 never more closed than opened on the way. A length of n takes T = 2 n steps, and each one counts.
 
 Half of the sequences are Dyck words, each as likely as any other (the cycle lemma of Dvoretzky and Motzkin
-1947). The others are such words with a few brackets turned round, so that they go wrong at any place; bits
-drawn by coin alone go wrong at the first step half of the time and would teach and test little.
+1947). The others are such words with a few brackets turned round, the early ones more often, so that they go wrong
+at any place and each way to begin is seen; bits drawn by coin alone go wrong at the first step half of the time and
+would teach and test little.
 """
 
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class DyckWords:
         turned = random.integers(1, TURNED_MAX + 1, sequences) * (random.random(sequences) < 0.5)
         for nth in range(TURNED_MAX):
             rows = np.flatnonzero(turned > nth)
-            at = random.integers(0, 2 * length, len(rows))
+            at = (2 * length * random.random(len(rows)) ** 2).astype(np.int64)
             brackets[rows, at] = 1 - brackets[rows, at]
         return Episodes(
             x=brackets[:, :, np.newaxis].astype(np.float32),
