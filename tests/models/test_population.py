@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from models.rollout import rollout_logits
 
 from ntm_models.build import build_step
 from ntm_models.population import Population
 from ntm_models.recipe import parse_recipe
-from ntm_models.rollout import rollout_logits
 from ntm_models.train import _clip, train
 
 SIZES = {"controller_size": 8, "slots": 6, "width": 4}
