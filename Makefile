@@ -6,6 +6,7 @@ BUF ?= @bufbuild/buf@1.75.0
 RECIPE ?= copy-ff
 # --compile is about three times as fast where there is a C++ compiler.
 TRAIN_OPTIONS ?=
+EXPORT_OPTIONS ?=
 
 BIN := .venv/bin
 SERVING_BIN := .venv-serving/bin
@@ -99,7 +100,7 @@ train: .venv/.everything ## Train a recipe: make train RECIPE=copy-ff. Goes on w
 export-zoo: .venv/.everything ## Make models/zoo/$(RECIPE) from what make train has trained, with proof.
 	@mkdir -p models/weights && cp build/train/$(RECIPE)/best.pt models/weights/$(RECIPE).pt
 	$(BIN)/ntm-export models/recipes/$(RECIPE).toml --weights models/weights/$(RECIPE).pt --out models/zoo \
-		--curve build/train/$(RECIPE)/curve.png --sequences 1000 --licence Apache-2.0 --source "trained by this project" --force
+		--curve build/train/$(RECIPE)/curve.png --sequences 1000 --licence Apache-2.0 --source "trained by this project" --force $(EXPORT_OPTIONS)
 
 zoo-check: .venv/.serving ## Measure every promise of the models of the zoo through a server. Fails where one does not hold.
 	$(BIN)/ntm-models zoo-check models/zoo
