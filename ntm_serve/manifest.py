@@ -55,7 +55,11 @@ class Exporter(_Entry):
 
 
 class ScoreEntry(_Entry):
-    """The task's score by torch and by the server's own engine, on the same sequences."""
+    """The task's score by torch and by the server's own engine, on the same sequences; means per sequence.
+
+    cost_bits_engine and cost_bits_optimal: of a task of chance what the outputs cost, and what the best that
+    there can be cost; None of any other task.
+    """
 
     length: int
     sequences: int
@@ -63,6 +67,15 @@ class ScoreEntry(_Entry):
     wrong_bits_torch: float
     wrong_bits_engine: float
     exact_engine: int
+    cost_bits_engine: float | None = None
+    cost_bits_optimal: float | None = None
+
+    @property
+    def score_engine(self) -> float:
+        """What should be small, in bits: the wrong ones, or of a task of chance those of cost beyond the optimum."""
+        if self.cost_bits_engine is None or self.cost_bits_optimal is None:
+            return self.wrong_bits_engine
+        return self.cost_bits_engine - self.cost_bits_optimal
 
 
 class Verification(_Entry):

@@ -99,7 +99,7 @@ def _entries(specs: Sequence[TensorSpec]) -> tuple[TensorEntry, ...]:
 def _expect_task(source: Source, spec: StepSpec) -> None:
     """Refuse a step that says it does a task whose tensors it does not have."""
     assert source.scored is not None
-    episodes = source.scored.episodes(length=1, sequences=1, seed=0)
+    episodes = source.scored.episodes(length=source.scored.length_min, sequences=1, seed=0)
     wanted = {"x": f"float32[{episodes.x.shape[2]}]", "y": f"float32[{episodes.y.shape[2]}]"}
     actual = {one.name: str(one) for one in (*spec.inputs, *spec.outputs)}
     if actual != wanted:

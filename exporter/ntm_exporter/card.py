@@ -44,7 +44,7 @@ def _head(facts: CardFacts) -> str:
     rows = [
         ("family", facts.family),
         ("task", facts.task or NOT_STATED),
-        ("recipe", origin.recipe and f"{origin.recipe}, seed {origin.seed}"),
+        ("recipe", origin.recipe + ("" if origin.seed is None else f", seed {origin.seed}")),
         ("parameters", "" if facts.parameters is None else f"{facts.parameters:,}"),
         ("state of one session", f"{facts.spec.state_bytes:,} bytes"),
         ("files", ", ".join(f"{name} {size:,} bytes" for name, size in facts.sizes.items())),
@@ -58,6 +58,17 @@ def _head(facts: CardFacts) -> str:
 def _scores(facts: CardFacts) -> str:
     if not facts.scores:
         return ""
+    first = facts.scores[0].entry
+    undecided = sum(one.undecided for one in facts.scores)
+    note = f"\n\n{undecided} outputs lay so near to the threshold that they are no bits." if undecided else ""
+    if first.cost_bits_engine is not None:
+        return (
+            "## Bits of cost\n\n"
+            f"What the next bits cost whoever has the outputs: the mean per sequence of the {facts.task} task through "
+            f"the server's own engine, on {first.sequences} sequences of each length (seed {first.seed}), beside what "
+            "they cost with the optimal estimator.\n\n"
+            + _table(("length", "engine", "optimal", "beyond"), _cost_rows(facts))
+        )
     rows = [
         (
             str(one.entry.length),
@@ -67,15 +78,21 @@ def _scores(facts: CardFacts) -> str:
         )
         for one in facts.scores
     ]
-    undecided = sum(one.undecided for one in facts.scores)
     return (
         "## Wrong bits\n\n"
         f"Mean wrong bits per sequence of the {facts.task} task, by torch and through the server's own engine, on "
-        f"the same {facts.scores[0].entry.sequences} sequences of each length "
-        f"(seed {facts.scores[0].entry.seed}).\n\n"
+        f"the same {first.sequences} sequences of each length (seed {first.seed}).\n\n"
         + _table(("length", "torch", "engine", "sequences without a wrong bit, engine"), rows)
-        + (f"\n\n{undecided} outputs lay so near to the threshold that they are no bits." if undecided else "")
+        + note
     )
+
+
+def _cost_rows(facts: CardFacts) -> list[tuple[str, ...]]:
+    entries = [one.entry for one in facts.scores]
+    return [
+        (str(one.length), f"{one.cost_bits_engine:.4g}", f"{one.cost_bits_optimal:.4g}", f"{one.score_engine:.3g}")
+        for one in entries
+    ]
 
 
 def _curve(facts: CardFacts) -> str:

@@ -87,6 +87,10 @@ def summary(exported: Exported) -> Table:
     table.add_row(f"drift at step {proof.drift.steps}", drift)
     for one in proof.scores:
         entry = one.entry
+        if entry.cost_bits_engine is not None:
+            told = f"{entry.cost_bits_engine:.4g} (optimal {entry.cost_bits_optimal:.4g})"
+            table.add_row(f"bits of cost, length {entry.length}", told)
+            continue
         table.add_row(
             f"wrong bits, length {entry.length}",
             f"{entry.wrong_bits_engine:g} (torch {entry.wrong_bits_torch:g}), "

@@ -13,7 +13,6 @@ from ntm_exporter.card import CARD_FILE, CardFacts, card
 from ntm_exporter.errors import TargetFault
 from ntm_exporter.source import Source
 from ntm_exporter.verify import (
-    SCORE_LENGTHS,
     Drift,
     Parity,
     Score,
@@ -108,7 +107,7 @@ def prove(candidate: Candidate, options: Options, report: Report = unheard) -> P
     if source.scored is None:
         return Proof(parity, drift, ())
     scored = partial(score, wanted, actual, spec=spec, initial=initial, task=source.scored, sequences=options.sequences)
-    return Proof(parity, drift, tuple(scored(length=length) for length in SCORE_LENGTHS))
+    return Proof(parity, drift, tuple(scored(length=length) for length in source.scored.lengths_shown))
 
 
 def _verification(options: Options, proof: Proof) -> Verification:

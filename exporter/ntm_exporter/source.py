@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,18 +21,12 @@ from ntm_exporter.errors import SourceFault
 from ntm_models.build import build_step
 from ntm_models.errors import RecipeFault
 from ntm_models.recipe import read_recipe
-from ntm_models.tasks import TASKS, Episodes
+from ntm_models.tasks import TASKS, Task
 
 RECIPE_SUFFIX = ".toml"
 
 # One episode of a task's example is at most this long: what a session of a demo does.
 EXAMPLE_LENGTH_MAX = 20
-
-
-class Task(Protocol):
-    """A task whose wrong bits can be counted; x `[B, T, I]` and y `[B, T, O]` are its only tensors."""
-
-    def episodes(self, *, length: int, sequences: int, seed: int | tuple[int, ...]) -> Episodes: ...
 
 
 @dataclass(frozen=True)
@@ -63,9 +57,10 @@ class TaskExample:
 
     def __call__(self, steps: int, seed: int) -> dict[str, Any]:
         """x `[T, I]` of one session."""
-        lengths = range(EXAMPLE_LENGTH_MAX, 0, -1)
+        shortest = self.task.length_min
+        lengths = range(max(EXAMPLE_LENGTH_MAX, shortest), shortest - 1, -1)
         fitting = (n for n in lengths if self.task.episodes(length=n, sequences=1, seed=seed).x.shape[1] <= steps)
-        length = next(fitting, 1)
+        length = next(fitting, shortest)
         parts = [self.task.episodes(length=length, sequences=1, seed=(seed, 0)).x[0]]
         while sum(len(part) for part in parts) < steps:
             parts.append(self.task.episodes(length=length, sequences=1, seed=(seed, len(parts))).x[0])
@@ -103,7 +98,8 @@ def recipe_source(path: Path, weights: Path | None) -> Source:
         scored=task,
         recipe=recipe.name,
         recipe_text=path.read_text(),
-        seed=recipe.seed,
+        # Of several seeds the weights do not say which one was kept; the curve does.
+        seed=recipe.seed if recipe.seeds == 1 else None,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ntm_exporter.contract import Step, called
 from ntm_exporter.errors import NonFiniteFault, ParityFault, ScoreFault
-from ntm_exporter.source import Task
+from ntm_models.tasks import Task
 from ntm_serve.engine import OrtEngine, RunRows, largest_difference
 from ntm_serve.manifest import ScoreEntry
 from ntm_serve.model_directory import Golden, ModelDirectory
@@ -31,7 +31,6 @@ DRIFT_STEPS = 1_000
 GOLDEN_STEPS, GOLDEN_STEPS_MIN = 32, 4
 GOLDEN_BYTES_MAX = 2 << 20
 
-SCORE_LENGTHS = (10, 20, 40, 60, 80, 120)
 SCORE_SEED = 2014
 SCORE_ROWS = 50
 
@@ -175,6 +174,8 @@ def score(
         wrong_bits_torch=float(wrong_torch.mean()),
         wrong_bits_engine=float(wrong_engine.mean()),
         exact_engine=int((wrong_engine == 0).sum()),
+        cost_bits_engine=None if episodes.optimal is None else float(episodes.cost_bits(by_engine).mean()),
+        cost_bits_optimal=None if episodes.optimal is None else float(episodes.cost_bits(episodes.optimal).mean()),
     )
     return Score(entry, int(undecided.sum()))
 

@@ -3,13 +3,8 @@
 Every bit is checked; the last line says what was seen. Needs no torch.
 """
 
-import contextlib
-import re
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ntm_models.picture import strip, used_slots
+from ntm_models.served import served
 from ntm_models.tasks import Copy
 from ntm_serve.client import Client
 
@@ -24,32 +20,6 @@ MODEL = "copy-ff"
 SHORT, LONG = 20, 120
 STEPS_PER_MESSAGE = 64
 SEED = 2014
-
-# Stopping drains for ten seconds at most.
-STOP_WAIT_S = 30.0
-LISTENING = re.compile(r"listening grpc=(\S+) http=(\S+)")
-
-
-@contextlib.contextmanager
-def served(repository: Path) -> Iterator[tuple[str, str]]:
-    """A server in a process of its own, on free ports: its gRPC and HTTP addresses. Stopped by SIGTERM at the
-    end; raises RuntimeError where it does not start or does not stop cleanly.
-    """
-    command = [sys.executable, "-m", "ntm_serve.cli", "serve", "--models", str(repository)]
-    quiet = ["--port", "0", "--http-port", "0", "--log-level", "warning"]
-    with subprocess.Popen([*command, *quiet], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            line = server.stdout.readline()
-            found = LISTENING.search(line)
-            if found is None:
-                raise RuntimeError(f"the server did not start: {line or 'its log says why'}")
-            yield found[1], found[2]
-        finally:
-            server.send_signal(signal.SIGTERM)
-            status = server.wait(STOP_WAIT_S)
-    if status != 0:
-        raise RuntimeError(f"the server stopped with status {status}")
 
 
 def demonstrate(repository: Path, console: Console) -> bool:

@@ -6,6 +6,7 @@ is refused by its path ("training.steps"); what a dataclass says in `__post_init
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
@@ -35,6 +36,8 @@ def record_of(kind: type[Record], entries: object, *, at: str = "") -> Record:
 
 def _value_of(hint: Any, given: object, *, at: str) -> object:
     """An entry's value as its field's type wants it."""
+    if get_origin(hint) is UnionType:  # `float | None`: TOML has no None, so what is given is the other.
+        hint = get_args(hint)[0]
     if is_dataclass(hint) and isinstance(hint, type):
         return record_of(hint, given, at=at)
     if get_origin(hint) is tuple and isinstance(given, list):

@@ -1,8 +1,9 @@
-"""What can go wrong on the way from a recipe to trained weights.
+"""What can go wrong on the way from a recipe to a trained model that holds what its card promises.
 
 ModelsFault
 ├── RecipeFault       whoever wrote the recipe, or named it, acts
-└── TrainingFault     whoever runs the training acts: another folder, another rate
+├── TrainingFault     whoever runs the training acts: another folder, another rate
+└── EvaluationFault   whoever asks for the evaluation acts: another task, another model
 """
 
 
@@ -16,3 +17,7 @@ class RecipeFault(ModelsFault):
 
 class TrainingFault(ModelsFault):
     """A run that cannot start, or go on."""
+
+
+class EvaluationFault(ModelsFault):
+    """An evaluation that cannot be made, or a model directory that cannot be evaluated."""

@@ -14,15 +14,17 @@ from rich.text import Text
 class Progress:
     """How far a run is.
 
-    loss_bits: the mean loss in bits per sequence since the weights were last scored; NaN before the first
-    step. best_wrong_bits: of the best weights so far, the mean wrong bits per sequence, summed over the
-    lengths of the generalisation set; infinite before the first scoring.
+    loss_bits: the mean loss in bits per sequence since the weights were last scored, of the seed that has the
+    least; NaN before the first step. best_score: of the best weights so far, the mean score per sequence in
+    bits, summed over the lengths of the generalisation set; infinite before the first scoring. finished: whether
+    there is nothing left to do: all steps were made, or the score is as good as the recipe asks for.
     """
 
     step: int
     steps: int
     loss_bits: float
-    best_wrong_bits: float
+    best_score: float
+    finished: bool = False
 
 
 Report = Callable[[Progress], None]
@@ -37,7 +39,7 @@ def progress_bar(name: str, *, steps: int, batch: int, console: Console) -> Iter
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         _SequenceRate(batch),
         TextColumn("loss {task.fields[loss]} bits"),
-        TextColumn("best {task.fields[best]} wrong"),
+        TextColumn("best {task.fields[best]} bits"),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=console, expand=True) as bar:
@@ -45,7 +47,7 @@ def progress_bar(name: str, *, steps: int, batch: int, console: Console) -> Iter
         task = bar.add_task(name, total=steps, start=False, visible=False, loss="-", best="-")
 
         def show(progress: Progress) -> None:
-            loss, best = _number(progress.loss_bits), _number(progress.best_wrong_bits)
+            loss, best = _number(progress.loss_bits), _number(progress.best_score)
             if not bar.tasks[0].started:
                 # Steps that an earlier run made are no part of this run's speed: reset, unlike update, counts none.
                 bar.reset(task, completed=progress.step, visible=True, loss=loss, best=best)

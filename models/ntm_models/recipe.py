@@ -11,17 +11,23 @@ from typing import Any
 
 from ntm_models.entries import record_of
 from ntm_models.errors import RecipeFault
-from ntm_models.tasks import TASKS, Copy
+from ntm_models.tasks import TASKS, Task
 
 # Beside the package in a checkout; an installed wheel has none, and takes recipes by their paths.
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+WEIGHTS = RECIPES.parent / "weights"
 
-FAMILIES = ("ntm",)
+FAMILIES = ("ntm", "lstm")
+OPTIMISERS = ("adam", "rmsprop")
 
 
 @dataclass(frozen=True)
 class Training:
-    """The loop: Adam, a learning rate that falls linearly to zero, gradients clipped by their global norm."""
+    """The loop: a learning rate that falls linearly to zero, gradients clipped by their global norm.
+
+    optimiser: `adam` (Kingma and Ba 2015), or `rmsprop` in the form of Graves 2013 (arXiv:1308.0850, eq. 38 to
+    45), centred and with momentum, which is what Graves et al. 2014 trained with.
+    """
 
     steps: int
     batch: int
@@ -29,8 +35,11 @@ class Training:
     length_max: int
     learning_rate: float
     clip_norm: float
+    optimiser: str = "adam"
 
     def __post_init__(self) -> None:
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"optimiser: expected one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}")
         _expect_at_least_one(self, "steps", "batch", "length_min")
         if self.length_max < self.length_min:
             raise ValueError(f"length_max: expected at least length_min, {self.length_min}, got {self.length_max}")
@@ -41,11 +50,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Selection:
-    """The generalisation set: every `every` steps the weights are scored on it, and the best are kept."""
+    """The generalisation set: every `every` steps the weights are scored on it, and the best are kept.
+
+    enough: the run ends early where the score, summed over the lengths, is no more than this; None is never.
+    """
 
     every: int
     lengths: tuple[int, ...]
     sequences: int
+    enough: float | None = None
 
     def __post_init__(self) -> None:
         _expect_at_least_one(self, "every", "sequences")
@@ -54,8 +67,30 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What the trained model promises on fresh sequences of a length: `make zoo-check` holds it to that.
+
+    score_max: the mean score of a sequence, in bits: the wrong ones, or of a task of chance those of cost beyond
+    the optimum. exact_min: how many of 100 sequences have no wrong bit.
+    """
+
+    length: int
+    score_max: float
+    exact_min: int = 0
+
+    def __post_init__(self) -> None:
+        _expect_at_least_one(self, "length")
+        if not 0 <= self.exact_min <= 100:
+            raise ValueError(f"exact_min: expected 0 to 100, got {self.exact_min}")
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """One trained model: what it is, what it learns, and how."""
+    """One trained model: what it is, what it learns, and how.
+
+    seeds: how many models are trained side by side, of seeds `seed`, `seed + 1` and so on; the best one is kept.
+    start: the recipe of a model of the same sizes whose trained weights all of them start from; None is afresh.
+    """
 
     name: str
     family: str
@@ -64,6 +99,9 @@ class Recipe:
     model: dict[str, Any]
     training: Training
     selection: Selection
+    seeds: int = 1
+    start: str | None = None
+    claims: tuple[Claim, ...] = ()
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -72,8 +110,18 @@ class Recipe:
             raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {self.task!r}")
         if self.seed < 0:
             raise ValueError(f"seed: expected at least 0, got {self.seed}")
+        _expect_at_least_one(self, "seeds")
+        shortest = TASKS[self.task].length_min
+        lengths = {
+            "training.length_min": self.training.length_min,
+            "selection.lengths": min(self.selection.lengths),
+            "claims.length": min((claim.length for claim in self.claims), default=shortest),
+        }
+        for name, length in lengths.items():
+            if length < shortest:
+                raise ValueError(f"{name}: expected at least {shortest}, the shortest {self.task}, got {length}")
 
-    def task_of(self) -> Copy:
+    def task_of(self) -> Task:
         """The task with its default sizes."""
         return TASKS[self.task]()
 

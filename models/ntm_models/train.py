@@ -1,27 +1,28 @@
-"""A plain training loop: Adam, a linearly falling rate, checkpoints, a log, and selection by generalisation.
+"""A plain training loop: several seeds at once, checkpoints, a log, and selection by generalisation.
 
-Rules of this file: the batch of step k depends on the recipe's seed and k alone, and a checkpoint holds
+Rules of this file: the batch of step k depends on the recipe's seeds and k alone, and a checkpoint holds
 all that the next step depends on, so a run that was interrupted goes on to exactly the weights and the
-log that it would have had; files are replaced whole; a run that cannot start has written nothing.
+log that it would have had; files are replaced whole; a run that cannot start has written nothing; a seed
+whose gradients are not finite stands still, and its neighbours go on.
 """
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from ntm_models.build import build_step
+from ntm_models.build import first_step
 from ntm_models.errors import TrainingFault
-from ntm_models.ntm import NTM
+from ntm_models.population import Population
 from ntm_models.progress import Progress, Report
-from ntm_models.recipe import Recipe
-from ntm_models.rollout import rollout_logits
+from ntm_models.recipe import Recipe, Training
 
 RECIPE_FILE = "recipe.json"
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -31,23 +32,32 @@ LOG_FILE = "log.jsonl"
 # Separates the random streams that one seed gives: training batches and the generalisation set.
 TRAINING_STREAM, SELECTION_STREAM = 0, 1
 
+# Graves 2013 (arXiv:1308.0850), eq. 42 to 45: how long the averages are, the momentum, what is added below the
+# fraction line. torch adds it outside of the root, where it is its root.
+RMSPROP_DECAY, RMSPROP_MOMENTUM, RMSPROP_EPSILON = 0.95, 0.9, 1e-2
+
 
 @dataclass(frozen=True)
 class _Run:
     """How far a run is: all of a checkpoint but the weights and the optimiser's moments.
 
-    rows are those of the log; losses, in bits per sequence, those of the steps since the last row.
+    rows are those of the log; losses, in bits per sequence and one for each seed, those of the steps since the
+    last row.
     """
 
     done: int = 0
     best: float = math.inf
     rows: tuple[dict[str, Any], ...] = ()
-    losses: tuple[float, ...] = ()
+    losses: tuple[tuple[float, ...], ...] = ()
 
     def progress(self, recipe: Recipe) -> Progress:
-        last = self.rows[-1]["loss_bits"] if self.rows else math.nan
-        loss_bits = _mean(self.losses) if self.losses else last
-        return Progress(self.done, recipe.training.steps, loss_bits, self.best)
+        last = self.rows[-1]["loss_bits"] if self.rows else [math.nan]
+        of_seeds = _means(self.losses) if self.losses else last
+        return Progress(self.done, recipe.training.steps, min(of_seeds), self.best, self.finished(recipe))
+
+    def finished(self, recipe: Recipe) -> bool:
+        enough = recipe.selection.enough
+        return self.done >= recipe.training.steps or (enough is not None and self.best <= enough)
 
 
 def train(
@@ -56,6 +66,7 @@ def train(
     *,
     report: Report | None = None,
     stop: Callable[[], bool] | None = None,
+    compiled: bool = False,
 ) -> Progress:
     """Train, or go on training, in `folder`; returns how far the run came.
 
@@ -63,93 +74,134 @@ def train(
     `report` is called before the first step and after each; `stop` is asked before each: true ends the
     run early, with a checkpoint. Raises RecipeFault, TrainingFault.
     """
-    step = build_step(recipe)
+    steps = [first_step(replace(recipe, seed=recipe.seed + nth)) for nth in range(recipe.seeds)]
+    population = Population(steps, compiled=compiled)
     _claim(folder, recipe)
-    optimiser = torch.optim.Adam(step.parameters(), lr=recipe.training.learning_rate)
-    run = _resumed(folder / CHECKPOINT_FILE, step, optimiser)
+    optimiser = _optimiser(recipe.training, population.parameters.values())
+    run = _resumed(folder / CHECKPOINT_FILE, population, optimiser)
     if report:
         report(run.progress(recipe))
     saved_at = run.done
-    while run.done < recipe.training.steps and not (stop and stop()):
-        loss_bits, gradient_norm = _train_once(recipe, step, optimiser, run.done)
+    while not run.finished(recipe) and not (stop and stop()):
+        loss_bits, gradient_norms = _train_once(recipe, population, optimiser, run.done)
         run = replace(run, done=run.done + 1, losses=(*run.losses, loss_bits))
         if run.done % recipe.selection.every == 0 or run.done == recipe.training.steps:
-            run = _selected(recipe, step, run, gradient_norm, folder / BEST_FILE)
-            _save(folder, step, optimiser, run)
+            run = _selected(recipe, population, run, gradient_norms, folder / BEST_FILE)
+            _save(folder, population, optimiser, run)
             saved_at = run.done
         if report:
             report(run.progress(recipe))
     if saved_at < run.done:
-        _save(folder, step, optimiser, run)
+        _save(folder, population, optimiser, run)
     return run.progress(recipe)
 
 
-def wrong_bits_by_length(recipe: Recipe, step: NTM) -> dict[str, float]:
-    """Mean wrong bits per sequence on the generalisation set, by length."""
+def scores_by_length(recipe: Recipe, population: Population) -> dict[str, list[float]]:
+    """The mean score per sequence on the generalisation set, by length; one for each model."""
     task, selection = recipe.task_of(), recipe.selection
-    wrong = {}
-    with torch.inference_mode():
+    scores = {}
+    with torch.no_grad():
         for length in selection.lengths:
             seed = (recipe.seed, SELECTION_STREAM, length)
             episodes = task.episodes(length=length, sequences=selection.sequences, seed=seed)
-            outputs = torch.sigmoid(rollout_logits(step, torch.from_numpy(episodes.x))).numpy()
-            wrong[str(length)] = float(episodes.wrong_bits(outputs).mean())
-    return wrong
+            x = torch.from_numpy(episodes.x).expand(population.size, *episodes.x.shape)
+            outputs = torch.sigmoid(population.logits(x)).numpy()
+            scores[str(length)] = [float(episodes.score(of_one).mean()) for of_one in outputs]
+    return scores
 
 
-def _train_once(recipe: Recipe, step: NTM, optimiser: torch.optim.Optimizer, done: int) -> tuple[float, float]:
-    """One batch and one update. Returns the loss in bits per sequence and the norm of the gradients."""
+def _optimiser(options: Training, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """Element by element, so that models that lie in one tensor do not meet."""
+    if options.optimiser == "adam":
+        return torch.optim.Adam(parameters, lr=options.learning_rate)
+    return torch.optim.RMSprop(
+        parameters, lr=options.learning_rate, alpha=RMSPROP_DECAY, eps=RMSPROP_EPSILON,
+        momentum=RMSPROP_MOMENTUM, centered=True,
+    )  # fmt: skip
+
+
+def _train_once(
+    recipe: Recipe, population: Population, optimiser: torch.optim.Optimizer, done: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """One batch and one update. Returns each model's loss in bits per sequence and the norm of its gradients."""
     options = recipe.training
     random = np.random.default_rng((recipe.seed, TRAINING_STREAM, done))
     length = int(random.integers(options.length_min, options.length_max + 1))
+    # One seed for the batches of all models: the first model's are those that it would have alone.
     seed = int(random.integers(2**63))
-    episodes = recipe.task_of().episodes(length=length, sequences=options.batch, seed=seed)
-    scored = torch.from_numpy(episodes.scored)
-    logits = rollout_logits(step, torch.from_numpy(episodes.x))[:, scored]
-    wanted = torch.from_numpy(episodes.y)[:, scored]
-    loss = functional.binary_cross_entropy_with_logits(logits, wanted)
+    task = recipe.task_of().varied(random)
+    batches = [
+        task.episodes(length=length, sequences=options.batch, seed=(seed, nth) if nth else seed)
+        for nth in range(population.size)
+    ]
+    scored = torch.from_numpy(batches[0].scored)
+    logits = population.logits(torch.from_numpy(np.stack([batch.x for batch in batches])))[:, :, scored]
+    wanted = torch.from_numpy(np.stack([batch.y for batch in batches]))[:, :, scored]
+    losses = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=(1, 2, 3))
     for group in optimiser.param_groups:
         group["lr"] = options.learning_rate * (1 - done / options.steps)
     optimiser.zero_grad()
-    loss.backward()
-    norm = float(torch.nn.utils.clip_grad_norm_(step.parameters(), options.clip_norm))
-    bits = float(loss.detach()) * wanted[0].numel() / math.log(2)
-    if not (math.isfinite(bits) and math.isfinite(norm)):
+    losses.sum().backward()
+    norms = _clip(list(population.parameters.values()), options.clip_norm)
+    bits = losses.detach() * wanted[0, 0].numel() / math.log(2)
+    if not (torch.isfinite(bits) & torch.isfinite(norms)).any():
         # Before the update: the weights, and the checkpoint that may follow, are still whole.
-        raise TrainingFault(f"step {done}: expected a finite loss and gradient, got {bits} bits and a norm of {norm}")
+        raise TrainingFault(
+            f"step {done}: expected a finite loss and gradient, got {bits.tolist()} bits and norms of {norms.tolist()}"
+        )
     optimiser.step()
-    return bits, norm
+    return tuple(bits.tolist()), tuple(norms.tolist())
 
 
-def _selected(recipe: Recipe, step: NTM, run: _Run, gradient_norm: float, best_file: Path) -> _Run:
-    """Score the weights, keep them if none were better, and start a new row of the log."""
-    wrong = wrong_bits_by_length(recipe, step)
-    score = float(sum(wrong.values()))
-    # The later of two equals: its rate was lower, its weightings are sharper.
-    if score <= run.best:
-        _replace(best_file, lambda beside: torch.save(step.state_dict(), beside))
+def _clip(parameters: Sequence[Tensor], norm_max: float) -> Tensor:
+    """Scale each model's gradients to a global norm of at most `norm_max`; returns the norms before, `[P]`.
+
+    Gradients that are not finite become none.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in gradients]).sum(dim=0).sqrt()
+    finite = torch.isfinite(norms)
+    scales = torch.clamp(norm_max / (norms + 1e-6), max=1.0)
+    for gradient in gradients:
+        shape = (-1, *[1] * (gradient.dim() - 1))
+        gradient.copy_(torch.where(finite.view(shape), gradient * scales.view(shape), 0.0))
+    return norms
+
+
+def _selected(
+    recipe: Recipe, population: Population, run: _Run, gradient_norms: tuple[float, ...], best_file: Path
+) -> _Run:
+    """Score the weights, keep the best if none were better, and start a new row of the log."""
+    scores = scores_by_length(recipe, population)
+    totals = [sum(of_one) for of_one in zip(*scores.values(), strict=True)]
+    losses = _means(run.losses)
+    # Of equals the one with the least loss, and the later: its rate was lower, its weightings are sharper.
+    first = min(range(population.size), key=lambda nth: (totals[nth], losses[nth]))
+    if totals[first] <= run.best:
+        _replace(best_file, lambda beside: torch.save(population.state_dict(first), beside))
     row = {
         "step": run.done,
-        "loss_bits": _mean(run.losses),
-        "gradient_norm": gradient_norm,
-        "wrong_bits": wrong,
+        "loss_bits": losses,
+        "gradient_norm": list(gradient_norms),
+        "score": scores,
     }
-    return replace(run, best=min(run.best, score), rows=(*run.rows, row), losses=())
+    return replace(run, best=min(run.best, totals[first]), rows=(*run.rows, row), losses=())
 
 
-def _save(folder: Path, step: NTM, optimiser: torch.optim.Optimizer, run: _Run) -> None:
-    content = {"step": step.state_dict(), "optimiser": optimiser.state_dict(), "run": asdict(run)}
+def _save(folder: Path, population: Population, optimiser: torch.optim.Optimizer, run: _Run) -> None:
+    parameters = {name: value.detach() for name, value in population.parameters.items()}
+    content = {"parameters": parameters, "optimiser": optimiser.state_dict(), "run": asdict(run)}
     _replace(folder / CHECKPOINT_FILE, lambda beside: torch.save(content, beside))
     log = "".join(json.dumps(row) + "\n" for row in run.rows)
     _replace(folder / LOG_FILE, lambda beside: beside.write_text(log))
 
 
-def _resumed(path: Path, step: NTM, optimiser: torch.optim.Optimizer) -> _Run:
+def _resumed(path: Path, population: Population, optimiser: torch.optim.Optimizer) -> _Run:
     """Where an earlier run in this folder was, its weights and moments loaded; or the start."""
     if not path.exists():
         return _Run()
     saved = torch.load(path, weights_only=True)
-    step.load_state_dict(saved["step"])
+    population.load(saved["parameters"])
     optimiser.load_state_dict(saved["optimiser"])
     return _Run(**saved["run"])
 
@@ -157,6 +209,8 @@ def _resumed(path: Path, step: NTM, optimiser: torch.optim.Optimizer) -> _Run:
 def _claim(folder: Path, recipe: Recipe) -> None:
     """Make the folder, or refuse one whose run was started with another recipe. Raises TrainingFault."""
     path, entries = folder / RECIPE_FILE, json.loads(json.dumps(asdict(recipe)))
+    # What is promised, and when to stop, changes no step; the one is known when the other was seen.
+    del entries["claims"], entries["selection"]["enough"]
     if path.exists():
         before = json.loads(path.read_text())
         differing = [name for name in entries if before.get(name) != entries[name]]
@@ -178,5 +232,6 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     beside.replace(path)
 
 
-def _mean(values: tuple[float, ...]) -> float:
-    return math.fsum(values) / len(values)
+def _means(losses: Sequence[Sequence[float]]) -> list[float]:
+    """The mean of each model's losses over the steps."""
+    return [math.fsum(of_one) / len(losses) for of_one in zip(*losses, strict=True)]

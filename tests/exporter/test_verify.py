@@ -26,7 +26,7 @@ from ntm_exporter.verify import (
     score,
     torch_rows,
 )
-from ntm_models.tasks import Copy
+from ntm_models.tasks import Copy, DynamicNGrams
 from ntm_serve.engine import RunRows
 from ntm_serve.spec import Array, StateSpec, StepSpec, TensorSpec
 
@@ -241,6 +241,21 @@ def test_bits_too_near_to_the_threshold_are_counted_and_may_differ() -> None:
 
     assert result.undecided == 60 * 4 * 3
     assert result.entry.wrong_bits_torch != result.entry.wrong_bits_engine
+
+
+def test_a_task_of_chance_is_scored_by_its_cost_beside_the_optimum() -> None:
+    spec = StepSpec((TensorSpec("x", "float32", (1,)),), (TensorSpec("y", "float32", (1,)),), ())
+
+    def guessing(inputs: Sequence[Array], state: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+        return [np.full((len(inputs[0]), 1), 0.5, np.float32)], []
+
+    entry = score(guessing, guessing, spec=spec, initial=(), task=DynamicNGrams(), length=50, sequences=9).entry
+
+    assert entry.cost_bits_engine == 45  # 45 predictions, each a bit by coin.
+    assert entry.cost_bits_optimal is not None
+    assert 20 < entry.cost_bits_optimal < 45
+    assert entry.score_engine == 45 - entry.cost_bits_optimal
+    assert scored(constant(0.0), constant(0.0)).entry.cost_bits_engine is None
 
 
 def test_the_score_of_a_graph_that_forgets_is_refused() -> None:

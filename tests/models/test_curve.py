@@ -11,14 +11,21 @@ from ntm_models.curve import draw_curve
 
 def run_in(folder, rows):
     """A folder as a training leaves it, with this log."""
-    recipe = {"name": "made-up", "seed": 1, "training": {"batch": 32}, "selection": {"lengths": [20, 120]}}
+    recipe = {
+        "name": "made-up",
+        "task": "copy",
+        "seed": 1,
+        "training": {"batch": 32},
+        "selection": {"lengths": [20, 120]},
+    }
     (folder / "recipe.json").write_text(json.dumps(recipe))
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
 def row(step, short, long):
-    return {"step": step, "loss_bits": 1e3 / step, "gradient_norm": 1.0, "wrong_bits": {"20": short, "120": long}}
+    score = {"20": [9.0, short], "120": [300.0, long]}
+    return {"step": step, "loss_bits": [1e3 / step, 2e3 / step], "gradient_norm": [1.0, 1.0], "score": score}
 
 
 ROWS = [row(250, 74.2, 480.1), row(500, 3.4, 120.0), row(750, 0.0, 0.02), row(1000, 0.0, 9.5)]
@@ -44,8 +51,13 @@ def test_a_log_of_one_row_is_drawn(tmp_path):
     assert draw_curve(run_in(tmp_path, ROWS[:1])).stat().st_size > 10_000
 
 
-def test_the_marked_row_is_the_last_of_the_best():
-    assert curve._best({20: [5.0, 0.0, 1.0, 0.0], 120: [9.0, 2.0, 1.0, 3.0]}) == 2
+def test_the_marked_row_is_the_last_of_the_best_and_its_seed_the_best_there_with_the_least_loss():
+    rows = [
+        {"score": {"20": [5.0, 0.0, 9.0], "120": [9.0, 2.0, 9.0]}, "loss_bits": [1.0, 1.0, 0.0]},
+        {"score": {"20": [2.0, 3.0, 0.0], "120": [0.0, 3.0, 2.0]}, "loss_bits": [2.0, 0.0, 1.0]},
+        {"score": {"20": [4.0, 4.0, 4.0], "120": [1.0, 1.0, 1.0]}, "loss_bits": [0.0, 0.0, 0.0]},
+    ]
+    assert curve._kept(rows) == (1, 2)
 
 
 def test_drawing_leaves_pyplot_alone(tmp_path):

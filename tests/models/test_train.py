@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from ntm_models import train as train_module
-from ntm_models.build import build_step, load_step
+from ntm_models.build import build_step, first_step, load_step
 from ntm_models.errors import RecipeFault, TrainingFault
+from ntm_models.population import Population
 from ntm_models.recipe import parse_recipe
-from ntm_models.train import train, wrong_bits_by_length
+from ntm_models.train import scores_by_length, train
 
 
 class Killed(Exception):
@@ -109,34 +110,34 @@ def test_the_weights_with_the_fewest_wrong_bits_are_kept_and_of_equals_the_later
     entries["training"]["steps"], entries["selection"]["every"] = 5, 1
     scores, scored = iter([9.0, 2.0, 4.0, 2.0, 3.0]), []
 
-    def scripted(_recipe, step):
-        scored.append({name: value.clone() for name, value in step.state_dict().items()})
-        return {"2": next(scores), "3": 0.5}
+    def scripted(_recipe, population):
+        scored.append(population.state_dict(0))
+        return {"2": [next(scores)], "3": [0.5]}
 
-    monkeypatch.setattr(train_module, "wrong_bits_by_length", scripted)
+    monkeypatch.setattr(train_module, "scores_by_length", scripted)
 
     end = train(parse_recipe(entries), tmp_path)
 
-    assert end.best_wrong_bits == 2.5
+    assert end.best_score == 2.5
     expect_same_bits(dict(saved(tmp_path)[1]), scored[3])
 
 
 def test_the_kept_weights_score_what_the_log_says(tiny, tmp_path):
     end = train(tiny, tmp_path)
-    wrong = wrong_bits_by_length(tiny, load_step(tiny, tmp_path / "best.pt"))
+    scores = scores_by_length(tiny, Population([load_step(tiny, tmp_path / "best.pt")]))
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [5, 10, 12]
-    assert sum(wrong.values()) == end.best_wrong_bits
-    assert end.best_wrong_bits == min(sum(row["wrong_bits"].values()) for row in rows)
+    assert sum(score for (score,) in scores.values()) == end.best_score
+    assert end.best_score == min(sum(score for (score,) in row["score"].values()) for row in rows)
 
 
 def test_the_log_has_the_mean_loss_since_its_last_row(tiny, tmp_path, monkeypatch):
     losses, real = [], train_module._train_once
 
     def noting(*arguments):
-        loss_bits, gradient_norm = real(*arguments)
-        losses.append(loss_bits)
-        return loss_bits, gradient_norm
+        loss_bits, gradient_norms = real(*arguments)
+        losses.append(loss_bits[0])
+        return loss_bits, gradient_norms
 
     monkeypatch.setattr(train_module, "_train_once", noting)
 
@@ -144,7 +145,7 @@ def test_the_log_has_the_mean_loss_since_its_last_row(tiny, tmp_path, monkeypatc
 
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     wanted = [sum(part) / len(part) for part in (losses[:5], losses[5:10], losses[10:])]
-    assert [row["loss_bits"] for row in rows] == pytest.approx(wanted)
+    assert [row["loss_bits"][0] for row in rows] == pytest.approx(wanted)
 
 
 def test_an_untrained_model_loses_about_one_bit_for_each_bit(tiny, tmp_path):
@@ -185,8 +186,8 @@ def test_a_short_training_learns(entries, tmp_path):
     train(parse_recipe(entries), tmp_path)
 
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert rows[-1]["loss_bits"] < rows[0]["loss_bits"] / 2
-    assert rows[-1]["wrong_bits"]["1"] < 0.5  # Of 8; whoever guesses has 4.
+    assert rows[-1]["loss_bits"][0] < rows[0]["loss_bits"][0] / 2
+    assert rows[-1]["score"]["1"][0] < 0.5  # Of 8; whoever guesses has 4.
 
 
 def test_the_first_weights_come_from_the_seed_and_nothing_else_is_drawn(tiny):
@@ -196,3 +197,40 @@ def test_the_first_weights_come_from_the_seed_and_nothing_else_is_drawn(tiny):
     once = build_step(tiny).state_dict()
     assert torch.equal(torch.rand(3), expected)
     expect_same_bits(dict(once), dict(build_step(tiny).state_dict()))
+
+
+def test_a_run_ends_where_the_score_is_good_enough_and_stays_ended(entries, tmp_path, monkeypatch):
+    entries["training"]["steps"], entries["selection"]["every"] = 9, 1
+    entries["selection"]["enough"] = 1
+    scores = iter([9.0, 4.0, 0.5])
+    monkeypatch.setattr(train_module, "scores_by_length", lambda *_: {"2": [next(scores)], "3": [0.5]})
+    recipe = parse_recipe(entries)
+    end = train(recipe, tmp_path)
+    assert (end.step, end.best_score, end.finished) == (3, 1.0, True)
+    assert train(recipe, tmp_path) == end
+
+
+def test_a_run_may_start_from_the_weights_of_another_recipe(tiny, tmp_path):
+    train(tiny, tmp_path / "first")
+    (tmp_path / "first" / "best.pt").rename(tmp_path / "tiny.pt")
+    following = replace(tiny, seed=9, start="tiny")
+    started = first_step(following, tmp_path).state_dict()
+    expect_same_bits(dict(started), dict(torch.load(tmp_path / "tiny.pt", weights_only=True)))
+
+
+def test_weights_to_start_from_that_are_not_there_or_of_other_sizes_are_refused(entries, tmp_path):
+    recipe = parse_recipe({**entries, "start": "other"})
+    with pytest.raises(RecipeFault, match=r"recipe tiny: start: .*other\.pt cannot be read: No such file"):
+        first_step(recipe, tmp_path)
+    torch.save({"heads.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(RecipeFault, match=r"recipe tiny: start: .*other\.pt has weights of other sizes"):
+        first_step(recipe, tmp_path)
+
+
+def test_a_memory_that_starts_from_a_smaller_one_grows(entries, tmp_path):
+    torch.save(build_step(parse_recipe(entries)).state_dict(), tmp_path / "small.pt")
+    grown = first_step(parse_recipe({**entries, "start": "small", "model": {**entries["model"], "slots": 9}}), tmp_path)
+    before = torch.load(tmp_path / "small.pt", weights_only=True)["first_weightings"]
+    after = grown.state_dict()["first_weightings"]
+    assert torch.equal(after[:, :6], before)
+    assert torch.equal(after[:, 6:], before.min(dim=1, keepdim=True).values.expand(-1, 3))

@@ -6,6 +6,8 @@ Graves, Wayne, Danihelka 2014, "Neural Turing Machines" (arXiv:1410.5401).
 Letters: B sessions in the batch, H heads, N slots of the memory, M width of a slot, S shift offsets.
 """
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -73,5 +75,7 @@ def write(memory: Tensor, weightings: Tensor, erase: Tensor, add: Tensor) -> Ten
     if weightings.shape[1] == 1:
         kept = 1 - transposed @ erase
     else:
-        kept = (1 - weightings.unsqueeze(3) * erase.unsqueeze(2)).prod(dim=1)
+        # A product of a few, not one `prod`: its gradient, which must mind zeros, takes longer than the whole step.
+        factors = (1 - weightings.unsqueeze(3) * erase.unsqueeze(2)).unbind(1)
+        kept = reduce(torch.mul, factors)
     return memory * kept + transposed @ add

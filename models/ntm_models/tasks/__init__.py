@@ -1,8 +1,31 @@
 """Tasks: seeded generators and scorers in numpy alone, so that a demo and an evaluation need no torch."""
 
+from ntm_models.tasks.associative_recall import AssociativeRecall
 from ntm_models.tasks.copy import Copy
+from ntm_models.tasks.dyck import DyckWords
 from ntm_models.tasks.episode import Episodes
+from ntm_models.tasks.ngrams import DynamicNGrams
+from ntm_models.tasks.priority_sort import PrioritySort
+from ntm_models.tasks.repeat_copy import RepeatCopy
+from ntm_models.tasks.task import Task
 
-TASKS = {"copy": Copy}
+TASKS: dict[str, type[Task]] = {
+    "copy": Copy,
+    "repeat-copy": RepeatCopy,
+    "associative-recall": AssociativeRecall,
+    "dynamic-ngrams": DynamicNGrams,
+    "priority-sort": PrioritySort,
+    "dyck-words": DyckWords,
+}
 
-__all__ = ["TASKS", "Copy", "Episodes"]
+__all__ = [
+    "TASKS",
+    "AssociativeRecall",
+    "Copy",
+    "DyckWords",
+    "DynamicNGrams",
+    "Episodes",
+    "PrioritySort",
+    "RepeatCopy",
+    "Task",
+]

@@ -5,15 +5,21 @@ T = 2 L + 1 steps: L vectors, the delimiter, and L blank steps during which the 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 
 from ntm_models.tasks.episode import Episodes
+from ntm_models.tasks.task import Seed, expect_sizes
 
 
 @dataclass(frozen=True)
 class Copy:
     """Copy of `bits`-bit vectors. Inputs I = bits + 1, outputs O = bits."""
+
+    length_min: ClassVar[int] = 1
+    lengths_shown: ClassVar[tuple[int, ...]] = (10, 20, 40, 60, 80, 120)
+    length_means: ClassVar[str] = "vectors"
 
     bits: int = 8
 
@@ -25,10 +31,9 @@ class Copy:
     def outputs(self) -> int:
         return self.bits
 
-    def episodes(self, *, length: int, sequences: int, seed: int | tuple[int, ...]) -> Episodes:
+    def episodes(self, *, length: int, sequences: int, seed: Seed) -> Episodes:
         """Random sequences of one length. The same seed gives the same sequences."""
-        if length < 1 or sequences < 1:
-            raise ValueError(f"expected a length and sequences of at least 1, got {length} and {sequences}")
+        expect_sizes(self, length, sequences)
         random = np.random.default_rng(seed)
         vectors = random.integers(0, 2, (sequences, length, self.bits)).astype(np.float32)
         steps = 2 * length + 1
@@ -39,3 +44,6 @@ class Copy:
         y[:, length + 1 :] = vectors
         scored = np.arange(steps) > length
         return Episodes(x=x, y=y, scored=scored)
+
+    def varied(self, _random: np.random.Generator) -> Self:
+        return self

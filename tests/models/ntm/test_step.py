@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from models.rollout import initial_batch, rollout_logits
 from torch import nn
 
 from models import literal
 from ntm_models.ntm import NTM, NTMOptions
-from ntm_models.rollout import initial_batch, rollout_logits
 
 CONTROLLERS = ("feed-forward", "lstm", "gru")
 HEADS = ((1, 1), (2, 3))

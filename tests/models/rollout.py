@@ -1,4 +1,4 @@
-"""Running a step module over whole sequences."""
+"""One step module over whole sequences, the plain way: what many side by side are compared with."""
 
 import torch
 from torch import Tensor

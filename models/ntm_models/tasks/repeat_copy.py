@@ -1,0 +1,62 @@
+"""The repeat copy task (Graves et al. 2014, section 4.2): see a sequence and a number, give it back so often.
+
+Channels in: `bits` data channels, one that is 1 at the delimiter, one that holds the number of repeats at the
+delimiter, scaled to mean 0 and variance 1 over 1 to 10. Channels out: `bits`, then the end marker. L vectors
+and R repeats take T = L + 1 + L R + 1 steps: the vectors, the delimiter, R copies, and the end marker alone.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import numpy as np
+
+from ntm_models.tasks.episode import Episodes
+from ntm_models.tasks.task import Seed, expect_sizes
+
+# Of a number drawn evenly from 1 to 10, as in the paper: a scale of its own, whatever a model was trained on.
+REPEATS_MEAN, REPEATS_DEVIATION = 5.5, 8.25**0.5
+
+
+@dataclass(frozen=True)
+class RepeatCopy:
+    """Copies of `bits`-bit vectors, `repeats` times. Inputs I = bits + 2, outputs O = bits + 1.
+
+    A training draws the repeats of each batch from 1 to `repeats`.
+    """
+
+    length_min: ClassVar[int] = 1
+    lengths_shown: ClassVar[tuple[int, ...]] = (5, 10, 15, 20)
+    length_means: ClassVar[str] = "vectors, ten times"
+
+    bits: int = 8
+    repeats: int = 10
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"repeats: expected at least 1, got {self.repeats}")
+
+    @property
+    def inputs(self) -> int:
+        return self.bits + 2
+
+    @property
+    def outputs(self) -> int:
+        return self.bits + 1
+
+    def episodes(self, *, length: int, sequences: int, seed: Seed) -> Episodes:
+        """Random sequences of one length, all with the task's repeats. The same seed gives the same sequences."""
+        expect_sizes(self, length, sequences)
+        random = np.random.default_rng(seed)
+        vectors = random.integers(0, 2, (sequences, length, self.bits)).astype(np.float32)
+        steps = length + 1 + length * self.repeats + 1
+        x = np.zeros((sequences, steps, self.inputs), np.float32)
+        x[:, :length, : self.bits] = vectors
+        x[:, length, self.bits] = 1
+        x[:, length, self.bits + 1] = (self.repeats - REPEATS_MEAN) / REPEATS_DEVIATION
+        y = np.zeros((sequences, steps, self.outputs), np.float32)
+        y[:, length + 1 : -1, : self.bits] = np.tile(vectors, (1, self.repeats, 1))
+        y[:, -1, self.bits] = 1
+        return Episodes(x=x, y=y, scored=np.arange(steps) > length)
+
+    def varied(self, random: np.random.Generator) -> Self:
+        return replace(self, repeats=int(random.integers(1, self.repeats + 1)))

@@ -1,0 +1,74 @@
+"""What every task promises to training, export and evaluation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntm_models.tasks import TASKS
+
+every_task = pytest.mark.parametrize("name", sorted(TASKS))
+
+
+@every_task
+def test_the_same_seed_gives_the_same_episodes_and_another_seed_others(name):
+    task = TASKS[name]()
+    once, again, other = (task.episodes(length=7, sequences=5, seed=seed) for seed in (11, 11, 12))
+    assert np.array_equal(once.x, again.x)
+    assert np.array_equal(once.y, again.y)
+    assert not np.array_equal(once.x, other.x)
+
+
+@every_task
+def test_a_seed_of_several_numbers_is_a_stream_for_each_of_them(name):
+    one, other = (TASKS[name]().episodes(length=7, sequences=5, seed=(11, stream)) for stream in (0, 1))
+    assert not np.array_equal(one.x, other.x)
+
+
+@every_task
+@given(more=st.integers(0, 12), sequences=st.integers(1, 4), seed=st.integers(0, 2**63))
+def test_episodes_have_the_channels_of_the_task_and_wanted_outputs_are_bits(name, more, sequences, seed):
+    task = TASKS[name]()
+    episodes = task.episodes(length=task.length_min + more, sequences=sequences, seed=seed)
+    rows, steps, inputs = episodes.x.shape
+    assert (rows, inputs) == (sequences, task.inputs)
+    assert episodes.y.shape == (sequences, steps, task.outputs)
+    assert episodes.scored.shape == (steps,)
+    assert episodes.scored.any()
+    assert episodes.x.dtype == episodes.y.dtype == np.float32
+    assert set(np.unique(episodes.y)) <= {0.0, 1.0}
+    assert np.isfinite(episodes.x).all()
+
+
+@every_task
+def test_every_input_channel_says_something_and_every_scored_output_varies(name):
+    task = TASKS[name]()
+    episodes = task.episodes(length=8, sequences=200, seed=3)
+    assert episodes.x.any(axis=(0, 1)).all()
+    wanted = episodes.y[:, episodes.scored]
+    assert (wanted.reshape(-1, task.outputs).std(axis=0) > 0).all()
+
+
+@every_task
+def test_what_is_shorter_than_the_shortest_is_refused(name):
+    task = TASKS[name]()
+    with pytest.raises(ValueError, match=f"at least {task.length_min} .*, got {task.length_min - 1} and 1"):
+        task.episodes(length=task.length_min - 1, sequences=1, seed=0)
+    with pytest.raises(ValueError, match="sequences of at least 1, got 8 and 0"):
+        task.episodes(length=8, sequences=0, seed=0)
+
+
+@every_task
+def test_a_card_shows_lengths_that_there_are(name):
+    task = TASKS[name]()
+    assert min(task.lengths_shown) >= task.length_min
+    assert list(task.lengths_shown) == sorted(set(task.lengths_shown))
+
+
+@every_task
+def test_the_best_outputs_score_nothing_and_a_coin_scores_more(name):
+    episodes = TASKS[name]().episodes(length=20, sequences=50, seed=9)
+    best = episodes.y if episodes.optimal is None else episodes.optimal
+    assert episodes.score(best).tolist() == [0.0] * 50
+    coin = np.random.default_rng(1).random(episodes.y.shape, np.float32)
+    assert episodes.score(coin).mean() > 1
