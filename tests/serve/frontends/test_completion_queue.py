@@ -17,12 +17,15 @@ def run(main):
 
 
 async def echo_once():
-    """A line there and back through a socket of the loop."""
+    """A line there and back through a socket of the loop; nothing of it is left to the garbage collector."""
+    answered = asyncio.Event()
 
     async def answer(reader, writer):
         writer.write(await reader.readline())
         await writer.drain()
         writer.close()
+        await writer.wait_closed()
+        answered.set()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -30,6 +33,7 @@ async def echo_once():
         line = await reader.readline()
         writer.close()
         await writer.wait_closed()
+        await answered.wait()
     return line
 
 
