@@ -62,11 +62,12 @@ def _run_ride(model: StepModel, company: Sequence[Ticket], somebody_waits: Calla
     while len(made) < steps_max and not any(errors):
         step = [array[len(made)] for array in inputs]
         try:
-            outputs, state = _checked_run(model, step, state)
-        except EngineFault:
-            if made:  # The next ride begins where this one ends, and meets the fault at its first step.
-                break
-            outputs, state = _run_rows_alone(model, step, state, errors)
+            ran = _checked_run(model, step, state)
+        except EngineFault:  # Forgotten here, so that the faults of the rows do not lead to it.
+            ran = None
+        if ran is None and made:  # The next ride begins where this one ends, and meets the fault at its first step.
+            break
+        outputs, state = ran or _run_rows_alone(model, step, state, errors)
         made.append(outputs)
         for place in _non_finite_places(state, count):
             errors[place] = errors[place] or _refused(company[place], len(made) - 1)
@@ -111,7 +112,7 @@ def _run_rows_alone(
         try:
             given, after = _checked_run(model, [array[copies] for array in inputs], [array[copies] for array in state])
         except EngineFault as fault:
-            errors[row] = fault
+            errors[row] = fault.with_traceback(None)  # It leads here, and so to every row's state.
             continue
         for kept, array in zip([*outputs, *following], [*given, *after], strict=True):
             kept[row] = array[0]

@@ -91,7 +91,8 @@ class Submission:
 
     def refuse(self, place: int, error: NtmServeError, *, next_step: int) -> None:
         """The place is answered with an error; the session stands at next_step."""
-        self.errors[place] = error
+        # Where it was raised knows of this submission: neither would be freed before the garbage collector came.
+        self.errors[place] = error.with_traceback(None)
         self._answer(place, next_step)
 
     def ticket_settled(self, place: int, ticket: Ticket) -> None:

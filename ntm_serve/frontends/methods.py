@@ -97,6 +97,8 @@ def fail(call: Call, fault: Exception) -> None:
         call.fail(fault)
     else:
         call.fault(fault)
+    # Where it was raised knows of the call, and may know of the fault.
+    fault.__traceback__ = None
 
 
 def by_path(methods: Iterator[Method]) -> Mapping[str, Method]:
