@@ -1,8 +1,8 @@
 """A ride: some steps of the same company, run one after another without anybody getting on or off.
 
 Rules of this file: it runs on a compute thread and changes nothing; it returns rows, which the event loop
-hands out. It ends early when somebody waits to get on, or when a row must get off. A row that fails,
-fails alone.
+hands out. It ends early when somebody waits to get on, when a row must get off, or when nobody is left. A
+row that fails, fails alone.
 """
 
 import time
@@ -71,7 +71,7 @@ def _run_ride(model: StepModel, company: Sequence[Ticket], somebody_waits: Calla
         made.append(outputs)
         for place in _non_finite_places(state, count):
             errors[place] = errors[place] or _refused(company[place], len(made) - 1)
-        if len(made) < steps_max and somebody_waits():
+        if len(made) < steps_max and (somebody_waits() or _nobody_rides(company)):
             break
     compute_s = time.perf_counter() - started_s
     together = [np.stack(arrays) if len(made) > 1 else arrays[0][np.newaxis] for arrays in zip(*made, strict=True)]
@@ -89,6 +89,11 @@ def _checked_run(
             expected, actual = described(one.dtype, (rows, *one.shape)), described(array.dtype, array.shape)
             raise EngineFault(f"model {model.card.key}: {one.name}: expected {expected}, got {actual}")
     return outputs, following
+
+
+def _nobody_rides(company: Sequence[Ticket]) -> bool:
+    """Whether all of them were cancelled meanwhile: steps for nobody are not made."""
+    return company[0].settled and all([ticket.settled for ticket in company])
 
 
 def _stacked(parts: Sequence[Array], rows: int) -> Array:

@@ -64,7 +64,7 @@ class Submission:
         return [(self._spec.outputs[i], self._arrays[i]) for i in self._message.wanted]
 
     def admit(
-        self, place: int, session: Session, spec: StepSpec, now_s: float, expect_room: Callable[[int], None]
+        self, place: int, session: Session, spec: StepSpec, now_s: float, expect_room: Callable[[Session, int], None]
     ) -> Ticket | None:
         """Admit the steps of a place to its session. Returns the ticket, where it is new and must be run.
 

@@ -40,7 +40,8 @@ class Call:
     """A call that a client has begun."""
 
     __slots__ = (
-        "_begun", "_call", "_code", "_counts", "_observer", "_on_message", "_outbox", "kind", "method", "on_over", "over",
+        "_begun", "_call", "_code", "_counts", "_observer", "_on_message", "_outbox", "kind", "method", "on_over",
+        "over",
     )  # fmt: skip
 
     def __init__(self, event: Any, *, method: str, kind: str, observer: CallObserver) -> None:

@@ -41,6 +41,7 @@ class GrpcServer:
         *,
         message_bytes_max: int,
         messages_in_flight_max: int,
+        stream_bytes_max: int,
         observer: CallObserver,
     ) -> None:
         self._options: list[tuple[bytes, int]] = [
@@ -58,7 +59,9 @@ class GrpcServer:
         self._observer = observer
         self._server: Any = None
         self._health = Health()
-        self._sessions = SessionsBehaviours(service, messages_in_flight_max=messages_in_flight_max)
+        self._sessions = SessionsBehaviours(
+            service, messages_in_flight_max=messages_in_flight_max, stream_bytes_max=stream_bytes_max
+        )
         reflection = Reflection([SESSIONS.full_name, MODELS.full_name])
         self._methods: dict[str, Method] = {
             method.path: method

@@ -83,7 +83,13 @@ def cancelled_streams(wire):
 
 def refused_messages(wire):
     beyond = request("a", [[1]], [10**9])
-    bad = [request("a", [[float("nan")]]), request("nobody", [[1]]), beyond, request([], []), request(["a", "x"], [1, 1])]
+    bad = [
+        request("a", [[float("nan")]]),
+        request("nobody", [[1]]),
+        beyond,
+        request([], []),
+        request(["a", "x"], [1, 1]),
+    ]
     wire.stream(bad)
     for one in bad[:-1]:
         refused(wire.sessions.Step, one)
