@@ -93,7 +93,7 @@ def _checked_run(
 
 def _nobody_rides(company: Sequence[Ticket]) -> bool:
     """Whether all of them were cancelled meanwhile: steps for nobody are not made."""
-    return company[0].settled and all([ticket.settled for ticket in company])
+    return company[0].settled and all(ticket.settled for ticket in company)
 
 
 def _stacked(parts: Sequence[Array], rows: int) -> Array:
