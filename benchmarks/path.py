@@ -68,7 +68,7 @@ async def microseconds(sessions: int, messages: int, *, streams: int = 1, profil
             sessions=Sessions(limits), schedulers=[scheduler], faults={}, sessions_per_message_max=4096,
             steps_per_message_max=4096, observer=metrics, clock=time.monotonic, arrival_s=lambda: arrived_s,
         )  # fmt: skip
-        behaviours = SessionsBehaviours(service, messages_in_flight_max=1)
+        behaviours = SessionsBehaviours(service, messages_in_flight_max=1, stream_bytes_max=1 << 20)
 
         def message() -> bytes:
             ids = [service.open_session("running-sum").session_id for _ in range(sessions)]

@@ -26,6 +26,7 @@ from ntm_serve.http import HttpServer
 from ntm_serve.metrics import CONTENT_TYPE, Metrics
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.repository import find_models
+from ntm_serve.room import TotalRoom
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.service import Service
 from ntm_serve.sessions import Limits, Sessions
@@ -129,10 +130,12 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
     metrics = Metrics(version=ntm_serve.__version__, onnxruntime=ORT_VERSION, grpcio=grpc.__version__)
     limits = Limits(
         sessions_max=settings.sessions_max,
+        session_steps_waiting_max=settings.session_steps_waiting_max,
         idle_life_s=settings.idle_life_s or None,
         window_messages=settings.window_messages,
         window_bytes_max=settings.window_bytes_max,
     )
+    total_room = TotalRoom(settings.steps_waiting_total_max)
     with ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="compute") as executor:
         schedulers = [
             Scheduler(
@@ -141,6 +144,7 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
                 lanes=settings.compute_threads,
                 limits=limits,
                 steps_waiting_max=settings.steps_waiting_max,
+                total_room=total_room,
                 observer=metrics,
                 clock=time.monotonic,
                 post=loop.post,
@@ -183,6 +187,7 @@ async def _listening(
         loop,
         message_bytes_max=settings.message_bytes_max,
         messages_in_flight_max=settings.messages_in_flight_max,
+        stream_bytes_max=settings.stream_bytes_max,
         observer=metrics,
     )
     names = [name for view in service.models() if view.model for name in (view.key.name, str(view.key))]

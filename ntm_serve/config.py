@@ -35,9 +35,18 @@ class Settings(BaseSettings):
     )
     sessions_per_message_max: int = Field(4096, ge=1, description="most sessions in one message")
     steps_per_message_max: int = Field(4096, ge=1, description="most steps of one session in one message")
+    session_steps_waiting_max: int = Field(
+        16_384, ge=1, description="most steps admitted and not yet answered, per session"
+    )
     steps_waiting_max: int = Field(1_000_000, ge=1, description="most steps admitted and not yet answered, per model")
+    steps_waiting_total_max: int = Field(
+        2_000_000, ge=1, description="most steps admitted and not yet answered, over all models"
+    )
     message_bytes_max: int = Field(64 << 20, ge=1024, description="largest message taken, in bytes")
     messages_in_flight_max: int = Field(64, ge=1, description="most messages of one stream without their answer")
+    stream_bytes_max: int = Field(
+        64 << 20, ge=1, description="bytes of one stream's messages without their answer beyond which none is read"
+    )
     window_messages: int = Field(64, ge=1, description="messages per session whose replies are kept for retries")
     window_bytes_max: int = Field(
         1 << 20, ge=0, description="most bytes of such messages per session; the last one is always kept"

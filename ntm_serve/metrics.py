@@ -36,7 +36,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 OUTCOMES = ("ok", "error", "duplicate", "cancelled")
 ENDINGS = ("client", "idle")
-REJECTIONS = ("sessions", "queue")
+REJECTIONS = ("sessions", "session", "queue", "total")
 
 # Attribute of ModelSeries, metric, help.
 HISTOGRAMS = (

@@ -1,8 +1,8 @@
 """A ride: some steps of the same company, run one after another without anybody getting on or off.
 
 Rules of this file: it runs on a compute thread and changes nothing; it returns rows, which the event loop
-hands out. It ends early when somebody waits to get on, or when a row must get off. A row that fails,
-fails alone.
+hands out. It ends early when somebody waits to get on, when a row must get off, or when nobody is left. A
+row that fails, fails alone.
 """
 
 import time
@@ -62,15 +62,16 @@ def _run_ride(model: StepModel, company: Sequence[Ticket], somebody_waits: Calla
     while len(made) < steps_max and not any(errors):
         step = [array[len(made)] for array in inputs]
         try:
-            outputs, state = _checked_run(model, step, state)
-        except EngineFault:
-            if made:  # The next ride begins where this one ends, and meets the fault at its first step.
-                break
-            outputs, state = _run_rows_alone(model, step, state, errors)
+            ran = _checked_run(model, step, state)
+        except EngineFault:  # Forgotten here, so that the faults of the rows do not lead to it.
+            ran = None
+        if ran is None and made:  # The next ride begins where this one ends, and meets the fault at its first step.
+            break
+        outputs, state = ran or _run_rows_alone(model, step, state, errors)
         made.append(outputs)
         for place in _non_finite_places(state, count):
             errors[place] = errors[place] or _refused(company[place], len(made) - 1)
-        if len(made) < steps_max and somebody_waits():
+        if len(made) < steps_max and (somebody_waits() or _nobody_rides(company)):
             break
     compute_s = time.perf_counter() - started_s
     together = [np.stack(arrays) if len(made) > 1 else arrays[0][np.newaxis] for arrays in zip(*made, strict=True)]
@@ -88,6 +89,11 @@ def _checked_run(
             expected, actual = described(one.dtype, (rows, *one.shape)), described(array.dtype, array.shape)
             raise EngineFault(f"model {model.card.key}: {one.name}: expected {expected}, got {actual}")
     return outputs, following
+
+
+def _nobody_rides(company: Sequence[Ticket]) -> bool:
+    """Whether all of them were cancelled meanwhile: steps for nobody are not made."""
+    return company[0].settled and all(ticket.settled for ticket in company)
 
 
 def _stacked(parts: Sequence[Array], rows: int) -> Array:
@@ -111,7 +117,7 @@ def _run_rows_alone(
         try:
             given, after = _checked_run(model, [array[copies] for array in inputs], [array[copies] for array in state])
         except EngineFault as fault:
-            errors[row] = fault
+            errors[row] = fault.with_traceback(None)  # It leads here, and so to every row's state.
             continue
         for kept, array in zip([*outputs, *following], [*given, *after], strict=True):
             kept[row] = array[0]

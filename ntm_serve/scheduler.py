@@ -14,9 +14,10 @@ from functools import partial
 import structlog
 
 from ntm_serve.batcher import Batcher
-from ntm_serve.errors import EngineFault, LimitReached
+from ntm_serve.errors import EngineFault
 from ntm_serve.observer import Observer
 from ntm_serve.ride import Ride, run_ride
+from ntm_serve.room import Room, TotalRoom
 from ntm_serve.sessions import Limits
 from ntm_serve.state import StateBlock, StateRow
 from ntm_serve.step_model import StepModel
@@ -61,19 +62,20 @@ class Scheduler:
         lanes: int = 1,
         limits: Limits,
         steps_waiting_max: int,
+        total_room: TotalRoom | None = None,
         observer: Observer,
         clock: Callable[[], float],
         post: Post | None = None,
         look_up: Callable[[], None] = lambda: None,
     ) -> None:
-        """lanes: rides at once. post: call something on the event loop from another thread; by default the loop's
-        own way. look_up: admit what has arrived meanwhile, between two runs on the event loop.
+        """lanes: rides at once. steps_waiting_max: of this model; total_room: of all that share it. post: call
+        something on the event loop from another thread; by default the loop's own way. look_up: admit what has
+        arrived meanwhile, between two runs on the event loop.
         """
         self.model = model
         self.key = model.card.key
         self._executor = executor
         self._limits = limits
-        self._steps_waiting_max = steps_waiting_max
         self._observer = observer
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -89,32 +91,35 @@ class Scheduler:
         # What a run costs at least, and each of its rows, as seen of late; at first nothing is known, and nothing
         # runs inline.
         self._run_s = self._row_s = float("inf")
+        self._room = Room(
+            self.key,
+            session_max=limits.session_steps_waiting_max,
+            waiting_max=steps_waiting_max,
+            total=total_room or TotalRoom(steps_waiting_max),
+            observer=observer,
+            row_s=lambda: self._row_s / lanes,
+        )
+        # Bound once: every ticket takes both.
+        self.expect_room, self._on_settled = self._room.expect, self._settled
         self._idle = asyncio.Event()
         self._idle.set()
-        self._steps_waiting = self._batches = self._steps = 0
+        self._batches = self._steps = 0
 
     def statistics(self) -> SchedulerStatistics:
-        return SchedulerStatistics(len(self._batcher), self._steps_waiting, self._batches, self._steps)
-
-    def expect_room(self, steps: int) -> None:
-        """Refuse at the door what would wait behind too much. Raises LimitReached."""
-        if self._steps_waiting + steps > self._steps_waiting_max:
-            self._observer.rejected(self.key, reason="queue")
-            raise LimitReached(
-                f"model {self.key}: expected at most {self._steps_waiting_max} steps waiting, "
-                f"got {self._steps_waiting} and {steps} more"
-            )
+        return SchedulerStatistics(len(self._batcher), self._room.waiting, self._batches, self._steps)
 
     def submit(self, ticket: Ticket) -> None:
         """Run the ticket's steps; it is settled when they are done, or when they failed."""
-        self._steps_waiting += ticket.steps
-        ticket.on_settled = self._settled
+        room = self._room
+        room.waiting += ticket.steps
+        room.total.waiting += ticket.steps
+        ticket.on_settled = self._on_settled
         self._batcher.add(ticket.session)
         self._tick_soon()
 
     async def until_idle(self) -> None:
         """Until every admitted step is answered."""
-        if self._steps_waiting:
+        if self._room.waiting:
             self._idle.clear()
         await self._idle.wait()
 
@@ -256,6 +261,8 @@ class Scheduler:
             ticket.settle()
 
     def _settled(self, ticket: Ticket) -> None:
-        self._steps_waiting -= ticket.steps
-        if not self._steps_waiting:
+        room = self._room
+        room.waiting -= ticket.steps
+        room.total.waiting -= ticket.steps
+        if not room.waiting:
             self._idle.set()

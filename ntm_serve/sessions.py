@@ -48,12 +48,14 @@ ENDED_REMEMBERED_MAX = 100_000
 class Limits:
     """What sessions may use.
 
-    sessions_max: open at once. idle_life_s: an idle session expires after it; None is never.
+    sessions_max: open at once. session_steps_waiting_max: steps of one session admitted and not yet answered.
+    idle_life_s: an idle session expires after it; None is never.
     window_messages, window_bytes_max: how much of its latest messages' inputs and outputs a session keeps
     to answer retries from; the last message is always kept.
     """
 
     sessions_max: int = 200_000
+    session_steps_waiting_max: int = 16_384
     idle_life_s: float | None = 7 * 24 * 3600.0
     window_messages: int = 64
     window_bytes_max: int = 1 << 20
@@ -117,7 +119,7 @@ class Session:
         first_step: int | None,
         *,
         now_s: float,
-        expect_room: Callable[[int], None] | None = None,
+        expect_room: Callable[["Session", int], None] | None = None,
     ) -> tuple[Ticket, bool]:
         """A ticket for these steps, and whether it is new: a new one is in flight from here on and must be run;
         for a retry it is one that is settled already, or the one that is in flight.
@@ -144,7 +146,7 @@ class Session:
                 ticket.settle()
                 return ticket, False
         if expect_room is not None:
-            expect_room(ticket.steps)
+            expect_room(self, ticket.steps)
         self.in_flight.append(ticket)
         return ticket, True
 

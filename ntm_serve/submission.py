@@ -66,7 +66,7 @@ class Submission:
         return [(self._spec.outputs[i], self._arrays[i]) for i in self._message.wanted]
 
     def admit(
-        self, place: int, session: Session, spec: StepSpec, now_s: float, expect_room: Callable[[int], None]
+        self, place: int, session: Session, spec: StepSpec, now_s: float, expect_room: Callable[[Session, int], None]
     ) -> Ticket | None:
         """Admit the steps of a place to its session. Returns the ticket, where it is new and must be run.
 
@@ -94,7 +94,8 @@ class Submission:
 
     def refuse(self, place: int, error: NtmServeError, *, next_step: int) -> None:
         """The place is answered with an error; the session stands at next_step."""
-        self.errors[place] = error
+        # Where it was raised knows of this submission: neither would be freed before the garbage collector came.
+        self.errors[place] = error.with_traceback(None)
         self._answer(place, next_step)
 
     def ticket_settled(self, place: int, ticket: Ticket) -> None:

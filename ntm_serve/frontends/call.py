@@ -2,7 +2,8 @@
 
 Rules of this file: at most one read and one write are under way, which is gRPC's own rule, and who writes
 sees to it that what waits behind is bounded; what is asked of a call that is over is not done and no fault,
-because a client may leave at any moment.
+because a client may leave at any moment; whoever serves a call knows it and is known by it, so a call that is
+over forgets, and is freed at once, and with it what gRPC holds of it: the garbage collector looks seldom.
 """
 
 from collections import deque
@@ -39,13 +40,12 @@ class Call:
     """A call that a client has begun."""
 
     __slots__ = (
-        "_begun", "_call", "_code", "_counts", "_observer", "_on_message", "_outbox", "kind", "metadata", "method",
-        "on_over", "over",
+        "_begun", "_call", "_code", "_counts", "_observer", "_on_message", "_outbox", "kind", "method", "on_over",
+        "over",
     )  # fmt: skip
 
     def __init__(self, event: Any, *, method: str, kind: str, observer: CallObserver) -> None:
         self._call = event.call
-        self.metadata: tuple[tuple[str, str | bytes], ...] = event.invocation_metadata
         self.method = method
         self.kind = kind
         # Whether the client left, its deadline passed, or the status was sent.
@@ -68,23 +68,25 @@ class Call:
             self._call.start_server_batch(self._beginning(), _done)
 
     def read(self, on_message: Callable[[bytes | None], None]) -> None:
-        """Have the next message handed over; None after the last, and where the call is cut short."""
-        self._on_message = on_message
-        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._received)
+        """Have the next message handed over, or None after the last; nothing where the call is over."""
+        if not self.over:
+            self._on_message = on_message
+            self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._received)
 
     def write(self, message: bytes, on_written: Callable[[], None]) -> None:
         """Send a message, after those before it. on_written: when gRPC has taken it, which is when the client has
-        room for it; not called where the call is over.
+        room for it; not called where the call is over or was ended.
         """
+        if self.over or self._code is not None:
+            return
         self._outbox.append((message, on_written))
         if len(self._outbox) == 1:
             self._write_next()
 
     def _write_next(self) -> None:
-        if not self.over:
-            operation = cygrpc.SendMessageOperation(self._outbox[0][0], _NO_FLAGS)
-            operations = (operation,) if self._begun else (*self._beginning(), operation)
-            self._call.start_server_batch(operations, self._sent)
+        operation = cygrpc.SendMessageOperation(self._outbox[0][0], _NO_FLAGS)
+        operations = (operation,) if self._begun else (*self._beginning(), operation)
+        self._call.start_server_batch(operations, self._sent)
 
     def finish(self, message: bytes | None = None) -> None:
         """End well, after a last message if there is one."""
@@ -126,12 +128,14 @@ class Call:
         self._on_message(message)
 
     def _sent(self, event: Any) -> None:
-        if self.over:
+        if not event.success or self.over:  # That it was cut short is told of by itself.
+            return
+        self._counts.sent += 1
+        if self._code is not None:  # Nothing may follow the status, which is on its way.
             return
         _, on_written = self._outbox.popleft()
         if self._outbox:
             self._write_next()
-        self._counts.sent += 1
         on_written()
 
     def _closed(self, event: Any) -> None:
@@ -140,7 +144,9 @@ class Call:
         ended_well = self._code is not None and not cut_short
         code = self._code if ended_well and self._code is not None else grpc.StatusCode.CANCELLED
         self._observer.call_handled(self.method, self.kind, code.name)
-        self.on_over(cut_short)
+        on_over, self.on_over, self._on_message = self.on_over, _nobody_asks, _nobody_reads
+        self._outbox.clear()
+        on_over(cut_short)
 
 
 def fault_of(call: str, fault: Exception) -> EngineFault:

@@ -49,16 +49,12 @@ class CompletionQueueLoop(asyncio.SelectorEventLoop):
 
     def ring_with(self, call: Any) -> None:
         """Wake the queue from other threads by way of this call, which may be over. The first is kept."""
-        if self._arrivals.bell is None:
-            self._arrivals.bell = call
+        self._arrivals.bell = self._arrivals.bell or call
 
     def post(self, callback: Callable[[], None]) -> None:
         """As call_soon_threadsafe, but by way of the queue: 2 us, and no byte through a socket."""
-        bell = self._arrivals.bell
-        if bell is None:
+        if not self._arrivals.ring(lambda _: callback()):
             self.call_soon_threadsafe(callback)
-        else:
-            bell.start_server_batch((), lambda _: callback())
 
     def take_arrivals(self) -> None:
         """Handle what gRPC has ready, without waiting: between two steps of something long."""
@@ -78,6 +74,8 @@ class _QueueSelector(selectors.BaseSelector):
         self.queue = cygrpc.CompletionQueue()
         # A call of the queue: a batch of no operations on it completes at once, and wakes who waits.
         self.bell: Any = None
+        # Held while it is rung: gRPC's core ends the process that rings a queue which was shut down meanwhile.
+        self._ringing = threading.Lock()
         self._on_fault = on_fault
         self.taken_s = time.monotonic()
         self._sockets = selectors.DefaultSelector()
@@ -98,6 +96,14 @@ class _QueueSelector(selectors.BaseSelector):
                 return taken > 0
             self._call(event)
         return True
+
+    def ring(self, tag: Tag) -> bool:
+        """Have the tag called on the loop, from any thread. False where there is no bell: not yet, or no more."""
+        with self._ringing:
+            if self.bell is None:
+                return False
+            self.bell.start_server_batch((), tag)
+            return True
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """See selectors.BaseSelector."""
@@ -140,8 +146,7 @@ class _QueueSelector(selectors.BaseSelector):
             if self._closed:
                 return
             self._ready = True
-            if self.bell is not None:
-                self.bell.start_server_batch((), _nothing)
+            self.ring(_nothing)
             self._looked.acquire()
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -166,7 +171,8 @@ class _QueueSelector(selectors.BaseSelector):
         self._sockets.close()
         os.close(self._end)
         os.close(self._end_writer)
-        self.bell = None
+        with self._ringing:
+            self.bell = None
         self.queue.shutdown()
         end_s = time.time() + CLOSE_WAIT_S
         while self.queue.poll(end_s).completion_type == _COMPLETE:

@@ -7,6 +7,7 @@ behaviour raises becomes the status of its call, and nothing else.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -60,7 +61,7 @@ class Unary:
     def __init__(self, method: MethodDescriptor, behaviour: Behaviour) -> None:
         self._request = GetMessageClass(method.input_type)
         self._behaviour = behaviour
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Future[Message]] = set()
 
     def __call__(self, call: Call) -> None:
         def answer(data: bytes | None) -> None:
@@ -72,7 +73,8 @@ class Unary:
                 return fail(call, fault)
             if isinstance(response, Message):
                 return call.finish(response.SerializeToString())
-            task = asyncio.ensure_future(self._answer_later(call, response))
+            # The behaviour itself is the task: one around it that is cancelled before it begins would never await it.
+            task = asyncio.ensure_future(response)
             self._waiting.add(task)
 
             def over(cut_short: bool) -> None:
@@ -80,13 +82,16 @@ class Unary:
                     task.cancel()
 
             call.on_over = over
-            return task.add_done_callback(self._waiting.discard)
+            return task.add_done_callback(partial(self._answer, call))
 
         call.read(answer)
 
-    async def _answer_later(self, call: Call, response: Awaitable[Message]) -> None:
+    def _answer(self, call: Call, task: asyncio.Future[Message]) -> None:
+        self._waiting.discard(task)
         try:
-            call.finish((await response).SerializeToString())
+            call.finish(task.result().SerializeToString())
+        except asyncio.CancelledError:  # Its client left.
+            return
         except Exception as fault:
             fail(call, fault)
 
@@ -97,6 +102,8 @@ def fail(call: Call, fault: Exception) -> None:
         call.fail(fault)
     else:
         call.fault(fault)
+    # Where it was raised knows of the call, and may know of the fault.
+    fault.__traceback__ = None
 
 
 def by_path(methods: Iterator[Method]) -> Mapping[str, Method]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import grpc
+import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from ntm_serve.errors import SettingsFault
@@ -30,6 +31,8 @@ UNKNOWN_METHOD = "other"
 # What stopping waits for calls that were cancelled to end. gRPC ends them; this is for its faults.
 CANCEL_WAIT_S = 5.0
 
+log = structlog.get_logger()
+
 
 class GrpcServer:
     """Listens once started. Health knows the server (""), its services and every served model."""
@@ -41,6 +44,7 @@ class GrpcServer:
         *,
         message_bytes_max: int,
         messages_in_flight_max: int,
+        stream_bytes_max: int,
         observer: CallObserver,
     ) -> None:
         self._options: list[tuple[bytes, int]] = [
@@ -58,7 +62,9 @@ class GrpcServer:
         self._observer = observer
         self._server: Any = None
         self._health = Health()
-        self._sessions = SessionsBehaviours(service, messages_in_flight_max=messages_in_flight_max)
+        self._sessions = SessionsBehaviours(
+            service, messages_in_flight_max=messages_in_flight_max, stream_bytes_max=stream_bytes_max
+        )
         reflection = Reflection([SESSIONS.full_name, MODELS.full_name])
         self._methods: dict[str, Method] = {
             method.path: method
@@ -106,7 +112,10 @@ class GrpcServer:
         if not stopped.done():
             server.cancel_all_calls()
             await asyncio.wait([stopped], timeout=CANCEL_WAIT_S)
-        server.destroy()
+        if stopped.done():
+            server.destroy()
+        else:  # Destroying it would wait, without an end, on the thread that would see it stop.
+            log.error("gRPC did not end all calls", waited_s=grace_s + CANCEL_WAIT_S)
 
     def _await_call(self) -> None:
         self._server.request_call(self._loop.queue, self._loop.queue, self._accept)

@@ -1,9 +1,10 @@
 """The services ntm_serve.v1.Sessions and ntm_serve.v1.Models over gRPC.
 
-Rules of this file: a stream has a bounded number of messages without their answer: a client that does not
-read is held, not buffered; whatever way a stream ends, nothing of it is left.
+Rules of this file: a stream has a bounded number of messages without their answer, and bytes of them: a client
+that does not read is held, not buffered and not refused; whatever way a stream ends, nothing of it is left.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from ntm_serve.errors import InvalidInput, NtmServeError, ServerDraining
@@ -34,9 +35,11 @@ class ModelsBehaviours:
 class SessionsBehaviours:
     """See proto/ntm_serve/v1/sessions.proto."""
 
-    def __init__(self, service: Service, *, messages_in_flight_max: int) -> None:
+    def __init__(self, service: Service, *, messages_in_flight_max: int, stream_bytes_max: int) -> None:
+        """stream_bytes_max: of a stream's messages without their answer; beyond it no more is read."""
         self._service = service
         self._messages_in_flight_max = messages_in_flight_max
+        self._stream_bytes_max = stream_bytes_max
         self._streams: set[_Stream] = set()
 
     def Open(self, request: sessions_pb2.OpenRequest) -> sessions_pb2.OpenResponse:
@@ -55,7 +58,9 @@ class SessionsBehaviours:
         return step_response(submission, range(len(submission.session_ids)))
 
     def Stream(self, call: Call) -> None:
-        stream = _Stream(self._service, call, self._messages_in_flight_max, self._streams.discard)
+        stream = _Stream(
+            self._service, call, self._messages_in_flight_max, self._stream_bytes_max, self._streams.discard
+        )
         self._streams.add(stream)
         stream.begin()
 
@@ -86,17 +91,26 @@ class _Stream:
     """One stream: reads messages, has them run, writes what comes back."""
 
     def __init__(
-        self, service: Service, call: Call, messages_in_flight_max: int, gone: Callable[["_Stream"], None]
+        self,
+        service: Service,
+        call: Call,
+        messages_in_flight_max: int,
+        bytes_max: int,
+        gone: Callable[["_Stream"], None],
     ) -> None:
         self._service = service
         self._call = call
         self._messages_in_flight_max = messages_in_flight_max
+        self._bytes_max = bytes_max
         self._gone = gone
         self._writer = ReplyWriter()
-        # In the order of their arrival.
-        self._submissions: dict[Submission, None] = {}
-        # Messages read, and not yet answered with the answer written.
-        self._unanswered = 0
+        # In the order of their arrival, each with its message's bytes.
+        self._submissions: dict[Submission, int] = {}
+        # Messages read, and not yet answered with the answer written; and their bytes.
+        self._unanswered = self._bytes = 0
+        # The bytes of the message that is being taken, and of those whose last answer is being written, in order.
+        self._taken = 0
+        self._answering: deque[int] = deque()
         self._reading = False
         self._read_all = False
         self._draining = False
@@ -107,7 +121,7 @@ class _Stream:
         if self._service.draining:
             self.drain()
         else:
-            self._read()
+            self._read_if_room()
 
     def drain(self) -> None:
         """Read no more. A client that has sent all it had gets its replies, and need not connect again."""
@@ -115,9 +129,10 @@ class _Stream:
             self._draining = True
             self._end_if_answered()
 
-    def _read(self) -> None:
-        self._reading = True
-        self._call.read(self._take)
+    def _read_if_room(self) -> None:
+        if not self._reading and self._unanswered < self._messages_in_flight_max and self._bytes < self._bytes_max:
+            self._reading = True
+            self._call.read(self._take)
 
     def _take(self, data: bytes | None) -> None:
         self._reading = False
@@ -132,14 +147,15 @@ class _Stream:
             self._give_up()
             return self._call.fail(error)
         self._unanswered += 1
+        self._taken = len(data)
+        self._bytes += self._taken
         if message.HasField("step"):
             self._submit(message.step)
         elif message.HasField("heartbeat"):
             self._write(sessions_pb2.StreamResponse(heartbeat=message.heartbeat))
         else:
             self._refuse(0, InvalidInput("stream: expected a step or a heartbeat, got an empty message"))
-        if self._unanswered < self._messages_in_flight_max and not self._reading:
-            self._read()
+        self._read_if_room()
         return None
 
     def _submit(self, message: sessions_pb2.StepRequest) -> None:
@@ -152,27 +168,29 @@ class _Stream:
             self._refuse(tag, fault_of(self._call.method, fault))
         else:
             if not submission.answered:
-                self._submissions[submission] = None
+                self._submissions[submission] = self._taken
 
     def _reply(self, submission: Submission, places: Sequence[int]) -> None:
         last = submission.answered
         if last:
-            self._submissions.pop(submission, None)
+            self._answering.append(self._submissions.pop(submission, self._taken))
         self._call.write(self._writer.write(submission, places), self._answered if last else _part)
 
     def _refuse(self, tag: int, error: NtmServeError) -> None:
         self._write(sessions_pb2.StreamResponse(step=sessions_pb2.StepResponse(tag=tag, error=wire_error(error))))
 
     def _write(self, response: sessions_pb2.StreamResponse) -> None:
+        self._answering.append(self._taken)
         self._call.write(response.SerializeToString(), self._answered)
 
     def _answered(self) -> None:
         """The last answer to a message is written, so another message may be read."""
         self._unanswered -= 1
+        self._bytes -= self._answering.popleft()
         if self._read_all or self._draining:
             self._end_if_answered()
-        elif not self._reading:
-            self._read()
+        else:
+            self._read_if_room()
 
     def _end_if_answered(self) -> None:
         if self._unanswered == 0:

@@ -32,7 +32,7 @@ class Health:
         """What is answered from now on for the server and these."""
         for name in (OVERALL_HEALTH, *names):
             self._statuses[name] = Status.SERVING if serving else Status.NOT_SERVING
-            for call in self._watching[name]:
+            for call in self._watching.get(name, ()):
                 self._tell(call, name)
 
     def methods(self) -> Iterator[Method]:
@@ -56,12 +56,16 @@ class Health:
                 name = parsed(health_pb2.HealthCheckRequest, data).service
             except Exception as fault:
                 return fail(call, fault)
-            watching = self._watching[name]
-            watching.add(call)
-            call.on_over = lambda _: watching.discard(call)
+            self._watching[name].add(call)
+            call.on_over = lambda _: self._forget(call, name)
             return self._tell(call, name)
 
         call.read(watch)
+
+    def _forget(self, call: Call, name: str) -> None:
+        self._watching[name].discard(call)
+        if not self._watching[name]:  # A name is any client's to make up.
+            del self._watching[name]
 
     def _tell(self, call: Call, name: str) -> None:
         status = self._statuses.get(name, Status.SERVICE_UNKNOWN)
@@ -80,18 +84,29 @@ class Reflection:
             yield Method(REFLECTION_V1_PATH, method.kind, method.serve)
 
     def ServerReflectionInfo(self, call: Call) -> None:
-        def answer(data: bytes | None) -> None:
-            if data is None:
-                return call.finish()
-            try:
-                request = parsed(reflection_pb2.ServerReflectionRequest, data)
-                (response,) = self._servicer.ServerReflectionInfo(iter([request]), None)
-            except Exception as fault:
-                return fail(call, fault)
-            return call.write(response.SerializeToString(), lambda: call.read(answer))
-
         call.begin()
-        call.read(answer)
+        _Reflecting(self._servicer, call).read()
+
+
+class _Reflecting:
+    """One client's questions, each answered before the next is read."""
+
+    def __init__(self, servicer: Any, call: Call) -> None:
+        self._servicer = servicer
+        self._call = call
+
+    def read(self) -> None:
+        self._call.read(self._answer)
+
+    def _answer(self, data: bytes | None) -> None:
+        if data is None:
+            return self._call.finish()
+        try:
+            request = parsed(reflection_pb2.ServerReflectionRequest, data)
+            (response,) = self._servicer.ServerReflectionInfo(iter([request]), None)
+        except Exception as fault:
+            return fail(self._call, fault)
+        return self._call.write(response.SerializeToString(), self.read)
 
 
 def _written() -> None: ...

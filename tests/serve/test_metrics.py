@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -153,16 +154,32 @@ def test_sessions_are_counted_as_they_come_and_go(server, client):
     assert value(scrape(server), "ntm_serve_sessions_opened_total", **MODEL) == 2
 
 
-def test_what_is_refused_because_of_a_limit_is_counted():
-    with test_server([RunningSum()], sessions_max=1, steps_waiting_max=1) as server, Client(server.target) as client:
-        session = client.session("running-sum")
+@pytest.mark.parametrize(
+    ("reason", "setting", "refused"),
+    [("session", "session_steps_waiting_max", "a"), ("queue", "steps_waiting_max", "b"),
+     ("total", "steps_waiting_total_max", "b")],
+)  # fmt: skip
+def test_what_is_refused_because_of_a_limit_is_counted(reason, setting, refused):
+    gate = Gate()
+    with (
+        test_server([RunningSum(before_run=gate)], sessions_max=2, **{setting: 1}) as server,
+        Client(server.target) as client,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        sessions = {name: client.session("running-sum", session_id=name) for name in "ab"}
         with pytest.raises(LimitReached):
             client.session("running-sum")
-        with pytest.raises(LimitReached):
-            session.step([[1], [1]])
-        series = scrape(server)
-    assert value(series, "ntm_serve_rejected_total", **MODEL, reason="sessions") == 1
-    assert value(series, "ntm_serve_rejected_total", **MODEL, reason="queue") == 1
+        held = threads.submit(sessions["a"].step, [1])
+        gate.await_run()
+        again = client.session("running-sum", session_id=refused, resume=True)
+        again.next_step = sessions["a"].next_step + (refused == "a")
+        late = threads.submit(again.step, [2])
+        while not value(scrape(server), "ntm_serve_rejected_total", **MODEL, reason=reason):
+            pass
+        gate.open()
+        assert held.result().tolist() == [1]
+        assert isinstance(late.exception(), LimitReached)
+        assert value(scrape(server), "ntm_serve_rejected_total", **MODEL, reason="sessions") == 1
 
 
 def test_calls_are_counted_by_method_and_status(server, client):

@@ -153,14 +153,15 @@ async def test_a_ticket_cancelled_while_its_batch_runs_is_not_kept():
 
 async def test_more_steps_than_may_wait_are_refused_at_the_door():
     async with bench(steps_waiting_max=3) as it:
-        it.scheduler.expect_room(3)
-        with pytest.raises(LimitReached, match="at most 3 steps waiting, got 0 and 4 more"):
-            it.scheduler.expect_room(4)
-        answer = it.submit(it.session("a"), 1, 2)
-        with pytest.raises(LimitReached):
-            it.scheduler.expect_room(2)
+        a, b = it.session("a"), it.session("b")
+        it.scheduler.expect_room(b, 3)
+        answer = it.submit(a, 1, 2)
+        with pytest.raises(
+            LimitReached, match="model running-sum/1: expected at most 3 steps waiting, got 2 and 2 more"
+        ):
+            it.scheduler.expect_room(b, 2)
         await answer
-        it.scheduler.expect_room(3)
+        it.scheduler.expect_room(b, 3)
 
 
 async def test_statistics_count_batches_and_steps_and_idle_is_reached():

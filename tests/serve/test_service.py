@@ -265,8 +265,21 @@ async def test_a_cancelled_message_aborts_those_that_were_to_follow():
 async def test_too_many_steps_waiting_are_refused_and_nothing_of_them_is_left():
     async with bench(steps_waiting_max=2) as it:
         it.service.open_session("running-sum", session_id="a")
-        (reply,) = await step(it, message(["a"], [[1, 2, 3]]))
+        it.service.open_session("running-sum", session_id="b")
+        waiting = asyncio.ensure_future(it.service.step(message(["b"], [[1, 1]])))
+        await asyncio.sleep(0)
+        (reply,) = await step(it, message(["a"], [[1]]))
         assert isinstance(reply.error, LimitReached)
+        assert it.service.get_session("a").steps_in_flight == 0
+        await waiting
+
+
+async def test_more_steps_than_may_ever_wait_are_no_reason_to_try_again():
+    async with bench(steps_waiting_max=2) as it:
+        it.service.open_session("running-sum", session_id="a")
+        (reply,) = await step(it, message(["a"], [[1, 2, 3]]))
+        assert isinstance(reply.error, InvalidInput)
+        assert reply.error.message == "inputs: expected at most T = 2 steps, as many as may wait, got T = 3"
         assert it.service.get_session("a").steps_in_flight == 0
 
 
