@@ -18,7 +18,7 @@ import structlog
 
 import ntm_serve
 from ntm_serve.config import Settings
-from ntm_serve.engine import ORT_VERSION, OrtEngine
+from ntm_serve.engine import ORT_VERSION, OrtEngine, find_execution_provider
 from ntm_serve.errors import NtmServeError, OperatorFault, SettingsFault
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
 from ntm_serve.frontends.server import GrpcServer
@@ -63,11 +63,13 @@ class Running:
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
-def load_models(repository: Path, *, batch_max: int) -> LoadedModels:
-    """Load every model of a repository; one that cannot be served does not keep the others from it.
+def load_models(repository: Path, *, batch_max: int, execution_provider: str = "cpu") -> LoadedModels:
+    """Load every model of a repository; one that cannot be served does not keep the others from it. The words are
+    those of the settings: a batch_max of 0 is measured.
 
-    Raises SettingsFault where the repository has none.
+    Raises SettingsFault where the repository has none, or the execution provider is not installed.
     """
+    find_execution_provider(execution_provider)
     models: list[StepModel] = []
     faults: dict[ModelKey, OperatorFault] = {}
     load_s: dict[ModelKey, float] = {}
@@ -75,7 +77,13 @@ def load_models(repository: Path, *, batch_max: int) -> LoadedModels:
         started_s = time.perf_counter()
         try:
             directory = read_model_directory(found.path)
-            model = OrtEngine(directory, name=found.key.name, version=found.key.version, batch_max=batch_max)
+            model = OrtEngine(
+                directory,
+                name=found.key.name,
+                version=found.key.version,
+                batch_max=batch_max or None,
+                execution_provider=execution_provider,
+            )
         except NtmServeError as fault:
             error = fault if isinstance(fault, OperatorFault) else OperatorFault(f"{found.path}: {fault.message}")
             faults[found.key] = error
@@ -89,7 +97,9 @@ def load_models(repository: Path, *, batch_max: int) -> LoadedModels:
             model=str(found.key),
             state_bytes=model.spec.state_bytes,
             load_s=round(load_s[found.key], 3),
+            batch_max=model.batch_max,
             batch_padding=independence.padding,
+            engine=model.card.engine,
         )
         if not independence.holds:
             log.warning("bits depend on the batch's company on this machine", model=str(found.key))

@@ -28,7 +28,13 @@ class Settings(BaseSettings):
         ge=1,
         description="batches that run side by side; by default the cores this process may use, less one",
     )
-    batch_max: int = Field(64, ge=1, le=4096, description="most sessions in one batch")
+    batch_max: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="most sessions in one batch; 0 measures what makes the most steps a second",
+    )
+    execution_provider: Literal["cpu", "openvino", "cuda"] = Field("cpu", description="what ONNX Runtime computes with")
     sessions_max: int = Field(200_000, ge=1, description="most open sessions")
     idle_life_s: float = Field(
         7 * 24 * 3600.0, ge=0, description="seconds without a step after which a session expires; 0 is never"

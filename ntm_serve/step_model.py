@@ -26,7 +26,8 @@ class BatchIndependence:
     """Whether a row's bits depend on its company, as far as the self-test at load saw.
 
     padding: batches are padded to a multiple of this many rows. rows_tested: the largest batch of the
-    test. holds: no bit differed. Nothing is promised beyond rows_tested, so no batch is larger.
+    test, which had every padded size up to 64, and from there on some of each doubling. holds: no bit
+    differed. Nothing is promised beyond rows_tested, so no batch is larger.
     """
 
     holds: bool

@@ -34,13 +34,17 @@ def register_server_commands(app: typer.Typer) -> None:
     _give_flags(serve, Settings.model_fields, ENVIRONMENT_PREFIX)
     app.command()(serve)
 
-    @app.command()
     def check(
         directory: Annotated[Path, typer.Argument(metavar="DIR", help="a model directory: <model>/<version>")],
+        **given: str | None,
     ) -> None:
-        """Check a model directory: its files, its golden run, its batch independence. Needs no torch."""
-        print_facts(check_directory(directory))
+        """Check a model directory: its files, its golden run, its batch size and independence. Needs no torch."""
+        print_facts(check_directory(directory, {name: value for name, value in given.items() if value is not None}))
         print(f"{directory}: ok")
+
+    engine_settings = {name: Settings.model_fields[name] for name in ("batch_max", "execution_provider")}
+    _give_flags(check, engine_settings, ENVIRONMENT_PREFIX)
+    app.command()(check)
 
 
 def _register_missing(app: typer.Typer, missing: ImportError) -> None:
@@ -55,10 +59,11 @@ def _register_missing(app: typer.Typer, missing: ImportError) -> None:
 
 
 def _give_flags(command: Any, fields: dict[str, Any], prefix: str) -> None:
-    """Give the command one option for each setting. All are texts here: the settings parse them, so that
-    every fault of flags and environment is told at once.
+    """Give the command one option for each setting, after the parameters that it names itself. All are texts
+    here: the settings parse them, so that every fault of flags and environment is told at once.
     """
-    parameters = []
+    own = inspect.signature(command).parameters.values()
+    parameters = [one for one in own if one.kind is not inspect.Parameter.VAR_KEYWORD]
     for name, setting in fields.items():
         flag, kind = name.replace("_", "-"), setting.annotation
         choices = getattr(kind, "__args__", ())

@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def serve_until_stopped(given: dict[str, Any]) -> None:
     settings = read_settings(given)
     configure_log(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    loaded = load_models(settings.models, batch_max=settings.batch_max)
+    loaded = load_models(settings.models, batch_max=settings.batch_max, execution_provider=settings.execution_provider)
     settle_garbage()
     run(_serve(settings, loaded))
 
@@ -45,10 +46,19 @@ def settle_garbage() -> None:
     gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
-def check_directory(directory: Path) -> dict[str, str]:
-    """What was checked, and what was found. Raises the OperatorFault of the first fault."""
+def check_directory(directory: Path, given: dict[str, Any]) -> dict[str, str]:
+    """What was checked, as a server with these settings would run it, and what was found. Raises the OperatorFault
+    of the first fault.
+    """
+    settings = read_settings(given)
     content = read_model_directory(directory)
-    engine = OrtEngine(content, name=directory.resolve().parent.name, version=directory.name)
+    engine = OrtEngine(
+        content,
+        name=directory.resolve().parent.name,
+        version=directory.name,
+        batch_max=settings.batch_max or None,
+        execution_provider=settings.execution_provider,
+    )
     independence, manifest = engine.batch_independence, content.manifest
     return {
         "files": f"{len(manifest.files)} with the sha256 that the manifest promises",
@@ -59,9 +69,15 @@ def check_directory(directory: Path) -> dict[str, str]:
             if independence.holds
             else "no: bits depend on the batch"
         ),
+        "batch": f"at most {engine.batch_max} rows, as {'measured' if engine.run_s else 'set'}",
+        **({"steps a second": _rates(engine.run_s)} if engine.run_s else {}),
         "engine": engine.card.engine,
         "digest": content.digest,
     }
+
+
+def _rates(run_s: Mapping[int, float]) -> str:
+    return ", ".join(f"{rows / seconds:,.0f} by {rows}" for rows, seconds in run_s.items())
 
 
 def configure_log(settings: Settings) -> None:

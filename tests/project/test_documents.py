@@ -89,7 +89,8 @@ def test_every_file_that_the_architecture_names_exists():
             assert re.search(rf"\b{module.stem}\b", listed[0]), f"ARCHITECTURE.md does not mention {module.stem}"
 
 
-def test_the_demonstration_ends_with_every_bit_right():
+def test_the_demonstration_ends_with_every_bit_right(monkeypatch):
+    monkeypatch.setenv("NTM_SERVE_BATCH_MAX", "8")  # Measuring it takes its time.
     ran = subprocess.run(
         [sys.executable, "-m", "ntm_models.demo", "models/zoo"],
         cwd=ROOT, capture_output=True, text=True, timeout=100, check=True,
@@ -103,6 +104,7 @@ def test_a_demonstration_that_finds_a_wrong_bit_says_so_and_fails(monkeypatch, c
 
     from ntm_models import demo
 
+    monkeypatch.setenv("NTM_SERVE_BATCH_MAX", "8")
     right = demo.Copy.episodes
 
     def wrong(self, **options):

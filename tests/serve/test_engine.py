@@ -7,8 +7,16 @@ import onnxruntime as ort
 import pytest
 
 from ntm_serve import engine as engine_module
-from ntm_serve.engine import OrtEngine, find_batch_independence, golden_error, largest_difference
-from ntm_serve.errors import EngineFault, ModelDamaged, ModelRejected
+from ntm_serve.batch_size import SIZES
+from ntm_serve.config import Settings
+from ntm_serve.engine import (
+    OrtEngine,
+    find_batch_independence,
+    find_execution_provider,
+    golden_error,
+    largest_difference,
+)
+from ntm_serve.errors import EngineFault, ModelDamaged, ModelRejected, SettingsFault
 from ntm_serve.model_directory import Golden, read_model_directory
 from ntm_serve.spec import StateSpec, TensorSpec
 
@@ -78,7 +86,7 @@ GOLDEN = Golden(
 )
 
 
-@pytest.mark.parametrize(("tile", "padding"), [(1, 1), (2, 2), (4, 4), (16, 16)])
+@pytest.mark.parametrize(("tile", "padding"), [(1, 2), (2, 2), (4, 4), (16, 16)])
 def test_the_smallest_padding_that_makes_bits_independent_is_found(tile, padding):
     found = find_batch_independence(FakeKernels(tile), GOLDEN, batch_max=16)
     assert (found.holds, found.padding, found.rows_tested) == (True, padding, 16)
@@ -102,6 +110,65 @@ def test_a_bad_row_among_the_last_places_is_noticed():
         return [inputs[0] + bump], [state[0]]
 
     assert not find_batch_independence(last_place, GOLDEN, batch_max=16).holds
+
+
+def test_every_padded_size_up_to_64_is_tested_and_some_of_each_doubling_beyond():
+    assert engine_module.tested_sizes(1, 64) == list(range(1, 65))
+    assert engine_module.tested_sizes(4, 30) == [4, 8, 12, 16, 20, 24, 28]
+    sizes = engine_module.tested_sizes(4, 300)
+    assert sizes[:17] == [*range(4, 65, 4), 68]
+    assert sizes[-1] == 300
+    assert all(size % 4 == 0 for size in sizes)
+    for low in (64, 128):
+        assert sum(low < size <= 2 * low for size in sizes) == 8
+
+
+def test_kernels_that_change_beyond_64_rows_are_noticed():
+    def large(inputs, state):
+        bump = np.float32(1e-7) if len(inputs[0]) > 100 else np.float32(0)
+        return [inputs[0] + bump], [state[0]]
+
+    assert find_batch_independence(large, GOLDEN, batch_max=100).holds
+    # Where no batch is of 100 rows or fewer, all are alike again.
+    assert find_batch_independence(large, GOLDEN, batch_max=256).padding == 128
+
+
+def test_where_nobody_says_the_batch_is_measured_and_wholly_tested(directory):
+    engine = OrtEngine(directory, name="copy", version="1")
+    assert list(engine.run_s) == sorted(engine.run_s)
+    assert all(seconds > 0 for seconds in engine.run_s.values())
+    assert engine.batch_max in SIZES
+    assert engine.batch_max == engine.batch_independence.rows_tested
+
+
+def test_where_it_is_said_nothing_is_measured(engine):
+    assert (engine.batch_max, engine.run_s) == (16, {})
+
+
+@pytest.mark.parametrize("batch_max", [4, 5, 8, 64])
+@pytest.mark.parametrize("size", [4, 6, 8])
+def test_rows_that_rarely_differ_are_noticed_however_small_the_batches(batch_max, size):
+    """Of real kernels that add up in another order one row in 25 may have other bits."""
+    random = np.random.default_rng(1)
+    golden = Golden(
+        inputs=(random.random((32, 1), np.float32),),
+        outputs=(np.zeros((32, 1), np.float32),),
+        state=(random.random((33, 1), np.float32),),
+    )
+
+    def rare(inputs, state):
+        bump = (len(inputs[0]) == size) & (np.sin(1e4 * (inputs[0] + state[0])) > 0.992)
+        return [inputs[0] + np.float32(1e-6) * bump], [state[0]]
+
+    found = find_batch_independence(rare, golden, batch_max)
+    assert (found.padding == 2) == (size > batch_max)
+
+
+def test_no_row_runs_by_itself_where_batches_are_larger():
+    assert find_batch_independence(FakeKernels(1), GOLDEN, batch_max=1).padding == 1
+    kernels = FakeKernels(1)
+    assert find_batch_independence(kernels, GOLDEN, batch_max=5).rows_tested == 4
+    assert set(kernels.sizes) == {2, 4}
 
 
 @pytest.mark.parametrize("asked", [5, 6])
@@ -150,6 +217,79 @@ def test_a_golden_run_that_is_not_a_number_is_refused(directory):
 def test_bytes_that_are_no_graph_are_refused(directory):
     with pytest.raises(ModelRejected, match="onnxruntime refuses it"):
         replaced(directory, model=b"not a graph")
+
+
+def test_the_settings_words_are_the_engines():
+    assert list(engine_module.EXECUTION_PROVIDERS) == list(
+        Settings.model_fields["execution_provider"].annotation.__args__
+    )
+
+
+def test_a_provider_that_is_not_installed_is_refused_with_those_that_are_and_its_package(directory, monkeypatch):
+    installed = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: installed)
+    assert find_execution_provider("openvino").package == "onnxruntime-openvino"
+    with pytest.raises(
+        SettingsFault, match=r"expected one that is installed \(cpu, openvino\), got cuda; .* onnxruntime-gpu"
+    ):
+        OrtEngine(directory, name="copy", version="1", execution_provider="cuda")
+
+
+class FakeSession:
+    """A session on a provider that is not here: its graph runs on the CPU. `gives` is what it says it runs on."""
+
+    def __init__(self, monkeypatch, gives):
+        self.providers = None
+        self._gives = gives
+        real = ort.InferenceSession
+
+        def made(model, options, providers):
+            self.providers = providers
+            self._session = real(model, options, providers=["CPUExecutionProvider"])
+            return self
+
+        monkeypatch.setattr(engine_module.ort, "InferenceSession", made)
+        monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [gives[0], "CPUExecutionProvider"])
+
+    def get_providers(self):
+        return self._gives
+
+    def __getattr__(self, name):
+        return getattr(self._session, name)
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "options"),
+    [
+        ("openvino", "OpenVINOExecutionProvider", {"precision": "ACCURACY", "num_of_threads": "1"}),
+        ("cuda", "CUDAExecutionProvider", {"use_tf32": "0"}),
+    ],
+)
+def test_another_provider_computes_in_the_models_own_precision_and_not_on_the_event_loop(
+    directory, monkeypatch, word, name, options
+):
+    session = FakeSession(monkeypatch, gives=[name, "CPUExecutionProvider"])
+    engine = OrtEngine(directory, name="copy", version="1", batch_max=4, execution_provider=word)
+    ((chosen, given),) = session.providers
+    assert chosen == name
+    assert options.items() <= given.items()
+    assert engine.card.engine == f"onnxruntime {ort.__version__} {name}"
+    assert not engine.runs_inline
+    assert engine.batch_independence.rows_tested == 4
+
+
+def test_the_cpu_computes_where_nothing_else_is_asked_for(engine):
+    assert engine.card.engine == f"onnxruntime {ort.__version__} CPUExecutionProvider"
+    assert engine.runs_inline
+
+
+def test_a_provider_for_which_the_runtime_takes_the_cpu_is_refused(directory, monkeypatch):
+    session = FakeSession(monkeypatch, gives=["CUDAExecutionProvider"])
+    session._gives = ["CPUExecutionProvider"]
+    with pytest.raises(
+        ModelRejected, match=r"expected CUDAExecutionProvider to run it, got \['CPUExecutionProvider'\]"
+    ):
+        OrtEngine(directory, name="copy", version="1", batch_max=4, execution_provider="cuda")
 
 
 def test_a_graph_with_other_tensors_than_the_manifest_says_is_refused(directory):

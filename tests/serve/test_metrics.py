@@ -41,6 +41,7 @@ CATALOGUE = {
     "ntm_serve_inflight_steps": set(),
     "ntm_serve_model_load_seconds": set(),
     "ntm_serve_model_ready": set(),
+    "ntm_serve_batch_independence": set(),
 }
 
 

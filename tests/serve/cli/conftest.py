@@ -19,8 +19,9 @@ LISTENING = re.compile(r"listening grpc=(127\.0\.0\.1:(\d+)) http=127\.0\.0\.1:(
 
 
 def environment(**more):
-    """Without settings of whoever runs the tests."""
-    return {name: text for name, text in os.environ.items() if not name.startswith("NTM_SERVE_")} | more
+    """Without settings of whoever runs the tests, and without measuring batch sizes: that takes its time."""
+    own = {name: text for name, text in os.environ.items() if not name.startswith("NTM_SERVE_")}
+    return own | {"NTM_SERVE_BATCH_MAX": "8"} | more
 
 
 @dataclass
@@ -95,6 +96,7 @@ def cli(served, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["ntm-serve", *map(str, arguments)])
         monkeypatch.setenv("NTM_SERVE_SERVER", served.target)
+        monkeypatch.setenv("NTM_SERVE_BATCH_MAX", "8")
         try:
             with pytest.raises(SystemExit) as end:
                 main()

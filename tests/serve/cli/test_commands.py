@@ -1,5 +1,6 @@
 """Commands that ask a server, and `check`."""
 
+import re
 import shutil
 import socket
 
@@ -178,6 +179,24 @@ def test_a_whole_model_directory_is_ok(cli, repository):
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.endswith(f"{repository / 'copy-ff' / '1'}: ok\n")
     assert "golden run" in ended.out
+    assert "at most 8 rows, as set" in ended.out
+
+
+def test_a_check_measures_the_batch_where_no_setting_says_it(cli, repository):
+    ended = cli("check", repository / "copy-ff" / "1", "--batch-max", "0")
+    assert (ended.status, ended.err) == (0, "")
+    assert re.search(r"at most \d+ rows, as measured", ended.out)
+    assert re.search(r"steps a second +[\d,]+ by 1, [\d,]+ by 2, ", ended.out)
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_an_execution_provider_that_is_not_installed_is_refused_with_its_package(cli, repository, command):
+    where = [repository / "copy-ff" / "1"] if command == "check" else ["--models", repository]
+    ended = cli(command, *where, "--execution-provider", "cuda")
+    assert (ended.status, ended.out) == (1, "")
+    (line,) = ended.err.splitlines()
+    assert line.startswith("ntm-serve: execution_provider: expected one that is installed (cpu")
+    assert "got cuda; it comes with the package onnxruntime-gpu" in line
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "golden.npz", "initial_state.npz", "manifest.json"])

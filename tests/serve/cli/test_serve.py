@@ -68,10 +68,10 @@ def test_a_taken_port_is_one_clear_line_and_status_1(cli, repository, flag):
 
 def test_all_faults_of_settings_are_told_at_once(cli, monkeypatch):
     monkeypatch.setenv("NTM_SERVE_LOG_LEVEL", "loud")
-    ended = cli("serve", "--port", "x", "--batch-max", "0")
+    ended = cli("serve", "--port", "x", "--batch-max", "-1")
     assert (ended.status, ended.out) == (1, "")
     (line,) = ended.err.splitlines()
-    for part in ("port (NTM_SERVE_PORT): ", "got 'x'", "batch_max (NTM_SERVE_BATCH_MAX): ", "got '0'",
+    for part in ("port (NTM_SERVE_PORT): ", "got 'x'", "batch_max (NTM_SERVE_BATCH_MAX): ", "got '-1'",
                  "log_level (NTM_SERVE_LOG_LEVEL): ", "got 'loud'"):  # fmt: skip
         assert part in line
 
