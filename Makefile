@@ -15,7 +15,7 @@ PROTO := $(wildcard proto/ntm_serve/v1/*.proto)
 SERVICES := proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-peers check format lint types contracts proto proto-fresh lint-proto test-serving train export-zoo zoo-check zoo-report pictures clean
+.PHONY: help demo test bench bench-peers flat check format lint types contracts proto proto-fresh lint-proto test-serving train export-zoo zoo-check zoo-report pictures clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ bench: .venv/.everything ## Measure: wire, kernel, gateway, fairness, naive, mem
 
 bench-peers: .venv/.everything ## Side by side with other servers: make bench-peers PEERS="triton mosec". Installs 4 GB once, then ten minutes.
 	$(BIN)/python -m benchmarks.peers $(PEERS)
+
+flat: .venv/.everything ## Measure whether a server's memory stays flat. About two minutes.
+	$(BIN)/python -m benchmarks.flat
 
 # Models
 

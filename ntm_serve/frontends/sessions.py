@@ -174,7 +174,12 @@ class _Stream:
         last = submission.answered
         if last:
             self._answering.append(self._submissions.pop(submission, self._taken))
-        self._call.write(self._writer.write(submission, places), self._answered if last else _part)
+        try:
+            reply = self._writer.write(submission, places)
+        except Exception as fault:  # Its steps are committed, and those who rode along are still to be answered.
+            self._give_up()
+            return self._call.fault(fault)
+        return self._call.write(reply, self._answered if last else _part)
 
     def _refuse(self, tag: int, error: NtmServeError) -> None:
         self._write(sessions_pb2.StreamResponse(step=sessions_pb2.StepResponse(tag=tag, error=wire_error(error))))

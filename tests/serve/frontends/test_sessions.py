@@ -6,7 +6,8 @@ import grpc
 import numpy as np
 import pytest
 
-from ntm_serve.testing import RunningSum, test_server
+from ntm_serve.frontends.messages import ReplyWriter
+from ntm_serve.testing import Gate, RunningSum, test_server
 from ntm_serve.v1 import models_pb2, sessions_pb2
 from ntm_serve.wire import array_of, tensor_of
 
@@ -180,6 +181,38 @@ def test_a_client_that_does_not_read_is_held_and_not_buffered():
         for wanted, reply in zip(range(1, previous + 50), call, strict=False):
             assert reply.step.tag == wanted
         call.cancel()
+        wire.channel.close()
+
+
+def test_a_reply_that_cannot_be_written_ends_its_stream_and_nobody_elses_step(monkeypatch):
+    written, gate = ReplyWriter.write, Gate()
+
+    def write(self, submission, places):
+        if submission.tag == 666:
+            raise MemoryError("a reply of more than there is room for")
+        return written(self, submission, places)
+
+    monkeypatch.setattr(ReplyWriter, "write", write)
+    with test_server([RunningSum(before_run=gate)], compute_threads=1) as server:
+        wire = Wire(server.target)
+        for name in "abc":
+            wire.open(name)
+        # Given two messages that ride together, because a third held them up
+        first = wire.sessions.Step.future(request("c", [[1]]))
+        gate.await_run()
+        faulty = wire.sessions.Stream(iter([sessions_pb2.StreamRequest(step=request("a", [[1]], tag=666))]))
+        while not wire.get("a").steps_in_flight:
+            pass
+        neighbour = wire.sessions.Step.future(request("b", [[1]]))
+        while not wire.get("b").steps_in_flight:
+            pass
+        gate.open()
+        # Then the fault is the one's own, and the other has its answer
+        assert values(first.result(20)) == values(neighbour.result(20)) == [[1]]
+        with pytest.raises(grpc.RpcError) as ended:
+            next(faulty)
+        assert ended.value.code() is grpc.StatusCode.INTERNAL
+        assert values(wire.step("a", [[1]], [1])) == [[2]]
         wire.channel.close()
 
 
