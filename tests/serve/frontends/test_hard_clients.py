@@ -278,7 +278,7 @@ def address_of(server):
 
 
 def test_posts_from_many_threads_are_all_called_and_end_no_process_when_the_loop_closes():
-    """gRPC's core ends a process that rings a queue which was shut down: the old code did, in one loop of three."""
+    """gRPC's core ends a process that rings a queue which was shut down."""
     for _ in range(4):
         called = [0] * 4
         closing = threading.Event()
