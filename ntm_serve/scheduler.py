@@ -139,7 +139,7 @@ class Scheduler:
         """
         self._due = False
         while company := self._next_company():
-            if not self._pays_inline(company):
+            if not self._rides_here(company):
                 self._lanes_free -= 1
                 self._executor.submit(self._ride, company)
                 continue
@@ -207,7 +207,7 @@ class Scheduler:
         self._look_up()
         return len(self._batcher) > 0 or self._clock() > self._ride_end_s
 
-    def _pays_inline(self, company: Sequence[Ticket]) -> bool:
+    def _rides_here(self, company: Sequence[Ticket]) -> bool:
         """Whether the ride is made on the event loop, and not on a compute thread."""
         if not self.model.runs_inline:
             return False

@@ -201,7 +201,6 @@ class Service:
     async def step(self, request: StepRequest, *, tag: int = 0) -> Submission:
         """`submit`, and wait until all is answered. Cancelling it cancels the steps."""
         done = asyncio.Event()
-
         submission = self.submit(request, lambda *_: done.set(), tag=tag)
         try:
             await done.wait()

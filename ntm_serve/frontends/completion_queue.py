@@ -36,7 +36,6 @@ CLOSE_WAIT_S = 1.0
 
 Tag = Callable[[Any], None]
 _COMPLETE: int = cygrpc.CompletionType.operation_complete
-_SHUT_DOWN: int = cygrpc.CompletionType.queue_shutdown
 
 
 class CompletionQueueLoop(asyncio.SelectorEventLoop):

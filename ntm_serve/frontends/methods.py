@@ -5,7 +5,7 @@ behaviour raises becomes the status of its call, and nothing else.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -104,8 +104,3 @@ def fail(call: Call, fault: Exception) -> None:
         call.fault(fault)
     # Where it was raised knows of the call, and may know of the fault.
     fault.__traceback__ = None
-
-
-def by_path(methods: Iterator[Method]) -> Mapping[str, Method]:
-    """A table of methods."""
-    return {method.path: method for method in methods}
