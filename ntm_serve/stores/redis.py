@@ -272,8 +272,13 @@ class RedisStore(Store):
         )
 
     def _stored(self, session_id: str, answer: Sequence[Any]) -> StoredSession:
-        _, owner, epoch, head, next_step, oldest_step, used_at_s, snapshots, records = answer
+        _, owner, epoch, head, next_step, oldest_step, used_at_s, snapshot_bytes, snapshots, records = answer
         with readable(session_id):
+            found_bytes = sum(map(len, snapshots[1::2]))
+            if found_bytes != int(snapshot_bytes):
+                raise StoreDamaged(
+                    f"session {session_id}: expected snapshots of {int(snapshot_bytes)} bytes, got {found_bytes}"
+                )
             return rules.whole(
                 StoredSession(
                     *summary(session_id, head, next_step, used_at_s, owner),

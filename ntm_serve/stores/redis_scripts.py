@@ -57,7 +57,7 @@ local function new_epoch()
 end
 
 local function stored(word, owner, epoch)
-    return {word, owner, epoch, is.head, is.next_step, is.oldest_step, is.used_at_s,
+    return {word, owner, epoch, is.head, is.next_step, is.oldest_step, is.used_at_s, is.snapshot_bytes,
         redis.call('HGETALL', KEYS[3]), redis.call('LRANGE', KEYS[2], 0, -1)}
 end
 

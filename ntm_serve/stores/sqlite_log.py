@@ -285,7 +285,13 @@ class SqliteLog:
         if not rows:
             raise StoreDamaged(f"store: {self._file.path}: expected progress of session number {number}, got none")
         snapshots = self._file.run("SELECT step, length(payload) FROM snapshots WHERE session = ?", (number,))
-        return _Standing._make((*rows[0][:7], dict(snapshots)))
+        standing = _Standing._make((*rows[0][:7], dict(snapshots)))
+        if standing.row() != rows[0]:
+            raise StoreDamaged(
+                f"store: {self._file.path}: expected snapshots of session number {number} as in {rows[0]}, "
+                f"got {standing.snapshots}"
+            )
+        return standing
 
     def _is_kept_already(self, commit: Commit, was: _Standing, changes: Changes) -> bool:
         rows = self._file.run(

@@ -219,6 +219,7 @@ def test_a_name_that_is_missing_in_the_indexes_is_put_in_by_its_next_claim(redis
         ("records", lambda client, key: client.set(key, "noise")),
         ("records", lambda client, key: client.delete(key)),
         ("snapshots", lambda client, key: client.delete(key)),
+        ("snapshots", lambda client, key: client.hset(key, "1", "cut")),
         ("snapshots", lambda client, key: client.hset(key, "noise", "noise")),
         ("session", lambda client, key: client.hset(key, "next_step", "9")),
         ("session", lambda client, key: client.hset(key, "next_step", "noise")),

@@ -273,6 +273,7 @@ def assert_damaged_or_as_it_was(place, sessions):
         "UPDATE progress SET next_step = 41 WHERE session = 2",
         "DELETE FROM progress WHERE session = 2",
         "DELETE FROM records WHERE session = 2",
+        "DELETE FROM snapshots WHERE session = 2",
         "UPDATE sessions SET ending = 'TIRED' WHERE number = 2",
     ],
 )
