@@ -85,7 +85,8 @@ class Ending(StrEnum):
 @dataclass(frozen=True, slots=True)
 class StoredSession:
     """A session as the store has it. snapshots and records in the order of their steps; the records lead
-    without a gap to next_step: from the first snapshot where something was let go, otherwise from step 0.
+    without a gap to next_step: from the first snapshot where something was let go or it began with one,
+    otherwise from step 0.
 
     owner: "" is nobody; otherwise who has it, or had it when its lease was over. epoch: of the newest claim;
     0 where nobody has it.
@@ -136,11 +137,12 @@ class Store(Protocol):
         """
         ...
 
-    def create(self, session_id: str, head: Head, *, owner: str, now_s: float) -> Claim:
-        """A new session at step 0, claimed, last used when it was opened. The name of an ended session is free.
+    def create(self, session_id: str, head: Head, *, owner: str, now_s: float, start: Snapshot | None = None) -> Claim:
+        """A new session, claimed, last used now: at step 0, or at start.step with that snapshot. The name of an
+        ended session is free.
 
         Raises SessionExists, also where another owner has it; but not where this owner made it with this head
-        and it made no step: that is the same call again.
+        and start and it made no step: that is the same call again.
         """
         ...
 

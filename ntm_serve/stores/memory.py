@@ -33,6 +33,13 @@ class _Session:
     records: list[LogRecord] = field(default_factory=list)
 
 
+def _begun(head: Head, used_at_s: float, start: Snapshot | None) -> _Session:
+    """One that made no step."""
+    if start is None:
+        return _Session(head, used_at_s)
+    return _Session(head, used_at_s, start.step, start.step, {start.step: start})
+
+
 @dataclass(frozen=True, slots=True)
 class _Ended:
     """epoch: of the claim that ended it, 0 where none did."""
@@ -56,16 +63,16 @@ class MemoryStore(Store):
         with self._lock:
             self._claims.keep_alive(owner, now_s + lease_s)
 
-    def create(self, session_id: str, head: Head, *, owner: str, now_s: float) -> Claim:
+    def create(self, session_id: str, head: Head, *, owner: str, now_s: float, start: Snapshot | None = None) -> Claim:
         with self._lock:
             session = self._open.get(session_id)
             if session is not None:
-                same = session.head == head and session.next_step == 0 and not session.snapshots
+                same = session == _begun(head, session.used_at_s, start)
                 if not same or self._claims.newest(session_id).owner != owner:
                     raise rules.exists(session_id)
             else:
                 self._ended.pop(session_id, None)
-                self._open[session_id] = _Session(head, now_s)
+                self._open[session_id] = _begun(head, now_s, start)
             return self._claims.grant(session_id, owner)
 
     def claim(self, session_id: str, *, owner: str, now_s: float) -> tuple[Claim, StoredSession]:

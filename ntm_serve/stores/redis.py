@@ -65,16 +65,15 @@ class RedisStore(Store):
         lease_ms = int(lease_s * 1000)
         self._link.run(("SET", self._lease(owner), 1, "PX", lease_ms) if lease_ms > 0 else ("DEL", self._lease(owner)))
 
-    def create(self, session_id: str, head: Head, *, owner: str, now_s: float) -> Claim:
+    def create(self, session_id: str, head: Head, *, owner: str, now_s: float, start: Snapshot | None = None) -> Claim:
         indexed = self._indexes.put_in(session_id, now_s)
-        *_, answer = self._link.run(
-            *indexed, self._script(scripts.CREATE, session_id, owner, head_to_bytes(head), now_s)
-        )
+        command = self._script(scripts.CREATE, session_id, owner, head_to_bytes(head), now_s, *(start or (0,)))
+        [answer] = self._run([command], before=indexed)
         if answer[0] != b"KEPT":
-            raise rules.exists(session_id)
+            raise self._refusal(session_id, answer)
         # Once more: whoever ended the name's earlier life may have taken it out in between.
         self._link.run(*indexed, self._indexes.not_ended(session_id))
-        return Claim(session_id, owner, int(answer[1]))
+        return Claim(session_id, owner, int(answer[4]))
 
     def claim(self, session_id: str, *, owner: str, now_s: float) -> tuple[Claim, StoredSession]:
         over = b""
@@ -213,19 +212,22 @@ class RedisStore(Store):
         keys = [session_key(self._prefix, session_id, part) for part in ("session", "records", "snapshots")]
         return script_command(script, keys, arguments)
 
-    def _run(self, session_commands: Sequence[Command], *more: Command) -> Sequence[Any]:
+    def _run(
+        self, session_commands: Sequence[Command], *more: Command, before: Sequence[Command] = ()
+    ) -> Sequence[Any]:
         """Answers of scripts that tell by how much the store grew, DAMAGED where one stumbled over what it found.
-        After them more is run, and totals are told on the way.
+        Before and after them more is run, and totals are told on the way.
         """
         told, self._untold = self._untold, [0] * len(_TOTALS)
         answers = self._link.ask(
+            *before,
             *session_commands,
             *more,
             *(("HINCRBY", f"{self._prefix}:totals", name, by) for name, by in zip(_TOTALS, told, strict=True) if by),
         )
         faults = [one for one in answers if isinstance(one, NtmServeError) and not isinstance(one, StoreDamaged)]
         words: list[Any] = []
-        for answer in answers[: len(session_commands)]:
+        for answer in answers[len(before) :][: len(session_commands)]:
             if isinstance(answer, NtmServeError):
                 words.append((b"DAMAGED", answer.message.encode()))
             else:
@@ -264,6 +266,8 @@ class RedisStore(Store):
         word = answer[0].decode()
         if word == "UNKNOWN":
             return rules.unknown(session_id)
+        if word == "EXISTS":
+            return rules.exists(session_id)
         if word == "OWNED":
             return rules.owned_elsewhere(session_id, answer[1].decode())
         said = (answer[1] or b"").decode()

@@ -61,6 +61,18 @@ local function stored(word, owner, epoch)
         redis.call('HGETALL', KEYS[3]), redis.call('LRANGE', KEYS[2], 0, -1)}
 end
 
+-- The session stands there, with this snapshot or nil, and what it held is let go; the answer is by how much the
+-- store grows, and the epoch.
+local function stand_at(step, snapshot, used_at_s, epoch)
+    local records, snapshots = redis.call('LLEN', KEYS[2]), redis.call('HLEN', KEYS[3])
+    local before = (is.record_bytes or 0) + (is.snapshot_bytes or 0)
+    redis.call('HSET', KEYS[1], 'epoch', epoch, 'used_at_s', used_at_s, 'next_step', step, 'oldest_step', step,
+        'record_bytes', 0, 'snapshot_bytes', #(snapshot or ''))
+    redis.call('DEL', KEYS[2], KEYS[3])
+    if snapshot then redis.call('HSET', KEYS[3], step, snapshot) end
+    return {'KEPT', -records, (snapshot and 1 or 0) - snapshots, #(snapshot or '') - before, epoch}
+end
+
 -- What the session held is let go; the answer is by how much the store grows, and when it ended.
 local function bury(owner, ending, message, now_s)
     local records, snapshots = redis.call('LLEN', KEYS[2]), redis.call('HLEN', KEYS[3])
@@ -72,21 +84,16 @@ end
 """
 
 CREATE = _script("""
--- owner, head, now_s
-local owner, head, now_s = unpack(ARGV)
+-- owner, head, now_s, the step it begins at; the snapshot, if it begins with one
+local owner, head, now_s, step, snapshot = unpack(ARGV)
 if is.epoch and not is.ending then
-    local same = is.owner == owner and is.head == head and is.next_step == '0' and redis.call('HLEN', KEYS[3]) == 0
+    local same = is.owner == owner and is.head == head and is.oldest_step == step and is.next_step == step
+        and redis.call('HGET', KEYS[3], step) == (snapshot or false)
     if not same then return {'EXISTS'} end
-    local epoch = new_epoch()
-    redis.call('HSET', KEYS[1], 'epoch', epoch)
-    return {'KEPT', epoch}
 end
-local epoch = new_epoch()
-redis.call('HSET', KEYS[1], 'epoch', epoch, 'owner', owner, 'head', head, 'used_at_s', now_s,
-    'next_step', 0, 'oldest_step', 0, 'record_bytes', 0, 'snapshot_bytes', 0)
+redis.call('HSET', KEYS[1], 'owner', owner, 'head', head)
 redis.call('HDEL', KEYS[1], 'ending', 'message', 'ended_at_s')
-redis.call('DEL', KEYS[2], KEYS[3])
-return {'KEPT', epoch}
+return stand_at(step, snapshot, is.used_at_s or now_s, new_epoch())
 """)
 
 CLAIM = _script("""

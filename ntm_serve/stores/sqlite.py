@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ntm_serve.errors import NtmServeError, StoreConflict
-from ntm_serve.store import Claim, Commit, Ending, Head, Store, StoredSession, StoredSummary, StoreStatistics
+from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, Store, StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.stores import rules
 from ntm_serve.stores.claims import Claims
 from ntm_serve.stores.sqlite_file import SqliteFile
@@ -50,25 +50,16 @@ class SqliteStore(Store):
         with self._lock:
             self._claims.keep_alive(owner, now_s + lease_s)
 
-    def create(self, session_id: str, head: Head, *, owner: str, now_s: float) -> Claim:
+    def create(self, session_id: str, head: Head, *, owner: str, now_s: float, start: Snapshot | None = None) -> Claim:
         with self._alone():
             row = self._row(session_id)
             is_ended = row is not None and row[1] is not None
             if row is not None and not is_ended:
-                if not self._is_this_call_again(session_id, Head(*row[5:]), head, owner):
+                if not self._is_this_call_again(session_id, Head(*row[5:]), head, owner, start):
                     raise rules.exists(session_id)
                 return self._claims.grant(session_id, owner)
-            with self._file.transaction():
-                if is_ended:
-                    self._file.run("DELETE FROM sessions WHERE session_id = ?", (session_id,))
-                [(number,)] = self._file.run(
-                    f"INSERT INTO sessions (session_id, {_HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING number",
-                    (session_id, *_columns(head)),
-                )
-                self._log.begin(number, now_s)
-            self._log.began(number, now_s)
+            self._begin(session_id, head, now_s, start)
             self._ended -= is_ended
-            self._numbers[session_id] = number
             return self._claims.grant(session_id, owner)
 
     def claim(self, session_id: str, *, owner: str, now_s: float) -> tuple[Claim, StoredSession]:
@@ -197,11 +188,24 @@ class SqliteStore(Store):
             raise rules.ended(session_id, row[1], row[2])
         return row[0], Head(*row[5:])
 
-    def _is_this_call_again(self, session_id: str, stored: Head, head: Head, owner: str) -> bool:
-        """Whether this owner made the session with this head, and nothing came of it yet."""
+    def _begin(self, session_id: str, head: Head, now_s: float, start: Snapshot | None) -> None:
+        """The name gets a number that made no step, instead of that of an ended session."""
+        with self._file.transaction():
+            [(number,)] = self._file.run(
+                f"INSERT OR REPLACE INTO sessions (session_id, {_HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING number",
+                (session_id, *_columns(head)),
+            )
+            standing = self._log.begin(number, now_s, start)
+        self._log.began(standing)
+        self._numbers[session_id] = number
+
+    def _is_this_call_again(
+        self, session_id: str, stored: Head, head: Head, owner: str, start: Snapshot | None
+    ) -> bool:
+        """Whether this owner made the session with this head and start, and nothing came of it yet."""
         if stored != head or self._claims.newest(session_id).owner != owner:
             return False
-        return self._log.is_untouched(self._numbers[session_id])
+        return self._log.is_untouched(self._numbers[session_id], start)
 
     def _fault(self, claim: Claim) -> NtmServeError | None:
         if self._claims.is_held(claim):

@@ -148,28 +148,38 @@ class SqliteLog:
             self._mark(self._weight)
         self.totals = Totals(*map(int, file.run(_TOTALS)[0]))
 
-    def begin(self, number: int, now_s: float) -> None:
-        """A session at step 0. Inside a transaction; `began` follows it."""
-        self._file.run("INSERT INTO progress VALUES (?, 0, 0, ?, 0, 0, 0, 0, 0)", (number, now_s))
+    def begin(self, number: int, now_s: float, start: Snapshot | None) -> _Standing:
+        """A session at step 0, or at its start. Inside a transaction; `began` follows it, with what this gives."""
+        step = 0 if start is None else start.step
+        sizes = {} if start is None else {step: len(start.payload)}
+        standing = _Standing(number, step, step, now_s, 0, 0, 0, sizes)
+        self._write_down([standing.row()])
+        if start is not None:
+            self._file.run("INSERT INTO snapshots VALUES (?, ?, ?)", (number, *start))
+        return standing
 
-    def began(self, number: int, now_s: float) -> None:
-        self._standings[number] = _Standing(number, 0, 0, now_s, 0, 0, 0, {})
+    def began(self, standing: _Standing) -> None:
+        self._standings[standing.number] = standing
         self.totals.sessions += 1
+        self.totals.change((0, 0, 0, 0), standing.sizes())
 
-    def is_untouched(self, number: int) -> bool:
+    def is_untouched(self, number: int, start: Snapshot | None) -> bool:
+        """Whether it stands as it began, where it began with this start."""
         standing = self._standings[number]
-        return standing.next_step == 0 and not standing.snapshots
+        step = 0 if start is None else start.step
+        if not standing.oldest_step == standing.next_step == step:
+            return False
+        return self._snapshots(number) == ([] if start is None else [start])
 
     def read(self, number: int) -> Stored:
         """What led to where it stands, unchecked."""
         standing = self._standings.get(number) or self._load(number)
         records = self._file.run(_RECORDS, standing.place())
-        snapshots = self._file.run("SELECT step, payload FROM snapshots WHERE session = ? ORDER BY step", (number,))
         return Stored(
             standing.next_step,
             standing.oldest_step,
             standing.used_at_s,
-            [Snapshot(*row) for row in snapshots],
+            self._snapshots(number),
             [LogRecord(*row) for row in reversed(records)],
         )
 
@@ -279,6 +289,10 @@ class SqliteLog:
         self._weight -= int(swept)
         self._swept_to = last or 0
         self._is_vacuuming = self._file.vacuum(VACUUM_PAGES)
+
+    def _snapshots(self, number: int) -> list[Snapshot]:
+        rows = self._file.run("SELECT step, payload FROM snapshots WHERE session = ? ORDER BY step", (number,))
+        return [Snapshot(*row) for row in rows]
 
     def _load(self, number: int) -> _Standing:
         rows = self._file.run("SELECT * FROM progress WHERE session = ?", (number,))

@@ -85,8 +85,8 @@ class Replica:
     def live(self, lease_s=LEASE_S):
         self.store.keep_alive(self.owner, now_s=self.place.now_s, lease_s=lease_s)
 
-    def create(self, session_id="s", head=HEAD):
-        return self.store.create(session_id, head, owner=self.owner, now_s=self.place.now_s)
+    def create(self, session_id="s", head=HEAD, start=None):
+        return self.store.create(session_id, head, owner=self.owner, now_s=self.place.now_s, start=start)
 
     def claim(self, session_id="s"):
         return self.store.claim(session_id, owner=self.owner, now_s=self.place.now_s)

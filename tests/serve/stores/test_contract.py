@@ -83,6 +83,67 @@ def test_of_an_unknown_session_every_method_says_so(a):
     a.store.release([nobodys])
 
 
+# Starts
+
+
+@pytest.mark.parametrize("step", [0, 7])
+def test_a_session_may_begin_at_a_step_with_a_snapshot(a, b, step):
+    start = snapshot(step)
+    claim = a.create("s", start=start)
+    session = a.store.read("s")
+    assert (session.next_step, list(session.snapshots), list(session.records)) == (step, [start], [])
+    assert a.store.list(after="", limit=1)[0].next_step == step
+    assert isinstance(a.commit(claim, record(step + 1, step + 2)), StoreConflict)
+    assert a.commit(claim, record(step, step + 3), record(step + 3, step + 4)) is None
+    a.store.release([claim])
+    claim, session = b.claim("s")
+    assert steps_of(session) == ([step], [(step, step + 3), (step + 3, step + 4)])
+    assert b.commit(claim, snapshot=snapshot(step + 3), keep_from_step=step + 3) is None
+    assert steps_of(b.store.read("s")) == ([step + 3], [(step + 3, step + 4)])
+    assert isinstance(b.commit(claim, snapshot=start), StoreConflict)
+
+
+def test_a_session_cannot_be_brought_back_to_before_its_start(a):
+    claim = a.create("s", start=snapshot(7))
+    assert isinstance(a.commit(claim, snapshot=snapshot(6)), StoreConflict)
+    assert isinstance(a.commit(claim, record(6, 8)), StoreConflict)
+
+
+@pytest.mark.parametrize("start", [snapshot(7), snapshot(0), snapshot(0, b"")])
+def test_creating_again_with_the_same_start_is_the_same_call_again(a, b, start):
+    first = a.create("s", start=start)
+    second = a.create("s", start=start)
+    assert second.epoch > first.epoch
+    counted = a.store.statistics()
+    assert (counted.snapshots, counted.payload_bytes) == (1, len(start.payload))
+    for other in (None, snapshot(start.step, b"other"), snapshot(start.step + 1, start.payload)):
+        with pytest.raises(SessionExists):
+            a.create("s", start=other)
+    with pytest.raises(SessionExists):
+        b.create("s", start=start)
+    assert a.commit(second, record(start.step, start.step + 1)) is None
+    with pytest.raises(SessionExists):
+        a.create("s", start=start)
+
+
+def test_creating_with_a_start_what_began_without_one_is_another_call(a):
+    claim = a.create("s")
+    with pytest.raises(SessionExists):
+        a.create("s", start=snapshot(0, b""))
+    assert a.commit(claim, record(0, 7), snapshot=snapshot(7)) is None
+    with pytest.raises(SessionExists):
+        a.create("s", start=snapshot(7))
+
+
+def test_a_start_takes_nothing_from_the_names_earlier_life(a):
+    earlier = a.create("s")
+    a.commit(earlier, record(0, 3), record(3, 9), snapshot=snapshot(9))
+    a.end(earlier, Ending.CLOSED)
+    a.create("s", start=snapshot(3))
+    assert steps_of(a.store.read("s")) == ([3], [])
+    assert (a.store.statistics().ended, a.store.statistics().payload_bytes) == (0, len(b"state 3"))
+
+
 # Claims
 
 
@@ -406,3 +467,21 @@ def test_what_was_kept_is_there_for_who_opens_the_store_again(lasting_place):
         c.claim("ended")
     assert replace(c.store.statistics(), stored_bytes=0) == replace(counted, stored_bytes=0)
     assert c.commit(later, record(5, 6)) is None
+
+
+@pytest.mark.parametrize("commits", [0, 2])
+@pytest.mark.parametrize("step", [0, 9])
+def test_a_start_is_there_for_who_opens_the_store_again(lasting_place, step, commits):
+    a = lasting_place.replica("a")
+    claim = a.create("s", start=snapshot(step))
+    for first in range(step, step + commits):
+        assert a.commit(claim, record(first, first + 1), fsync=True) is None
+    before = a.store.read("s")
+    counted = a.store.statistics()
+    lasting_place.close()
+    lasting_place.pass_time(LEASE_S + 1)
+    c = lasting_place.replica("c")
+    assert replace(c.store.statistics(), stored_bytes=0) == replace(counted, stored_bytes=0)
+    claim, found = c.claim("s")
+    assert replace(found, owner="a", epoch=before.epoch) == before
+    assert c.commit(claim, record(step + commits, step + commits + 1)) is None

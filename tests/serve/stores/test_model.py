@@ -18,6 +18,7 @@ LEASE_S = 1000.0
 IDS = st.sampled_from(["s", "t", "u"])
 OWNERS = st.sampled_from(["a", "b"])
 STEPS = st.integers(0, 12)
+STARTS = st.none() | st.builds(snapshot, STEPS)
 MODELS = st.sampled_from(["copy", "other"])
 
 
@@ -75,9 +76,9 @@ class Compared(RuleBasedStateMachine):
         assert (taken[0] is None) == (taken[1] is None)
         return taken if taken[0] is not None else None
 
-    @rule(target=claims, session_id=IDS, owner=OWNERS, model=MODELS)
-    def create(self, session_id, owner, model):
-        taken = self.take(owner, lambda replica: replica.create(session_id, replace(HEAD, model=model)))
+    @rule(target=claims, session_id=IDS, owner=OWNERS, model=MODELS, start=STARTS)
+    def create(self, session_id, owner, model, start):
+        taken = self.take(owner, lambda replica: replica.create(session_id, replace(HEAD, model=model), start))
         return multiple() if taken is None else taken
 
     @rule(target=claims, session_id=IDS, owner=OWNERS)
