@@ -146,6 +146,16 @@ class Store(Protocol):
         """
         ...
 
+    def restart(self, claim: Claim, start: Snapshot, *, used_at_s: float) -> None:
+        """The session stands at start.step from now on, lower or higher than before, and goes on from there:
+        start is its only snapshot, all that it had is let go, and step numbers may come again. The claim holds.
+        All of it happens or nothing. It does not wait for the disk; a later `commit` with fsync does.
+
+        Raises, as the errors of `commit`, OwnedElsewhere where the claim was lost, SessionUnknown, SessionClosed
+        and the like where the session is no more.
+        """
+        ...
+
     def claim(self, session_id: str, *, owner: str, now_s: float) -> tuple[Claim, StoredSession]:
         """Take a session that is nobody's, one's own, or one whose owner's lease is over, in a new epoch: claims
         of before are lost, one's own as well.

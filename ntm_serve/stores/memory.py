@@ -75,6 +75,13 @@ class MemoryStore(Store):
                 self._open[session_id] = _begun(head, now_s, start)
             return self._claims.grant(session_id, owner)
 
+    def restart(self, claim: Claim, start: Snapshot, *, used_at_s: float) -> None:
+        with self._lock:
+            fault = self._fault(claim)
+            if fault is not None:
+                raise fault
+            self._open[claim.session_id] = _begun(self._open[claim.session_id].head, used_at_s, start)
+
     def claim(self, session_id: str, *, owner: str, now_s: float) -> tuple[Claim, StoredSession]:
         with self._lock:
             session = self._find(session_id)

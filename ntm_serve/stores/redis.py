@@ -8,9 +8,11 @@ Rules of this file:
 - The names of sessions are in indexes, which may be wrong, and are asked for candidates only (`redis_indexes`).
 - `totals` is what commits have added up to; each process tells its share with its next call, so a process that
   is killed leaves them off by that.
-- Everything may be sent twice (`redis_link` does so), but for `wanted`: a word may get lost.
+- Everything may be sent twice (`redis_link` does so), but for `wanted`: a word may get lost. And what was sent
+  once may come late, so commits and restarts are numbered.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -60,6 +62,7 @@ class RedisStore(Store):
         # records, snapshots and bytes that `totals` was not told of yet.
         self._untold = [0, 0, 0]
         self._may_fsync = False
+        self._calls = itertools.count(1)
 
     def keep_alive(self, owner: str, *, now_s: float, lease_s: float) -> None:
         lease_ms = int(lease_s * 1000)
@@ -74,6 +77,13 @@ class RedisStore(Store):
         # Once more: whoever ended the name's earlier life may have taken it out in between.
         self._link.run(*indexed, self._indexes.not_ended(session_id))
         return Claim(session_id, owner, int(answer[4]))
+
+    def restart(self, claim: Claim, start: Snapshot, *, used_at_s: float) -> None:
+        session_id, owner, epoch = claim
+        command = self._script(scripts.RESTART, session_id, owner, epoch, next(self._calls), used_at_s, *start)
+        [answer] = self._run([command])
+        if answer[0] != b"KEPT":
+            raise self._refusal(session_id, answer)
 
     def claim(self, session_id: str, *, owner: str, now_s: float) -> tuple[Claim, StoredSession]:
         over = b""
@@ -245,6 +255,7 @@ class RedisStore(Store):
             commit.claim.session_id,
             commit.claim.owner,
             commit.claim.epoch,
+            next(self._calls),
             commit.used_at_s,
             records[0].first_step if records else "",
             records[-1].end_step if records else "",

@@ -8,6 +8,8 @@ Rules of this file:
   memory, and none after it; so what adds is refused whole, and what lets go begins with that and is done.
 - It answers a word and what belongs to it: KEPT, UNKNOWN, OWNED, CONFLICT, USED, EXISTS, or an ending.
 - An ended session is what is left of its hash: who ended it, why and when.
+- Commits and restarts of a claim are numbered as they are sent. One that was sent before a restart and comes
+  after it, from a connection that was given up, is refused: its steps may be wanted again, so they do not tell.
 - An epoch is the server's time in microseconds, or one more than the last: so it grows also where the
   session was forgotten, or redis was and has lost it.
 """
@@ -32,7 +34,7 @@ _SHARED = """
 local is = {}
 do
     local names = {'epoch', 'owner', 'ending', 'message', 'next_step', 'oldest_step', 'used_at_s', 'head',
-        'record_bytes', 'snapshot_bytes', 'ended_at_s'}
+        'record_bytes', 'snapshot_bytes', 'ended_at_s', 'restarted'}
     local values = redis.call('HMGET', KEYS[1], unpack(names))
     for place, name in ipairs(names) do is[name] = values[place] end
     is.owner = is.owner or ''
@@ -45,10 +47,12 @@ local function gone()
     if is.ending then return {is.ending, is.message} end
 end
 
-local function fault(owner, epoch)
+-- call: the number of a commit or restart, nil for others.
+local function fault(owner, epoch, call)
     local answer = gone()
     if answer then return answer end
-    if is.owner ~= owner or is.epoch ~= epoch then return {'OWNED', is.owner, is.epoch} end
+    local is_late = call and tonumber(call) < tonumber(is.restarted)
+    if is.owner ~= owner or is.epoch ~= epoch or is_late then return {'OWNED', is.owner, is.epoch} end
 end
 
 local function new_epoch()
@@ -63,11 +67,11 @@ end
 
 -- The session stands there, with this snapshot or nil, and what it held is let go; the answer is by how much the
 -- store grows, and the epoch.
-local function stand_at(step, snapshot, used_at_s, epoch)
+local function stand_at(step, snapshot, used_at_s, epoch, restarted)
     local records, snapshots = redis.call('LLEN', KEYS[2]), redis.call('HLEN', KEYS[3])
     local before = (is.record_bytes or 0) + (is.snapshot_bytes or 0)
-    redis.call('HSET', KEYS[1], 'epoch', epoch, 'used_at_s', used_at_s, 'next_step', step, 'oldest_step', step,
-        'record_bytes', 0, 'snapshot_bytes', #(snapshot or ''))
+    redis.call('HSET', KEYS[1], 'epoch', epoch, 'restarted', restarted, 'used_at_s', used_at_s, 'next_step', step,
+        'oldest_step', step, 'record_bytes', 0, 'snapshot_bytes', #(snapshot or ''))
     redis.call('DEL', KEYS[2], KEYS[3])
     if snapshot then redis.call('HSET', KEYS[3], step, snapshot) end
     return {'KEPT', -records, (snapshot and 1 or 0) - snapshots, #(snapshot or '') - before, epoch}
@@ -76,7 +80,8 @@ end
 -- What the session held is let go; the answer is by how much the store grows, and when it ended.
 local function bury(owner, ending, message, now_s)
     local records, snapshots = redis.call('LLEN', KEYS[2]), redis.call('HLEN', KEYS[3])
-    redis.call('HDEL', KEYS[1], 'head', 'next_step', 'oldest_step', 'used_at_s', 'record_bytes', 'snapshot_bytes')
+    redis.call('HDEL', KEYS[1], 'head', 'next_step', 'oldest_step', 'used_at_s', 'record_bytes', 'snapshot_bytes',
+        'restarted')
     redis.call('DEL', KEYS[2], KEYS[3])
     redis.call('HSET', KEYS[1], 'ending', ending, 'message', message, 'ended_at_s', now_s, 'owner', owner)
     return {'KEPT', -records, -snapshots, -(is.record_bytes + is.snapshot_bytes), now_s}
@@ -93,7 +98,16 @@ if is.epoch and not is.ending then
 end
 redis.call('HSET', KEYS[1], 'owner', owner, 'head', head)
 redis.call('HDEL', KEYS[1], 'ending', 'message', 'ended_at_s')
-return stand_at(step, snapshot, is.used_at_s or now_s, new_epoch())
+return stand_at(step, snapshot, is.used_at_s or now_s, new_epoch(), 0)
+""")
+
+RESTART = _script("""
+-- owner, epoch, number of the call, used_at_s, step and snapshot that it stands at
+local owner, epoch, call, used_at_s, step, snapshot = unpack(ARGV)
+local answer = fault(owner, epoch, call)
+if answer then return answer end
+if is.restarted == call then return {'KEPT', 0, 0, 0, epoch} end
+return stand_at(step, snapshot, used_at_s, epoch, call)
 """)
 
 CLAIM = _script("""
@@ -103,7 +117,7 @@ local answer = gone()
 if answer then return answer end
 if is.owner ~= '' and is.owner ~= owner and is.epoch ~= over then return {'OWNED', is.owner, is.epoch} end
 local epoch = new_epoch()
-redis.call('HSET', KEYS[1], 'epoch', epoch, 'owner', owner)
+redis.call('HSET', KEYS[1], 'epoch', epoch, 'owner', owner, 'restarted', 0)
 return stored('KEPT', owner, epoch)
 """)
 
@@ -112,16 +126,16 @@ return gone() or stored('KEPT', is.owner, is.epoch)
 """)
 
 COMMIT = _script("""
--- owner, epoch, used_at_s, first step and end step of the records, keep_from_step, step of the snapshot ("" for
--- what there is not), the snapshot, the size of the records, the records
-local owner, epoch, used_at_s, first_step, end_step, keep_from, step, snapshot, size = unpack(ARGV, 1, 9)
-local answer = fault(owner, epoch)
+-- owner, epoch, number of the call, used_at_s, first step and end step of the records, keep_from_step, step of the
+-- snapshot ("" for what there is not), the snapshot, the size of the records, the records
+local owner, epoch, call, used_at_s, first_step, end_step, keep_from, step, snapshot, size = unpack(ARGV, 1, 10)
+local answer = fault(owner, epoch, call)
 if answer then return answer end
 local next_step, oldest = tonumber(is.next_step), tonumber(is.oldest_step)
 local record_bytes, snapshot_bytes = tonumber(is.record_bytes), tonumber(is.snapshot_bytes)
 local before = record_bytes + snapshot_bytes
 local records, snapshots = 0, 0
-if #ARGV > 9 then
+if #ARGV > 10 then
     if tonumber(first_step) < next_step and tonumber(end_step) == next_step then
         local newest = redis.call('LINDEX', KEYS[2], -1)
         if newest == ARGV[#ARGV] or (not newest and step == end_step) then return {'KEPT', 0, 0, 0} end
@@ -133,10 +147,10 @@ if step ~= '' and (tonumber(step) < oldest or tonumber(step) > next_step) then
     return {'CONFLICT', is.next_step, is.oldest_step}
 end
 
-for first = 10, #ARGV, 1000 do
+for first = 11, #ARGV, 1000 do
     redis.call('RPUSH', KEYS[2], unpack(ARGV, first, math.min(first + 999, #ARGV)))
 end
-records = #ARGV - 9
+records = #ARGV - 10
 record_bytes = record_bytes + size
 if step ~= '' then
     snapshot_bytes = snapshot_bytes + #snapshot - redis.call('HSTRLEN', KEYS[3], step)
@@ -208,4 +222,4 @@ redis.call('DEL', KEYS[1])
 return {'KEPT'}
 """)
 
-ALL = (CREATE, CLAIM, READ, COMMIT, RELEASE, END, EXPIRE, FORGET)
+ALL = (CREATE, RESTART, CLAIM, READ, COMMIT, RELEASE, END, EXPIRE, FORGET)

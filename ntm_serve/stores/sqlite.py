@@ -1,7 +1,8 @@
 """A store in one SQLite file, for one process.
 
 Rules of this file: nobody else has the file, so claims are in memory and end with the process; a session
-that is claimed has its number and standing at hand, so `commit` reads nothing. What is not about names,
+that is claimed has its number and standing at hand, so `commit` reads nothing. A session that restarts gets
+another number, so that nothing which was written before can be taken for its own. What is not about names,
 claims and endings is in `sqlite_log`.
 """
 
@@ -61,6 +62,17 @@ class SqliteStore(Store):
             self._begin(session_id, head, now_s, start)
             self._ended -= is_ended
             return self._claims.grant(session_id, owner)
+
+    def restart(self, claim: Claim, start: Snapshot, *, used_at_s: float) -> None:
+        with self._alone():
+            fault = self._fault(claim)
+            if fault is not None:
+                raise fault
+            before, head = self._find(claim.session_id)
+            self._log.flush()
+            totals = self._log.totals_of([before])
+            self._begin(claim.session_id, head, used_at_s, start, [before])
+            self._log.ended([before], totals)
 
     def claim(self, session_id: str, *, owner: str, now_s: float) -> tuple[Claim, StoredSession]:
         with self._alone():
@@ -188,9 +200,12 @@ class SqliteStore(Store):
             raise rules.ended(session_id, row[1], row[2])
         return row[0], Head(*row[5:])
 
-    def _begin(self, session_id: str, head: Head, now_s: float, start: Snapshot | None) -> None:
-        """The name gets a number that made no step, instead of that of an ended session."""
+    def _begin(
+        self, session_id: str, head: Head, now_s: float, start: Snapshot | None, instead_of: Sequence[int] = ()
+    ) -> None:
+        """The name gets a number that made no step, instead of that of an open session, or of an ended one."""
         with self._file.transaction():
+            self._log.end(instead_of)
             [(number,)] = self._file.run(
                 f"INSERT OR REPLACE INTO sessions (session_id, {_HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING number",
                 (session_id, *_columns(head)),

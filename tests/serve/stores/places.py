@@ -88,6 +88,9 @@ class Replica:
     def create(self, session_id="s", head=HEAD, start=None):
         return self.store.create(session_id, head, owner=self.owner, now_s=self.place.now_s, start=start)
 
+    def restart(self, claim, start):
+        self.store.restart(claim, start, used_at_s=self.place.now_s)
+
     def claim(self, session_id="s"):
         return self.store.claim(session_id, owner=self.owner, now_s=self.place.now_s)
 

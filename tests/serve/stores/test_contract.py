@@ -144,6 +144,132 @@ def test_a_start_takes_nothing_from_the_names_earlier_life(a):
     assert (a.store.statistics().ended, a.store.statistics().payload_bytes) == (0, len(b"state 3"))
 
 
+# Restarts
+
+
+@pytest.mark.parametrize("step", [0, 4, 6, 9, 11, 40], ids=["first", "inside", "kept", "back", "same", "forward"])
+def test_a_session_that_restarts_goes_on_from_there_with_nothing_of_before(a, b, place, step):
+    claim, other = a.create("s"), a.create("other")
+    for one in (claim, other):
+        assert a.commit(one, record(0, 5), record(5, 8), snapshot=snapshot(6)) is None
+        assert a.commit(one, record(8, 9), record(9, 11), snapshot=snapshot(9), keep_from_step=6) is None
+    place.pass_time(1)
+    start = snapshot(step, b"given")
+    a.restart(claim, start)
+    session = a.store.read("s")
+    assert (session.next_step, list(session.snapshots), list(session.records)) == (step, [start], [])
+    assert (session.head, session.owner, session.epoch, session.used_at_s) == (HEAD, "a", claim.epoch, place.now_s)
+    assert isinstance(a.commit(claim, record(step + 1, step + 2)), StoreConflict)
+    assert a.commit(claim, record(step, step + 2), record(step + 2, step + 20)) is None
+    assert a.commit(claim, snapshot=snapshot(step + 2)) is None
+    a.store.release([claim])
+    claim, session = b.claim("s")
+    assert steps_of(session) == ([step, step + 2], [(step, step + 2), (step + 2, step + 20)])
+    assert session.snapshots[0] == start
+    assert steps_of(a.store.read("other")) == ([6, 9], [(5, 8), (8, 9), (9, 11)])
+    assert isinstance(b.commit(claim, snapshot=snapshot(step - 1)), StoreConflict)
+    assert b.commit(claim, keep_from_step=step + 2) is None
+    assert steps_of(b.store.read("s")) == ([step + 2], [(step + 2, step + 20)])
+
+
+def test_steps_that_come_again_after_a_restart_are_other_steps(a):
+    claim = a.create("s")
+    again = a.commit_of(claim, record(0, 1), record(1, 3, b"first"))
+    assert list(a.store.commit([again], fsync=False)) == [None]
+    a.restart(claim, snapshot(1))
+    assert isinstance(a.store.commit([again], fsync=False)[0], StoreConflict)
+    assert a.commit(claim, record(1, 3, b"second")) is None
+    assert list(a.store.read("s").records) == [record(1, 3, b"second")]
+
+
+def test_restarting_again_changes_nothing(a):
+    claim = a.create("s")
+    a.commit(claim, record(0, 5), snapshot=snapshot(2))
+    a.restart(claim, snapshot(3))
+    before, counted = a.store.read("s"), replace(a.store.statistics(), stored_bytes=0)
+    a.restart(claim, snapshot(3))
+    assert a.store.read("s") == before
+    assert replace(a.store.statistics(), stored_bytes=0) == counted
+
+
+def test_a_session_may_restart_as_soon_as_it_is_made_or_claimed(a, b):
+    claim = a.create("s", start=snapshot(7))
+    a.restart(claim, snapshot(2))
+    a.store.release([claim])
+    claim, _ = b.claim("s")
+    b.restart(claim, snapshot(5))
+    assert steps_of(b.store.read("s")) == ([5], [])
+    assert b.commit(claim, record(5, 6)) is None
+
+
+def test_a_claim_that_was_lost_restarts_nothing(a, b, place):
+    lost = a.create("s")
+    a.commit(lost, record(0, 3))
+    place.pass_time(LEASE_S + 1)
+    b.live()
+    taken, _ = b.claim("s")
+    with pytest.raises(OwnedElsewhere) as caught:
+        a.restart(lost, snapshot(1))
+    assert caught.value.fields["owner"] == "b"
+    assert steps_of(a.store.read("s")) == ([], [(0, 3)])
+    b.store.release([taken])
+    with pytest.raises(OwnedElsewhere):
+        b.restart(taken, snapshot(1))
+    assert steps_of(a.store.read("s")) == ([], [(0, 3)])
+
+
+@pytest.mark.parametrize(
+    ("ending", "error"),
+    [(Ending.CLOSED, SessionClosed), (Ending.EXPIRED, SessionExpired), (Ending.EVICTED, SessionEvicted)],
+)
+def test_a_session_that_is_no_more_does_not_restart(a, ending, error):
+    with pytest.raises(SessionUnknown):
+        a.restart(Claim("never", "a", 1), snapshot(1))
+    claim = a.create("s")
+    a.end(claim, ending, "because")
+    with pytest.raises(error, match="because"):
+        a.restart(claim, snapshot(1))
+
+
+def test_what_restarted_is_counted_once(a):
+    claims = [a.create(f"s{number}", start=snapshot(number, b"12")) for number in range(3)]
+    for claim, step in zip(claims, range(3), strict=True):
+        a.commit(claim, record(step, step + 1, b"12345"), snapshot=snapshot(step + 1, b"123"))
+    a.restart(claims[0], snapshot(9, b"1234"))
+    a.restart(claims[1], snapshot(0, b""))
+    a.commit(claims[1], record(0, 1, b"1"), record(1, 2, b"1"))
+    found = a.store.statistics()
+    assert (found.sessions, found.ended, found.records, found.snapshots, found.payload_bytes) == (3, 0, 3, 4, 16)
+    for claim in claims:
+        a.end(claim, Ending.CLOSED)
+    found = a.store.statistics()
+    assert (found.sessions, found.ended, found.records, found.snapshots, found.payload_bytes) == (0, 3, 0, 0, 0)
+
+
+def test_restarting_makes_the_time_of_use(a, place):
+    used, unused = a.create("used"), a.create("unused")
+    place.pass_time(100)
+    a.restart(used, snapshot(1))
+    a.store.release([used, unused])
+    assert list(a.expire(unused_since_s=1050.0)) == ["unused"]
+    assert list(a.expire(unused_since_s=1150.0)) == ["used"]
+
+
+def test_a_store_does_not_grow_by_restarts(a):
+    claim = a.create("s")
+    stored_bytes = []
+    for number in range(1000):
+        step = number % 7
+        a.restart(claim, snapshot(step, bytes(20_000)))
+        assert a.commit(claim, record(step, step + 1, bytes(40_000)), record(step + 1, step + 2)) is None
+        if number % 500 == 499:
+            stored_bytes.append(a.store.statistics().stored_bytes)
+    found = a.store.statistics()
+    assert (found.sessions, found.records, found.snapshots, found.payload_bytes) == (1, 2, 1, 60_000 + len(b"6..7"))
+    # Of 30 MB that were written in between.
+    assert stored_bytes[1] - stored_bytes[0] < 3_000_000
+
+
 # Claims
 
 
@@ -470,18 +596,22 @@ def test_what_was_kept_is_there_for_who_opens_the_store_again(lasting_place):
 
 
 @pytest.mark.parametrize("commits", [0, 2])
-@pytest.mark.parametrize("step", [0, 9])
-def test_a_start_is_there_for_who_opens_the_store_again(lasting_place, step, commits):
+@pytest.mark.parametrize("step", [0, 2, 3, 5, 9])
+def test_a_restart_is_there_for_who_opens_the_store_again(lasting_place, step, commits):
     a = lasting_place.replica("a")
-    claim = a.create("s", start=snapshot(step))
+    begun, claim = a.create("begun", start=snapshot(step)), a.create("s")
+    a.commit(claim, record(0, 3), record(3, 5), snapshot=snapshot(2), keep_from_step=2)
+    a.restart(claim, snapshot(step, b"given"))
     for first in range(step, step + commits):
-        assert a.commit(claim, record(first, first + 1), fsync=True) is None
-    before = a.store.read("s")
+        for one in (begun, claim):
+            assert a.commit(one, record(first, first + 1), fsync=True) is None
+    before = [a.store.read(session_id) for session_id in ("begun", "s")]
     counted = a.store.statistics()
     lasting_place.close()
     lasting_place.pass_time(LEASE_S + 1)
     c = lasting_place.replica("c")
     assert replace(c.store.statistics(), stored_bytes=0) == replace(counted, stored_bytes=0)
-    claim, found = c.claim("s")
-    assert replace(found, owner="a", epoch=before.epoch) == before
-    assert c.commit(claim, record(step + commits, step + commits + 1)) is None
+    for expected in before:
+        claim, found = c.claim(expected.session_id)
+        assert replace(found, owner="a", epoch=expected.epoch) == expected
+        assert c.commit(claim, record(step + commits, step + commits + 1)) is None

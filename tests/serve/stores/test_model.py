@@ -81,6 +81,10 @@ class Compared(RuleBasedStateMachine):
         taken = self.take(owner, lambda replica: replica.create(session_id, replace(HEAD, model=model), start))
         return multiple() if taken is None else taken
 
+    @rule(claim=claims, start=STARTS.filter(bool))
+    def restart(self, claim, start):
+        self.ask(claim[0].owner, lambda replica, number: replica.restart(claim[number], start))
+
     @rule(target=claims, session_id=IDS, owner=OWNERS)
     def claim(self, session_id, owner):
         taken = self.take(owner, lambda replica: replica.claim(session_id))

@@ -14,6 +14,7 @@ from serve.stores.redis_server import DURABLE, QUOTED, RedisServer, free_ports, 
 from ntm_serve.errors import OwnedElsewhere, SessionExists, SettingsFault, StoreDamaged, StoreUnavailable
 from ntm_serve.store import Ending
 from ntm_serve.stores.redis import RedisStore
+from ntm_serve.stores.redis_link import RedisLink
 
 TIMEOUT_S = 0.3
 # A time-out, or three attempts to connect, and a slow machine.
@@ -99,6 +100,9 @@ def test_what_redis_did_and_could_not_say_is_asked_for_again_and_done_once(redis
         session = a.store.read("s")
         assert (session.next_step, list(session.snapshots), list(session.records)) == (3, [snapshot(3)], [])
         lose_next_answer()
+        b.restart(claim, snapshot(1))
+        assert list(a.store.read("s").snapshots) == [snapshot(1)]
+        lose_next_answer()
         claim, _ = b.claim("s")
         lose_next_answer()
         b.store.release([claim])
@@ -107,6 +111,50 @@ def test_what_redis_did_and_could_not_say_is_asked_for_again_and_done_once(redis
         assert b.end(claim, Ending.CLOSED) is None
         assert a.store.statistics().ended == 1
         b.store.close()
+
+
+def test_what_redis_gets_only_after_a_restart_is_not_done(redis_place, monkeypatch):
+    """As from a connection that was given up, and whose last words come late."""
+    a, sent, ask = redis_place.replica("a"), [], RedisLink.ask
+    claim = a.create("s", start=snapshot(4))
+    with monkeypatch.context() as patch, redis_place.server.client() as client:
+        patch.setattr(RedisLink, "ask", lambda self, *commands: sent.append(commands[0]) or ask(self, *commands))
+        assert a.commit(claim, record(4, 5, b"earlier")) is None
+        a.restart(claim, snapshot(3))
+        a.restart(claim, snapshot(4, b"given"))
+        patch.undo()
+        for records in ([], [record(4, 5)]):
+            assert a.commit(claim, *records) is None
+            for late in sent:
+                client.execute_command(*late)
+                session = a.store.read("s")
+                assert (list(session.snapshots), list(session.records)) == ([snapshot(4, b"given")], records)
+
+
+@pytest.mark.parametrize("take", [Replica.claim, lambda replica: (replica.create(start=snapshot(4)), None)])
+def test_an_owner_that_is_another_process_now_writes_what_follows_a_restart(redis_place, take):
+    """Whatever the first had counted: the second begins anew."""
+    before = redis_place.replica("a")
+    claim = before.create("s")
+    for _ in range(9):
+        before.restart(claim, snapshot(4))
+    after = redis_place.replica("a")
+    claim, _ = take(after)
+    assert after.commit(claim, record(4, 5)) is None
+    after.restart(claim, snapshot(4))
+    assert list(after.store.read("s").records) == []
+
+
+def test_a_restart_outlives_redis(own_server, impatient):
+    claim = impatient.create("s")
+    impatient.commit(claim, record(0, 9), snapshot=snapshot(5))
+    impatient.restart(claim, snapshot(3))
+    own_server.kill()
+    assert_unavailable_soon(lambda: impatient.restart(claim, snapshot(4)))
+    own_server.start()
+    assert impatient.commit(claim, record(3, 4)) is None
+    session = impatient.store.read("s")
+    assert (list(session.snapshots), list(session.records)) == ([snapshot(3)], [record(3, 4)])
 
 
 def test_redis_that_lost_everything_does_not_let_old_claims_write(redis_place):
@@ -289,6 +337,7 @@ def test_redis_that_throws_keys_away_is_refused_and_one_that_is_full_keeps_nothi
         for method in (
             lambda: impatient.create("u"),
             lambda: impatient.commit(claim, record(2, 3), snapshot=snapshot(3)),
+            lambda: impatient.restart(claim, snapshot(1)),
         ):
             with pytest.raises(StoreUnavailable, match="maxmemory"):
                 method()

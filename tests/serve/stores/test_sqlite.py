@@ -36,6 +36,26 @@ while True:
 """
 
 
+# Restarts a session and makes some steps, again and again, and says after each time which life it was. All that is
+# of one life says so.
+RESTARTER = """
+import sys
+from pathlib import Path
+from ntm_serve.store import Commit, LogRecord, Snapshot
+from ntm_serve.stores.sqlite import SqliteStore
+store = SqliteStore(Path(sys.argv[1]))
+claim, session = store.claim("s", owner="restarter", now_s=0.0)
+life = int(session.snapshots[0].payload)
+while True:
+    life += 1
+    step = life * 5 % 11
+    store.restart(claim, Snapshot(step, b"%d" % life), used_at_s=0.0)
+    for first in range(step, step + life % 7):
+        assert store.commit([Commit(claim, 0.0, [LogRecord(first, first + 1, b"%d" % life)])], fsync=False) == [None]
+    print(life, flush=True)
+"""
+
+
 OPENER = """
 import sys
 from pathlib import Path
@@ -48,6 +68,16 @@ def opened_elsewhere(path):
     """What another process that opens the file says."""
     command = [sys.executable, "-c", OPENER, str(path)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def said_until_killed(program, path, lines):
+    """The last number that the program said; it is killed when it has said so many."""
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(lines):
+            said = int(process.stdout.readline())
+        process.kill()
+        # What it said before it was killed counts as well.
+        return max([said, *map(int, process.stdout.read().split())])
 
 
 def copied(place, folder):
@@ -70,7 +100,7 @@ def file_size_limited(to_bytes):
 
 
 def churn(replica, rounds, seed=0):
-    """Commits to 20 sessions with now and then a snapshot, and an end; yields after each call."""
+    """Commits to 20 sessions with now and then a snapshot, an end, or a restart; yields after each round."""
     random_of = random.Random(seed)
     claims = {number: replica.create(f"s{number}") for number in range(20)}
     steps = dict.fromkeys(claims, 0)
@@ -87,6 +117,10 @@ def churn(replica, rounds, seed=0):
             number = random_of.randrange(20)
             assert replica.end(claims[number], Ending.CLOSED) is None
             claims[number], steps[number] = replica.create(f"s{number}"), 0
+        elif random_of.random() < 0.2:
+            number = random_of.randrange(20)
+            steps[number] = max(0, steps[number] + random_of.randint(-9, 9))
+            replica.restart(claims[number], snapshot(steps[number]))
         yield
 
 
@@ -97,23 +131,32 @@ def test_after_kill_9_every_acknowledged_commit_is_there(sqlite_place):
     creator = sqlite_place.replica("creator")
     for number in range(8):
         creator.create(f"s{number}")
-    acknowledged = 0
     for lines in (1, 20, 300):
         sqlite_place.close()
-        with subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(sqlite_place.path)], stdout=subprocess.PIPE, text=True
-        ) as writer:
-            for _ in range(lines):
-                acknowledged = int(writer.stdout.readline())
-            writer.kill()
-            # What it said before it was killed counts as well.
-            acknowledged = max([acknowledged, *map(int, writer.stdout.read().split())])
+        acknowledged = said_until_killed(WRITER, sqlite_place.path, lines)
         for number in range(8):
             session = sqlite_place.store().read(f"s{number}")
             assert session.next_step in (acknowledged, acknowledged + 1)
             assert all(one.payload == b"%d" % one.first_step * 20 for one in session.records)
             assert all(one.payload == b"%d" % one.step * 500 for one in session.snapshots)
     assert acknowledged >= 321
+
+
+def test_after_kill_9_a_session_that_restarts_is_in_one_life_alone(sqlite_place):
+    creator = sqlite_place.replica("creator")
+    creator.create("s", start=snapshot(0, b"0"))
+    for lines in (1, 1, 2, 3, 5, 8, 200, 50):
+        sqlite_place.close()
+        acknowledged = said_until_killed(RESTARTER, sqlite_place.path, lines)
+        session = sqlite_place.store().read("s")
+        lives = [int(one.payload) for one in (*session.snapshots, *session.records)]
+        assert lives[0] in (acknowledged, acknowledged + 1)
+        assert set(lives) == {lives[0]}
+        assert session.snapshots[0].step == lives[0] * 5 % 11
+        counted = sqlite_place.store().statistics()
+        assert (counted.sessions, counted.snapshots, counted.records) == (1, 1, len(session.records))
+        assert counted.payload_bytes == len(b"%d" % lives[0]) * len(lives)
+    assert acknowledged >= 270
 
 
 def test_at_whatever_moment_it_ends_it_is_found_as_it_was(sqlite_place, tmp_path, monkeypatch):
@@ -152,8 +195,9 @@ def test_where_the_disk_is_full_nothing_is_kept_and_the_store_goes_on(sqlite_pla
         for fsync in (False, True):
             with pytest.raises(StoreUnavailable, match=r"sessions\.db: "):
                 a.commit(claim, record(1, 2, bytes(100_000)), snapshot=snapshot(2), fsync=fsync)
-        with pytest.raises(StoreUnavailable):
-            a.create("t")
+        for method in (lambda: a.create("t"), lambda: a.restart(claim, snapshot(1, bytes(100_000)))):
+            with pytest.raises(StoreUnavailable):
+                method()
     assert a.commit(claim, record(1, 2)) is None
     assert [one.end_step for one in a.store.read("s").records] == [1, 2]
     assert a.store.statistics().sessions == 1
