@@ -129,6 +129,11 @@ class Store(Protocol):
     whether it took effect is not known. It is called again as it was: what took effect already does so once.
     """
 
+    @property
+    def is_local(self) -> bool:
+        """Whether a commit takes tens of microseconds and waits for nobody, so that an event loop may call it."""
+        ...
+
     def keep_alive(self, owner: str, *, now_s: float, lease_s: float) -> None:
         """The owner lives for lease_s from now; 0 is no longer. An owner whose lease is over, or that never had
         one, loses its claims to whoever asks for them, and keeps those that nobody asks for.
@@ -149,7 +154,7 @@ class Store(Protocol):
     def restart(self, claim: Claim, start: Snapshot, *, used_at_s: float) -> None:
         """The session stands at start.step from now on, lower or higher than before, and goes on from there:
         start is its only snapshot, all that it had is let go, and step numbers may come again. The claim holds.
-        All of it happens or nothing. It does not wait for the disk; a later `commit` with fsync does.
+        All of it happens or nothing. It does not wait for the disk: see `sync`.
 
         Raises, as the errors of `commit`, OwnedElsewhere where the claim was lost, SessionUnknown, SessionClosed
         and the like where the session is no more.
@@ -171,14 +176,17 @@ class Store(Protocol):
         """
         ...
 
-    def commit(self, commits: Sequence[Commit], *, fsync: bool) -> Sequence[NtmServeError | None]:
+    def commit(self, commits: Sequence[Commit]) -> Sequence[NtmServeError | None]:
         """Keep them, each whole or not at all. For each None; or an error, and nothing of it kept: OwnedElsewhere
         where its claim was lost, SessionUnknown, SessionClosed and the like where the session is no more,
         StoreConflict where its steps do not follow, StoreDamaged. A session's last Commit again is no error and
         changes nothing.
+        """
+        ...
 
-        fsync: come back only when they, and all that was written before, would survive the loss of power.
-        Raises SettingsFault where the store is not set up for it; a call without commits asks just that.
+    def sync(self) -> None:
+        """Come back when all that was written before would survive the loss of power. It may take its time while
+        others commit. Raises SettingsFault where the store is not set up for it.
         """
         ...
 

@@ -51,13 +51,17 @@ class _Ended:
 
 
 class MemoryStore(Store):
-    """The contract of `Store`, forgotten when the process ends. fsync is not refused: there is no more to lose."""
+    """The contract of `Store`, forgotten when the process ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._claims = Claims(first_epoch=1)
         self._open: dict[str, _Session] = {}
         self._ended: dict[str, _Ended] = {}
+
+    @property
+    def is_local(self) -> bool:
+        return True
 
     def keep_alive(self, owner: str, *, now_s: float, lease_s: float) -> None:
         with self._lock:
@@ -93,9 +97,12 @@ class MemoryStore(Store):
         with self._lock:
             return self._claims.wanted(owner)
 
-    def commit(self, commits: Sequence[Commit], *, fsync: bool) -> Sequence[NtmServeError | None]:
+    def commit(self, commits: Sequence[Commit]) -> Sequence[NtmServeError | None]:
         with self._lock:
             return [self._commit(commit) for commit in commits]
+
+    def sync(self) -> None:
+        """There is no more to lose."""
 
     def release(self, claims: Sequence[Claim]) -> None:
         with self._lock:

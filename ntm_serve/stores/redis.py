@@ -64,6 +64,10 @@ class RedisStore(Store):
         self._may_fsync = False
         self._calls = itertools.count(1)
 
+    @property
+    def is_local(self) -> bool:
+        return False
+
     def keep_alive(self, owner: str, *, now_s: float, lease_s: float) -> None:
         lease_ms = int(lease_s * 1000)
         self._link.run(("SET", self._lease(owner), 1, "PX", lease_ms) if lease_ms > 0 else ("DEL", self._lease(owner)))
@@ -110,10 +114,7 @@ class RedisStore(Store):
         [words] = self._link.run(("SPOP", self._wanted(owner), WANTED_AT_ONCE))
         return [word.decode() for word in words]
 
-    def commit(self, commits: Sequence[Commit], *, fsync: bool) -> Sequence[NtmServeError | None]:
-        if fsync and not self._may_fsync:
-            self._link.expect_fsync()
-            self._may_fsync = True
+    def commit(self, commits: Sequence[Commit]) -> Sequence[NtmServeError | None]:
         errors: list[NtmServeError | None] = [_fault_of_records(commit) for commit in commits]
         sound = [place for place, error in enumerate(errors) if error is None]
         if not sound:
@@ -126,6 +127,12 @@ class RedisStore(Store):
             errors[place] = self._outcome(commits[place].claim.session_id, answer, commits[place])
         self._indexes.correct([commits[place].claim.session_id for place in sound if errors[place] is not None])
         return errors
+
+    def sync(self) -> None:
+        """A redis that keeps for certain what it has answered has it on the disk by then."""
+        if not self._may_fsync:
+            self._link.expect_fsync()
+            self._may_fsync = True
 
     def release(self, claims: Sequence[Claim]) -> None:
         if claims:

@@ -47,6 +47,10 @@ class SqliteStore(Store):
         self._claims = Claims(first_epoch=self._log.generation * EPOCHS_PER_GENERATION)
         self._numbers: dict[str, int] = {}
 
+    @property
+    def is_local(self) -> bool:
+        return True
+
     def keep_alive(self, owner: str, *, now_s: float, lease_s: float) -> None:
         with self._lock:
             self._claims.keep_alive(owner, now_s + lease_s)
@@ -88,7 +92,7 @@ class SqliteStore(Store):
         with self._lock:
             return self._claims.wanted(owner)
 
-    def commit(self, commits: Sequence[Commit], *, fsync: bool) -> Sequence[NtmServeError | None]:
+    def commit(self, commits: Sequence[Commit]) -> Sequence[NtmServeError | None]:
         if not commits:
             return []
         with self._alone():
@@ -102,8 +106,12 @@ class SqliteStore(Store):
                     except StoreConflict as conflict:
                         error = conflict
                 errors.append(error)
-            self._log.write(changes, fsync=fsync)
+            self._log.write(changes)
             return errors
+
+    def sync(self) -> None:
+        """Without the lock: whoever writes meanwhile need not wait."""
+        self._file.sync()
 
     def release(self, claims: Sequence[Claim]) -> None:
         with self._alone():

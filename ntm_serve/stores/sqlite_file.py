@@ -1,8 +1,8 @@
 """The file of a SqliteStore: opened by one process at a time, checked to be ours, its faults told in our words.
 
 Rules of this file: WAL, synchronous=NORMAL. So a transaction survives the process the moment it is
-written, checkpoints are synced in the right order and never leave a torn file, and only a transaction that
-asks for it (synchronous=FULL) waits for the disk; SQLite's log is sequential, so it takes all earlier ones along.
+written, and checkpoints are synced in the right order and never leave a torn file. What is not on the disk
+yet is in the WAL, and `sync` has the disk take that.
 """
 
 import fcntl
@@ -66,7 +66,7 @@ class SqliteFile:
     def __init__(self, path: Path) -> None:
         """Raises SettingsFault where the file cannot be used or another process uses it, StoreDamaged."""
         self.path = path
-        self._synced_level = False
+        self._wal: int | None = None
         self._lock_file = _locked(path)
         try:
             with self.translated():
@@ -97,11 +97,20 @@ class SqliteFile:
             given += self.run(sql.format(", ".join([row] * len(some))), tuple(chain.from_iterable(some)))
         return given
 
-    def sync(self, wanted: bool) -> None:
-        """Whether the transactions that follow wait for the disk. Not inside of one: SQLite would ignore it."""
-        if wanted != self._synced_level:
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
-            self._synced_level = wanted
+    def sync(self) -> None:
+        """Come back when the disk has all that was written before. It may be called while others write."""
+        try:
+            if self._wal is None:
+                self._wal = os.open(self.path.with_name(self.path.name + "-wal"), os.O_RDONLY)
+                # The first time: that there is such a file is on the disk as well.
+                folder = os.open(self.path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+            os.fsync(self._wal)
+        except OSError as error:
+            raise StoreUnavailable(f"store: {self.path}: {error}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -145,6 +154,8 @@ class SqliteFile:
         """Give the file up. SQLite brings its WAL home."""
         if hasattr(self, "_db"):
             self._db.close()
+        if self._wal is not None:
+            os.close(self._wal)
         os.close(self._lock_file)
 
     def _open(self) -> None:

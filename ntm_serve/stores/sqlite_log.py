@@ -226,22 +226,15 @@ class SqliteLog:
             changes.told.add(number)
         changes.standings[number] = after
 
-    def write(self, changes: Changes, *, fsync: bool) -> None:
-        """Keep the changes. fsync: together with all that was written before."""
-        self._file.sync(fsync)
-        try:
-            if changes.told or len(changes.records) > ROWS_PER_STATEMENT:
-                with self._file.transaction():
-                    self._insert(changes)
-                    self._write_down(self._counted(changes))
-            elif changes.records:
-                # One statement, and so a transaction by itself.
+    def write(self, changes: Changes) -> None:
+        """Keep the changes."""
+        if changes.told or len(changes.records) > ROWS_PER_STATEMENT:
+            with self._file.transaction():
                 self._insert(changes)
-            elif fsync:
-                # They are kept already, but who knows whether they reached the disk: a checkpoint begins with that.
-                self._file.run("PRAGMA wal_checkpoint(PASSIVE)")
-        finally:
-            self._file.sync(False)
+                self._write_down(self._counted(changes))
+        elif changes.records:
+            # One statement, and so a transaction by itself.
+            self._insert(changes)
         self._take(changes)
 
     def flush(self) -> None:

@@ -97,7 +97,9 @@ class Replica:
     def commit(self, claim, *records, snapshot=None, keep_from_step=None, fsync=False):
         """The error of a commit, or None."""
         commit = self.commit_of(claim, *records, snapshot=snapshot, keep=keep_from_step)
-        [error] = self.store.commit([commit], fsync=fsync)
+        [error] = self.store.commit([commit])
+        if fsync:
+            self.store.sync()
         return error
 
     def commit_of(self, claim, *records, snapshot=None, keep=None):

@@ -175,9 +175,9 @@ def test_a_session_that_restarts_goes_on_from_there_with_nothing_of_before(a, b,
 def test_steps_that_come_again_after_a_restart_are_other_steps(a):
     claim = a.create("s")
     again = a.commit_of(claim, record(0, 1), record(1, 3, b"first"))
-    assert list(a.store.commit([again], fsync=False)) == [None]
+    assert list(a.store.commit([again])) == [None]
     a.restart(claim, snapshot(1))
-    assert isinstance(a.store.commit([again], fsync=False)[0], StoreConflict)
+    assert isinstance(a.store.commit([again])[0], StoreConflict)
     assert a.commit(claim, record(1, 3, b"second")) is None
     assert list(a.store.read("s").records) == [record(1, 3, b"second")]
 
@@ -307,7 +307,7 @@ def test_a_stopped_owner_that_goes_on_after_its_lease_writes_nothing(a, b, place
     place.pass_time(LEASE_S + 1)
     b.live()
     taken, _ = b.claim("lost")
-    errors = a.store.commit([a.commit_of(lost, record(0, 1)), a.commit_of(kept, record(0, 1))], fsync=False)
+    errors = a.store.commit([a.commit_of(lost, record(0, 1)), a.commit_of(kept, record(0, 1))])
     assert isinstance(errors[0], OwnedElsewhere)
     assert errors[0].fields["owner"] == "b"
     assert errors[1] is None, "nobody asked for this one"
@@ -361,7 +361,8 @@ def test_a_commit_may_bring_thousands_of_records_and_a_call_hundreds_of_sessions
     others = [a.create(f"s{number}") for number in range(600)]
     commits = [a.commit_of(long, *(record(step, step + 1) for step in range(3000)))]
     commits += [a.commit_of(claim, record(0, 1), snapshot=snapshot(1), keep=1) for claim in others]
-    assert set(a.store.commit(commits, fsync=True)) == {None}
+    assert set(a.store.commit(commits)) == {None}
+    a.store.sync()
     assert len(a.store.read("long").records) == 3000
     assert steps_of(a.store.read("s599")) == ([1], [])
 
@@ -381,7 +382,7 @@ def test_a_commit_may_bring_thousands_of_records_and_a_call_hundreds_of_sessions
 def test_records_that_do_not_follow_are_refused_whole(a, wrong):
     claim, other = a.create("s"), a.create("other")
     a.commit(claim, record(0, 3))
-    errors = a.store.commit([a.commit_of(claim, *wrong), a.commit_of(other, record(0, 1))], fsync=False)
+    errors = a.store.commit([a.commit_of(claim, *wrong), a.commit_of(other, record(0, 1))])
     assert isinstance(errors[0], StoreConflict)
     assert errors[1] is None
     assert steps_of(a.store.read("s")) == ([], [(0, 3)])
@@ -437,9 +438,10 @@ def test_the_last_commit_again_changes_nothing(a):
         a.commit_of(claim, record(4, 6), snapshot=snapshot(6), keep=6),
         a.commit_of(claim, snapshot=snapshot(6), keep=6),
     ):
-        assert list(a.store.commit([again], fsync=False)) == [None]
+        assert list(a.store.commit([again])) == [None]
         before = a.store.read("s")
-        assert list(a.store.commit([again], fsync=True)) == [None]
+        assert list(a.store.commit([again])) == [None]
+        a.store.sync()
         assert a.store.read("s") == before
     assert a.store.statistics().payload_bytes == len(b"state 6")
 
@@ -447,19 +449,19 @@ def test_the_last_commit_again_changes_nothing(a):
 def test_a_session_may_be_in_a_call_twice(a):
     claim = a.create("s")
     commits = [a.commit_of(claim, record(0, 1)), a.commit_of(claim, record(1, 2), snapshot=snapshot(2), keep=2)]
-    assert list(a.store.commit([*commits, commits[1], a.commit_of(claim, record(2, 3))], fsync=False)) == [None] * 4
+    assert list(a.store.commit([*commits, commits[1], a.commit_of(claim, record(2, 3))])) == [None] * 4
     assert steps_of(a.store.read("s")) == ([2], [(2, 3)])
 
 
 def test_a_commit_of_nothing_tells_when_the_session_was_used(a, place):
     claim = a.create("s")
     place.pass_time(5)
-    assert list(a.store.commit([Commit(claim, place.now_s)], fsync=False)) == [None]
+    assert list(a.store.commit([Commit(claim, place.now_s)])) == [None]
     assert a.store.read("s").used_at_s == place.now_s
 
 
 def test_a_call_without_commits_is_none(a):
-    assert list(a.store.commit([], fsync=True)) == []
+    assert list(a.store.commit([])) == []
     assert list(a.store.end([], Ending.CLOSED, "", now_s=0.0)) == []
     a.store.release([])
 

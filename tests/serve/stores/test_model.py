@@ -97,9 +97,8 @@ class Compared(RuleBasedStateMachine):
         keep=st.none() | STEPS,
         state=st.none() | st.integers(-3, 4),
         twice=st.booleans(),
-        fsync=st.booleans(),
     )
-    def commit(self, claim, lengths, off, keep, state, twice, fsync):
+    def commit(self, claim, lengths, off, keep, state, twice):
         at = outcome(self.places[0].store().read, claim[0].session_id)
         first = max(0, getattr(at, "next_step", 0) + off)
         records = []
@@ -110,7 +109,7 @@ class Compared(RuleBasedStateMachine):
 
         def ask(replica, number):
             commit = replica.commit_of(claim[number], *records, snapshot=shot, keep=keep)
-            return replica.store.commit([commit] * (1 + twice), fsync=fsync)
+            return replica.store.commit([commit] * (1 + twice))
 
         self.ask(claim[0].owner, ask)
 

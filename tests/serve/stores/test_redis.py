@@ -53,15 +53,15 @@ def test_where_redis_hangs_the_caller_is_told_in_bounded_time_and_tries_again(ow
     claim = impatient.create("s")
     again = impatient.commit_of(claim, record(0, 1), snapshot=snapshot(1))
     own_server.pause()
-    assert_unavailable_soon(lambda: impatient.store.commit([again], fsync=True))
+    assert_unavailable_soon(lambda: impatient.store.commit([again]))
     assert_unavailable_soon(lambda: impatient.claim("s"))
     assert_unavailable_soon(lambda: RedisStore(own_server.url, timeout_s=TIMEOUT_S))
     own_server.go_on()
     # What it was sent before may be done by now, or not: the same call again makes it done once.
     claim, _ = impatient.claim("s")
     again = impatient.commit_of(claim, record(impatient.store.read("s").next_step, 2), snapshot=snapshot(2))
-    assert list(impatient.store.commit([again], fsync=True)) == [None]
-    assert list(impatient.store.commit([again], fsync=True)) == [None]
+    assert list(impatient.store.commit([again])) == [None]
+    assert list(impatient.store.commit([again])) == [None]
     assert impatient.store.read("s").next_step == 2
 
 
@@ -96,7 +96,7 @@ def test_what_redis_did_and_could_not_say_is_asked_for_again_and_done_once(redis
         claim = b.create("s")
         for again in (b.commit_of(claim, record(0, 2)), b.commit_of(claim, record(2, 3), snapshot=snapshot(3), keep=3)):
             lose_next_answer()
-            assert list(b.store.commit([again], fsync=False)) == [None]
+            assert list(b.store.commit([again])) == [None]
         session = a.store.read("s")
         assert (session.next_step, list(session.snapshots), list(session.records)) == (3, [snapshot(3)], [])
         lose_next_answer()
@@ -310,17 +310,16 @@ def test_durability_disk_is_refused_where_redis_does_not_sync(redis_server):
         place = RedisPlace(server)
         a = place.replica("a")
         claim = a.create("s")
-        for ask in (lambda: a.store.commit([], fsync=True), lambda: a.commit(claim, record(0, 1), fsync=True)):
+        for ask in (a.store.sync, lambda: a.commit(claim, record(0, 1), fsync=True)):
             with pytest.raises(SettingsFault, match="expected redis with appendonly yes, appendfsync always"):
                 ask()
-        assert a.store.read("s").next_step == 0
-        assert a.commit(claim, record(0, 1)) is None
+        assert a.store.read("s").next_step == 1
         with server.client() as client:
             client.config_set("appendfsync", "always")
             client.config_set("appendonly", "yes")
             client.config_set("no-appendfsync-on-rewrite", "yes")
             with pytest.raises(SettingsFault, match=r"got .*no-appendfsync-on-rewrite yes"):
-                a.store.commit([], fsync=True)
+                a.store.sync()
             client.config_set("no-appendfsync-on-rewrite", "no")
         assert a.commit(claim, record(1, 2), fsync=True) is None
         place.close()

@@ -1,5 +1,6 @@
 """What is special about the file: crashes, torn pages, one process at a time, its size."""
 
+import os
 import random
 import resource
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from serve.stores.places import MemoryPlace, SqlitePlace, record, snapshot
@@ -30,7 +32,9 @@ while True:
     record = LogRecord(step, step + 1, b"%d" % step * 20)
     shot = Snapshot(step + 1, b"%d" % (step + 1) * 500) if step % 16 == 15 else None
     commits = [Commit(claim, 0.0, [record], shot, shot and shot.step) for claim, _ in claims]
-    assert not any(store.commit(commits, fsync=step % 7 == 0))
+    assert not any(store.commit(commits))
+    if step % 7 == 0:
+        store.sync()
     step += 1
     print(step, flush=True)
 """
@@ -51,7 +55,7 @@ while True:
     step = life * 5 % 11
     store.restart(claim, Snapshot(step, b"%d" % life), used_at_s=0.0)
     for first in range(step, step + life % 7):
-        assert store.commit([Commit(claim, 0.0, [LogRecord(first, first + 1, b"%d" % life)])], fsync=False) == [None]
+        assert store.commit([Commit(claim, 0.0, [LogRecord(first, first + 1, b"%d" % life)])]) == [None]
     print(life, flush=True)
 """
 
@@ -112,7 +116,7 @@ def churn(replica, rounds, seed=0):
             shot = None if keep is None else snapshot(end, bytes(random_of.randint(0, 9000)))
             commits.append(replica.commit_of(claims[number], record(first, end, bytes(100)), snapshot=shot, keep=keep))
             steps[number] = end
-        assert not any(replica.store.commit(commits, fsync=False))
+        assert not any(replica.store.commit(commits))
         if random_of.random() < 0.05:
             number = random_of.randrange(20)
             assert replica.end(claims[number], Ending.CLOSED) is None
@@ -187,14 +191,30 @@ def test_a_restarted_server_has_its_sessions_at_once_and_claims_of_before_are_lo
     assert isinstance(after.commit(claim, record(2, 3)), OwnedElsewhere)
 
 
+def test_to_sync_is_to_have_the_disk_take_the_log_while_others_write(sqlite_place, monkeypatch):
+    a = sqlite_place.replica("a")
+    claim = a.create("s")
+    synced = []
+
+    def fsync(number):
+        synced.append(Path(f"/proc/self/fd/{number}").readlink().name)
+        if synced[-1].endswith("-wal"):
+            assert a.commit(claim, record(len(synced), len(synced) + 1)) is None
+
+    assert a.commit(claim, record(0, 1), record(1, 2)) is None
+    monkeypatch.setattr(os, "fsync", fsync)
+    a.store.sync()
+    assert synced == [sqlite_place.path.parent.name, "sessions.db-wal"]
+    assert a.store.read("s").next_step == 3
+
+
 def test_where_the_disk_is_full_nothing_is_kept_and_the_store_goes_on(sqlite_place):
     a = sqlite_place.replica("a")
     claim = a.create("s")
     assert a.commit(claim, record(0, 1)) is None
     with file_size_limited(sqlite_place.path.with_name("sessions.db-wal").stat().st_size):
-        for fsync in (False, True):
-            with pytest.raises(StoreUnavailable, match=r"sessions\.db: "):
-                a.commit(claim, record(1, 2, bytes(100_000)), snapshot=snapshot(2), fsync=fsync)
+        with pytest.raises(StoreUnavailable, match=r"sessions\.db: "):
+            a.commit(claim, record(1, 2, bytes(100_000)), snapshot=snapshot(2))
         for method in (lambda: a.create("t"), lambda: a.restart(claim, snapshot(1, bytes(100_000)))):
             with pytest.raises(StoreUnavailable):
                 method()
@@ -381,7 +401,7 @@ def test_churn_does_not_make_the_file_grow(sqlite_place, monkeypatch):
             a.commit_of(claim, record(step, step + 1, bytes(500)), snapshot=shot, keep=shot and shot.step)
             for claim in claims
         ]
-        assert not any(a.store.commit(commits, fsync=False))
+        assert not any(a.store.commit(commits))
         payload += 500 * len(claims)
     statistics = a.store.statistics()
     sqlite_place.close()
@@ -397,7 +417,7 @@ def test_sessions_that_ended_make_room(sqlite_place, monkeypatch):
     monkeypatch.setattr(sqlite_log, "VACUUM_PAGES", 16)
     a = sqlite_place.replica("a")
     claims = [a.create(f"s{number}") for number in range(100)]
-    assert not any(a.store.commit([a.commit_of(one, record(0, 1, bytes(20_000))) for one in claims], fsync=False))
+    assert not any(a.store.commit([a.commit_of(one, record(0, 1, bytes(20_000))) for one in claims]))
     for claim in claims:
         assert a.end(claim, Ending.CLOSED) is None
     for number in range(20):
