@@ -1,7 +1,7 @@
 """`make bench`: every figure a ratio inside one run, interleaved, the median of several rounds.
 
 One function per question; ARCHITECTURE.md and docs/performance.md say what the answers mean. Writes
-benchmarks/results/latest.json and prints a table.
+benchmarks/results/latest.json, where only some are asked what they answer, and prints a table.
 """
 
 import base64
@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks import durable
 from benchmarks.baselines import METHOD
+from benchmarks.processes import line, message, process
 from ntm_serve.client import Client
 from ntm_serve.v1 import sessions_pb2
-from ntm_serve.wire import tensor_of
 
 MODEL = "copy-lstm"
 ROUNDS = 5
@@ -44,6 +45,10 @@ GOALS = {
     "naive_ratio_32": (">=", 1.5),
     "naive_torch_ratio_32": (">=", 2.5),
     "memory_ratio_100k": ("<=", 1.25),
+    "durable_process_ratio": (">=", 0.8),
+    "durable_disk_ratio": (">=", 0.5),
+    "wake_p99_ms": ("<=", 20.0),
+    "restart_ready_s": ("<=", 3.0),
 }
 Figures = dict[str, float]
 
@@ -78,35 +83,6 @@ class Bench:
         self._load.stdin.flush()
         figures: Figures = json.loads(line(self._load))
         return figures
-
-
-@contextlib.contextmanager
-def process(module: str, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process of ours, killed at the end."""
-    with subprocess.Popen(
-        [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True, **options
-    ) as it:
-        try:
-            yield it
-        finally:
-            it.kill()
-
-
-def line(source: subprocess.Popen[str]) -> str:
-    """Its next line; an error where it has none."""
-    assert source.stdout is not None
-    text = source.stdout.readline()
-    if not text:
-        raise RuntimeError(f"{source.args}: ended early")
-    return text
-
-
-def message(ids: list[str], steps: int) -> bytes:
-    """`steps` steps of each session, "the next ones"."""
-    x = np.zeros((len(ids), steps, 9), np.float32)
-    x[:, :, ::2] = 1
-    request = sessions_pb2.StepRequest(session_ids=ids, inputs=[tensor_of("x", x)])
-    return sessions_pb2.StreamRequest(step=request).SerializeToString()
 
 
 def kernel_steps_per_s() -> float:
@@ -232,6 +208,8 @@ QUESTIONS: dict[str, tuple[Callable[[Bench], Figures], int]] = {
     "fairness": (fairness, ROUNDS),
     "naive": (naive, ROUNDS),
     "memory": (memory, 1),
+    "durable": (durable.durable, ROUNDS),
+    "wake": (durable.wake, 1),
 }
 
 
@@ -258,6 +236,8 @@ def main() -> None:
     machine = {"cores": len(os.sched_getaffinity(0)), "processor": platform.processor() or platform.machine()}
     versions = {"python": platform.python_version(), "grpcio": grpc.__version__, "onnxruntime": onnxruntime.__version__}
     RESULTS.parent.mkdir(exist_ok=True)
+    if set(chosen) != set(QUESTIONS) and RESULTS.exists():
+        figures = json.loads(RESULTS.read_text())["figures"] | figures
     RESULTS.write_text(json.dumps({"figures": figures, "machine": machine, "versions": versions}, indent=2) + "\n")
 
 

@@ -1,23 +1,31 @@
 """The path of a step without the wire and without the model: microseconds of our own code for a message and for a
-session in it. `python -m benchmarks.path`, or with `profile` for where they go.
+session in it, kept in memory and in a sqlite store. `python -m benchmarks.path`, or with `profile` for where they go.
 """
 
 import asyncio
 import cProfile
+import itertools
 import pstats
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ntm_serve.cli.serving import settle_garbage
+from ntm_serve.durability import Durability
 from ntm_serve.frontends.sessions import SessionsBehaviours
+from ntm_serve.keeper import Keeper
+from ntm_serve.keeping import Retention
 from ntm_serve.metrics import Metrics
+from ntm_serve.residency import Residency, ResidencySettings
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.service import Service
 from ntm_serve.sessions import Limits, Sessions
+from ntm_serve.stores.sqlite import SqliteStore
 from ntm_serve.testing import RunningSum
 from ntm_serve.v1 import sessions_pb2
 from ntm_serve.wire import tensor_of
@@ -54,29 +62,39 @@ class FakeCall:
         self.loop.call_soon(on_written)
 
 
-async def microseconds(sessions: int, messages: int, *, streams: int = 1, profile: bool = False) -> float:
+async def microseconds(
+    sessions: int, messages: int, *, streams: int = 1, stored: bool = False, profile: bool = False
+) -> float:
     """CPU time of one message with a step of so many sessions, on each of so many streams."""
     metrics = Metrics(version="", onnxruntime="", grpcio="")
     limits, loop = Limits(), asyncio.get_running_loop()
-    with ThreadPoolExecutor(1) as executor:
+    shared: dict[str, Any] = {"observer": metrics, "clock": time.monotonic}
+    with ThreadPoolExecutor(1) as executor, tempfile.TemporaryDirectory() as folder:
+        keeper = Keeper(
+            SqliteStore(Path(folder) / "store"), owner="path", retention=Retention(), lease_s=60.0, poll_s=1.0,
+            patience_s=1.0, observer=metrics, post=loop.call_soon_threadsafe,
+        )  # fmt: skip
+        await keeper.give_word()
         scheduler = Scheduler(
-            Still(), executor=executor, limits=limits, steps_waiting_max=10**6, observer=metrics, clock=time.monotonic
+            Still(), executor=executor, limits=limits, steps_waiting_max=10**6, keep=keeper.keep, **shared
         )
         scheduler._run_s = scheduler._row_s = 1e-9  # Everything runs inline.
         arrived_s = time.monotonic()  # All that follows, as if it came at once.
+        shared |= {"sessions": Sessions(limits), "schedulers": {scheduler.key: scheduler}}
+        durability = Durability.PROCESS if stored else Durability.MEMORY
         service = Service(
-            sessions=Sessions(limits), schedulers=[scheduler], faults={}, sessions_per_message_max=4096,
-            steps_per_message_max=4096, observer=metrics, clock=time.monotonic, arrival_s=lambda: arrived_s,
+            residency=Residency(keeper=keeper, settings=ResidencySettings(durability=durability), **shared), faults={},
+            sessions_per_message_max=4096, steps_per_message_max=4096, arrival_s=lambda: arrived_s, **shared,
         )  # fmt: skip
         behaviours = SessionsBehaviours(service, messages_in_flight_max=1, stream_bytes_max=1 << 20)
 
-        def message() -> bytes:
-            ids = [service.open_session("running-sum").session_id for _ in range(sessions)]
+        async def message() -> bytes:
+            ids = [(await service.open_session("running-sum")).session_id for _ in range(sessions)]
             x = tensor_of("x", np.ones((sessions, 1, 1), np.float32))
             request = sessions_pb2.StepRequest(session_ids=ids, inputs=[x])
             return sessions_pb2.StreamRequest(step=request).SerializeToString()
 
-        made = [message() for _ in range(streams)]
+        made = [await message() for _ in range(streams)]
 
         async def run(count: int) -> None:
             calls = [FakeCall(one, count, loop) for one in made]
@@ -92,6 +110,7 @@ async def microseconds(sessions: int, messages: int, *, streams: int = 1, profil
             passed_s = time.process_time() - started_s
         if profile:
             pstats.Stats(profiler).sort_stats("tottime").print_stats(35)
+        await keeper.close()
         return passed_s / messages * 1e6
 
 
@@ -105,13 +124,16 @@ def main() -> None:
     """Print the microseconds."""
     settle_garbage()
     profile = "profile" in sys.argv
-    for sessions, streams in ((1, 1), (1, 32), (256, 1)):
+    for stored, (sessions, streams) in itertools.product((False, True), ((1, 1), (1, 32), (256, 1))):
         messages = max(100, MESSAGES // sessions)
-        runs = [asyncio.run(microseconds(sessions, messages, streams=streams)) for _ in range(5)]
+        options: dict[str, Any] = {"streams": streams, "stored": stored}
+        us = min(asyncio.run(microseconds(sessions, messages, **options)) for _ in range(5))
         if profile:
-            asyncio.run(microseconds(sessions, messages, streams=streams, profile=True))
-        us = min(runs)
-        print(f"{streams:3} streams, {sessions:4} sessions a message: {us:8.1f} us, {us / sessions:6.2f} us a session")
+            asyncio.run(microseconds(sessions, messages, profile=True, **options))
+        print(
+            f"{'sqlite' if stored else 'memory'}, {streams:3} streams, {sessions:4} sessions a message: {us:8.1f} us, "
+            f"{us / sessions:6.2f} us a session"
+        )
 
 
 if __name__ == "__main__":

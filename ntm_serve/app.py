@@ -6,9 +6,11 @@ the server down with it, rather than leaving it half alive.
 
 import asyncio
 import contextlib
+import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,22 +20,33 @@ import structlog
 
 import ntm_serve
 from ntm_serve.config import Settings
+from ntm_serve.durability import Durability
 from ntm_serve.engine import ORT_VERSION, OrtEngine, find_execution_provider
 from ntm_serve.errors import NtmServeError, OperatorFault, SettingsFault
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
 from ntm_serve.frontends.server import GrpcServer
 from ntm_serve.http import HttpServer
+from ntm_serve.keeper import Keeper
+from ntm_serve.keeping import Retention
 from ntm_serve.metrics import CONTENT_TYPE, Metrics
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.repository import find_models
+from ntm_serve.residency import Residency, ResidencySettings
 from ntm_serve.room import TotalRoom
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.service import Service
 from ntm_serve.sessions import Limits, Sessions
 from ntm_serve.step_model import ModelKey, StepModel
+from ntm_serve.stores.opening import is_shared, open_store
 
 # How often idle sessions are looked for. Their life is hours or days; a minute's delay is nothing.
 EXPIRY_INTERVAL_S = 60.0
+
+# How often a server that shares its store gives word that it lives, and looks which of its sessions others want.
+POLL_S = 0.05
+
+# A store that one process has alone: nobody else asks for its sessions.
+ALONE_LEASE_S, ALONE_POLL_S = 24 * 3600.0, 10.0
 
 log = structlog.get_logger()
 
@@ -138,52 +151,93 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
     if not isinstance(loop, CompletionQueueLoop):
         raise TypeError(f"expected a CompletionQueueLoop (see run), got {type(loop).__name__}")
     metrics = Metrics(version=ntm_serve.__version__, onnxruntime=ORT_VERSION, grpcio=grpc.__version__)
-    limits = Limits(
+    with ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="compute") as executor:
+        async with _keeping(settings, metrics, loop) as keeper:
+            schedulers = _schedulers(settings, loaded, executor, keeper, metrics, loop)
+            service = _service(settings, loaded, schedulers, keeper, metrics, loop)
+            metrics.watch(service.statistics, service.models)
+            for key, load_s in loaded.load_s.items():
+                metrics.model_loaded(key, load_s)
+            async with asyncio.TaskGroup() as tasks:
+                owned = [tasks.create_task(scheduler.run()) for scheduler in schedulers.values()]
+                if keeper is not None:
+                    await keeper.give_word()
+                    owned.append(tasks.create_task(keeper.run()))
+                owned.append(tasks.create_task(_expire(service)))
+                try:
+                    async with _listening(settings, loop, service, metrics, tasks) as server:
+                        yield server
+                finally:
+                    for task in owned:
+                        task.cancel()
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
         sessions_max=settings.sessions_max,
         session_steps_waiting_max=settings.session_steps_waiting_max,
         idle_life_s=settings.idle_life_s or None,
         window_messages=settings.window_messages,
         window_bytes_max=settings.window_bytes_max,
     )
+
+
+def _schedulers(
+    settings: Settings,
+    loaded: LoadedModels,
+    executor: Executor,
+    keeper: Keeper | None,
+    metrics: Metrics,
+    loop: CompletionQueueLoop,
+) -> dict[ModelKey, Scheduler]:
+    """One for each model; they share compute threads, and room for waiting steps."""
     total_room = TotalRoom(settings.steps_waiting_total_max)
-    with ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="compute") as executor:
-        schedulers = [
-            Scheduler(
-                model,
-                executor=executor,
-                lanes=settings.compute_threads,
-                limits=limits,
-                steps_waiting_max=settings.steps_waiting_max,
-                total_room=total_room,
-                observer=metrics,
-                clock=time.monotonic,
-                post=loop.post,
-                look_up=loop.take_arrivals,
-            )
-            for model in loaded.models
-        ]
-        service = Service(
-            sessions=Sessions(limits),
-            schedulers=schedulers,
-            faults=loaded.faults,
-            sessions_per_message_max=settings.sessions_per_message_max,
-            steps_per_message_max=settings.steps_per_message_max,
+    return {
+        model.card.key: Scheduler(
+            model,
+            executor=executor,
+            lanes=settings.compute_threads,
+            limits=_limits(settings),
+            steps_waiting_max=settings.steps_waiting_max,
+            total_room=total_room,
             observer=metrics,
             clock=time.monotonic,
-            arrival_s=loop.arrival_s,
+            post=loop.post,
+            look_up=loop.take_arrivals,
+            keep=keeper.keep if keeper else None,
         )
-        metrics.watch(service.statistics, service.models)
-        for key, load_s in loaded.load_s.items():
-            metrics.model_loaded(key, load_s)
-        async with asyncio.TaskGroup() as tasks:
-            owned = [tasks.create_task(scheduler.run()) for scheduler in schedulers]
-            owned.append(tasks.create_task(_expire(service)))
-            try:
-                async with _listening(settings, loop, service, metrics, tasks) as server:
-                    yield server
-            finally:
-                for task in owned:
-                    task.cancel()
+        for model in loaded.models
+    }
+
+
+def _service(
+    settings: Settings,
+    loaded: LoadedModels,
+    schedulers: dict[ModelKey, Scheduler],
+    keeper: Keeper | None,
+    metrics: Metrics,
+    loop: CompletionQueueLoop,
+) -> Service:
+    sessions = Sessions(_limits(settings))
+    residency = Residency(
+        sessions=sessions,
+        schedulers=schedulers,
+        keeper=keeper,
+        settings=_residency_settings(settings),
+        observer=metrics,
+        clock=time.monotonic,
+    )
+    return Service(
+        sessions=sessions,
+        residency=residency,
+        schedulers=schedulers,
+        faults=loaded.faults,
+        sessions_per_message_max=settings.sessions_per_message_max,
+        steps_per_message_max=settings.steps_per_message_max,
+        observer=metrics,
+        clock=time.monotonic,
+        arrival_s=loop.arrival_s,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -215,17 +269,57 @@ async def _listening(
             # Where a task died, the group is cancelled: what that task was to answer will not be.
             own = asyncio.current_task()
             patience_s = 0.0 if own is not None and own.cancelling() else settings.drain_s
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(service.until_idle(), patience_s)
+            try:
+                async with asyncio.timeout(patience_s):
+                    await service.until_idle()
+                    await service.leave()
+            except TimeoutError:
+                log.warning("stopping before all was done", seconds=patience_s)
+            except NtmServeError as error:  # Sessions stay claimed until the lease is over; nothing else is lost.
+                log.warning("sessions were not given up", reason=error.reason, fault=error.message)
             await frontend.stop(1.0)
     finally:
         await http.stop()
 
 
+@contextlib.asynccontextmanager
+async def _keeping(settings: Settings, metrics: Metrics, loop: CompletionQueueLoop) -> AsyncIterator[Keeper | None]:
+    """The keeper of the store that the settings name, if they do; leaving the block closes both."""
+    if not settings.store:
+        if settings.durability in ("process", "disk"):
+            raise SettingsFault(f"durability: expected a store for {settings.durability}, as in --store sqlite:FILE")
+        yield None
+        return
+    shared = is_shared(settings.store)
+    keeper = Keeper(
+        open_store(settings.store, prefix=settings.store_prefix),
+        owner=f"{socket.gethostname()}:{settings.port}:{secrets.token_hex(4)}",
+        retention=Retention(snapshot_steps=settings.snapshot_steps, retain_steps=settings.retain_steps),
+        lease_s=settings.lease_s if shared else ALONE_LEASE_S,
+        poll_s=min(POLL_S, settings.lease_s / 4) if shared else ALONE_POLL_S,
+        patience_s=settings.store_patience_s,
+        observer=metrics,
+        post=loop.post,
+    )
+    try:
+        yield keeper
+    finally:
+        await keeper.close()
+
+
+def _residency_settings(settings: Settings) -> ResidencySettings:
+    durability = Durability.PROCESS if settings.store else Durability.MEMORY
+    return ResidencySettings(
+        durability=durability if settings.durability == "auto" else Durability(settings.durability),
+        resident_bytes_max=settings.resident_bytes_max or None,
+        handover_s=settings.handover_s,
+    )
+
+
 async def _expire(service: Service) -> None:
     while True:
         await asyncio.sleep(EXPIRY_INTERVAL_S)
-        expired = service.expire_sessions()
+        expired = await service.expire_sessions()
         if expired:
             log.info("sessions expired", sessions=expired)
 

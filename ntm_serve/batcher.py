@@ -25,8 +25,10 @@ class Batcher:
         return len(self._line)
 
     def add(self, session: Session) -> None:
-        """The session has something in flight: it joins the line, unless it is in it or in a batch."""
-        if not session.queued:
+        """The session has something in flight: it joins the line, unless it is in it or in a batch, or its steps are
+        on their way to the store.
+        """
+        if not session.queued and not session.in_flight[0].keeping:
             session.queued = True
             self._line.append(session)
 
@@ -39,7 +41,7 @@ class Batcher:
         company: list[Ticket] = []
         while line and len(company) < size_max:
             session = line.popleft()
-            if session.in_flight:
+            if session.in_flight and not session.in_flight[0].keeping:
                 company.append(session.in_flight[0])
             else:
                 session.queued = False
@@ -49,7 +51,7 @@ class Batcher:
         """They rode: sessions with more to do join the end of the line."""
         for ticket in company:
             session = ticket.session
-            if session.in_flight:
+            if session.in_flight and not session.in_flight[0].keeping:
                 self._line.append(session)
             else:
                 session.queued = False

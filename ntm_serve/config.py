@@ -26,7 +26,8 @@ class Settings(BaseSettings):
     compute_threads: int = Field(
         default_factory=lambda: max(1, len(os.sched_getaffinity(0)) - 1),
         ge=1,
-        description="batches that run side by side; by default the cores this process may use, less one; with 1 the event loop computes",
+        description="batches that run side by side; by default the cores this process may use, less one; with 1 the "
+        "event loop computes",
     )
     batch_max: int = Field(
         0,
@@ -38,6 +39,29 @@ class Settings(BaseSettings):
     sessions_max: int = Field(200_000, ge=1, description="most open sessions")
     idle_life_s: float = Field(
         7 * 24 * 3600.0, ge=0, description="seconds without a step after which a session expires; 0 is never"
+    )
+    store: str = Field(
+        "",
+        description="where sessions outlive the server: sqlite:PATH for one server, redis://HOST:PORT for several "
+        "(also rediss:// and unix://); without it sessions live in memory alone",
+    )
+    store_prefix: str = Field("ntm-serve", description="redis: what the names of keys begin with")
+    durability: Literal["auto", "memory", "process", "disk"] = Field(
+        "auto", description="of sessions that are opened without one; auto is process with a store, memory without"
+    )
+    resident_bytes_max: int = Field(
+        0, ge=0, description="most bytes of states in memory, beyond which idle sessions leave it; 0 is no limit"
+    )
+    snapshot_steps: int = Field(128, ge=1, description="most steps that run again when a session comes back")
+    retain_steps: int = Field(
+        0, ge=0, description="steps that durable sessions can be forked and rewound back at least"
+    )
+    lease_s: float = Field(
+        0.8, ge=0.1, description="redis: seconds after its last word when a server's sessions may be taken from it"
+    )
+    handover_s: float = Field(3.0, ge=0, description="seconds that a session is waited for which another server has")
+    store_patience_s: float = Field(
+        5.0, ge=0, description="seconds that the store may not answer, until what waits for it fails"
     )
     sessions_per_message_max: int = Field(4096, ge=1, description="most sessions in one message")
     steps_per_message_max: int = Field(4096, ge=1, description="most steps of one session in one message")

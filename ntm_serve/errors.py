@@ -14,6 +14,7 @@
     │   ├── StepConflict          the number was taken with other inputs: two callers step one session
     │   ├── StepAborted           an earlier step that this one was to follow failed
     │   ├── StepCancelled         nobody waited for it any more
+    │   ├── SnapshotRejected      bytes that are no snapshot, or not one of a model that is served
     │   └── NonFiniteState        the step would have left NaN or infinity in the session's state
     ├── LimitReached              the caller waits and tries again, or the operator raises a limit
     ├── ServerDraining            the caller tries again: another replica, or this one after its restart
@@ -134,6 +135,12 @@ class NonFiniteState(CallerFault):
     """The step was refused because its next state was not finite; the session is as it was."""
 
     reason = "NON_FINITE_STATE"
+
+
+class SnapshotRejected(CallerFault):
+    """The bytes are damaged, of another format, or a snapshot of a model that is not served here."""
+
+    reason = "SNAPSHOT_REJECTED"
 
 
 class LimitReached(NtmServeError):

@@ -35,7 +35,9 @@ LIFE_BUCKETS = (1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 OUTCOMES = ("ok", "error", "duplicate", "cancelled")
-ENDINGS = ("client", "idle")
+ENDINGS = ("client", "idle", "evicted")
+# Why a session left memory for the store, beside the reasons of errors.
+LEAVINGS = ("room", "wanted", "lease", "drain")
 REJECTIONS = ("sessions", "session", "queue", "total")
 
 # Attribute of ModelSeries, metric, help.
@@ -43,6 +45,7 @@ HISTOGRAMS = (
     ("latency", "step_latency_seconds", "From a message's door to its reply."),
     ("wait", "queue_wait_seconds", "From a message's door to its first batch."),
     ("compute", "compute_seconds", "One run of the engine."),
+    ("restore", "restore_seconds", "From the question for a session to its being in memory again."),
     ("batch_size", "batch_size", "Sessions in a run of the engine."),
     ("message_steps", "steps_per_message", "Steps of a session in a message."),
     ("duration", "session_duration_seconds", "Life of ended sessions."),
@@ -77,8 +80,8 @@ class ModelSeries:
     """What is counted of one model."""
 
     __slots__ = (
-        "batch_size", "closed", "compute", "duration", "latency", "message_steps", "opened", "rejected",
-        "session_steps", "steps", "wait",
+        "batch_size", "closed", "compute", "differed", "duration", "latency", "left", "message_steps", "opened",
+        "rejected", "restore", "restored", "session_steps", "steps", "wait",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -86,8 +89,9 @@ class ModelSeries:
         self.steps = dict.fromkeys(OUTCOMES, 0)
         self.closed = dict.fromkeys(ENDINGS, 0)
         self.rejected = dict.fromkeys(REJECTIONS, 0)
-        self.opened = 0
-        self.latency, self.wait, self.compute = (Histogram(LATENCY_BUCKETS) for _ in range(3))
+        self.left = Counter(dict.fromkeys(LEAVINGS, 0))
+        self.opened = self.restored = self.differed = 0
+        self.latency, self.wait, self.compute, self.restore = (Histogram(LATENCY_BUCKETS) for _ in range(4))
         self.batch_size, self.message_steps = Histogram(COUNT_BUCKETS), Histogram(COUNT_BUCKETS)
         self.duration, self.session_steps = Histogram(LIFE_BUCKETS), Histogram(SESSION_STEP_BUCKETS)
 
@@ -105,6 +109,7 @@ class Metrics:
         self._models: defaultdict[ModelKey, ModelSeries] = defaultdict(ModelSeries)
         self._started, self._handled = Counter[Labels](), Counter[Labels]()
         self._messages: defaultdict[Labels, MessageCounts] = defaultdict(MessageCounts)
+        self._commit_s, self._commit_sessions = Histogram(LATENCY_BUCKETS), Histogram(COUNT_BUCKETS)
         registry.register(_CountedCollector(self))
 
     # Observer
@@ -144,6 +149,21 @@ class Metrics:
     def rejected(self, model: ModelKey, *, reason: str) -> None:
         self._models[model].rejected[reason] += 1
 
+    def session_restored(self, model: ModelKey, *, took_s: float) -> None:
+        series = self._models[model]
+        series.restored += 1
+        series.restore.observe(took_s)
+
+    def session_left(self, model: ModelKey, *, reason: str) -> None:
+        self._models[model].left[reason] += 1
+
+    def replay_differed(self, model: ModelKey) -> None:
+        self._models[model].differed += 1
+
+    def store_wrote(self, *, sessions: int, took_s: float) -> None:
+        self._commit_s.observe(took_s)
+        self._commit_sessions.observe(sessions)
+
     # CallObserver
 
     def call_started(self, method: str, kind: str) -> None:
@@ -167,18 +187,35 @@ class Metrics:
         steps = CounterMetricFamily("ntm_serve_steps", "Steps answered.", labels=(*MODEL, "outcome"))
         closed = CounterMetricFamily("ntm_serve_sessions_closed", "Sessions ended.", labels=(*MODEL, "reason"))
         rejected = CounterMetricFamily("ntm_serve_rejected", "Refused because of a limit.", labels=(*MODEL, "reason"))
+        left = CounterMetricFamily(
+            "ntm_serve_sessions_left", "Sessions that left memory, and are in the store.", labels=(*MODEL, "reason")
+        )
         opened = CounterMetricFamily("ntm_serve_sessions_opened", "Sessions opened.", labels=MODEL)
+        restored = CounterMetricFamily("ntm_serve_sessions_restored", "Sessions that came back.", labels=MODEL)
+        differed = CounterMetricFamily(
+            "ntm_serve_replays_differed", "Replays that gave other bits than were answered.", labels=MODEL
+        )
         histograms = {
             name: HistogramMetricFamily(f"ntm_serve_{metric}", text, labels=MODEL) for name, metric, text in HISTOGRAMS
         }
         for key, series in self._models.items():
-            for family, counts in ((steps, series.steps), (closed, series.closed), (rejected, series.rejected)):
+            worded = ((steps, series.steps), (closed, series.closed), (rejected, series.rejected), (left, series.left))
+            for family, counts in worded:
                 for word, count in counts.items():
                     family.add_metric((*key, word), count)
             opened.add_metric(key, series.opened)
+            restored.add_metric(key, series.restored)
+            differed.add_metric(key, series.differed)
             for name, histogram in histograms.items():
                 getattr(series, name).add_to(histogram, key)
-        yield from (steps, closed, rejected, opened, *histograms.values())
+        yield from (steps, closed, rejected, left, opened, restored, differed, *histograms.values())
+        for name, text, observed in (
+            ("ntm_serve_store_commit_seconds", "One commit to the store.", self._commit_s),
+            ("ntm_serve_store_commit_sessions", "Sessions in a commit to the store.", self._commit_sessions),
+        ):
+            commits = HistogramMetricFamily(name, text, labels=())
+            observed.add_to(commits, ())
+            yield commits
         received = {labels: counts.received for labels, counts in self._messages.items() if counts.received}
         sent = {labels: counts.sent for labels, counts in self._messages.items() if counts.sent}
         counted_calls: Sequence[tuple[str, str, Mapping[Labels, int]]] = (

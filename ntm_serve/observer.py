@@ -42,6 +42,22 @@ class Observer(Protocol):
 
     def rejected(self, model: ModelKey, *, reason: str) -> None: ...
 
+    def session_restored(self, model: ModelKey, *, took_s: float) -> None:
+        """A session came back from the store."""
+        ...
+
+    def session_left(self, model: ModelKey, *, reason: str) -> None:
+        """A session left memory, and is in the store. reason: room, wanted, lease, drain, or that of an error."""
+        ...
+
+    def replay_differed(self, model: ModelKey) -> None:
+        """Steps that were run again gave other bits than they were answered with."""
+        ...
+
+    def store_wrote(self, *, sessions: int, took_s: float) -> None:
+        """Messages of so many sessions were committed to the store in one go."""
+        ...
+
 
 class NoObserver:
     """Counts nothing."""
@@ -68,4 +84,16 @@ class NoObserver:
         pass
 
     def rejected(self, model: ModelKey, *, reason: str) -> None:
+        pass
+
+    def session_restored(self, model: ModelKey, *, took_s: float) -> None:
+        pass
+
+    def session_left(self, model: ModelKey, *, reason: str) -> None:
+        pass
+
+    def replay_differed(self, model: ModelKey) -> None:
+        pass
+
+    def store_wrote(self, *, sessions: int, took_s: float) -> None:
         pass

@@ -1,8 +1,8 @@
 """A ride: some steps of the same company, run one after another without anybody getting on or off.
 
 Rules of this file: it runs on a compute thread, or on the event loop, and changes nothing; it returns rows, which
-the event loop hands out. It ends early when somebody waits to get on, when a row must get off, or when nobody is left. A
-row that fails, fails alone.
+the event loop hands out. It ends early when somebody waits to get on, when a row must get off, or when nobody is
+left. A row that fails, fails alone.
 """
 
 import time

@@ -50,6 +50,9 @@ LONE_RIDE_MAX_S = 0.005
 
 Post = Callable[[Callable[[], None]], object]
 
+# Given tickets that are done, and whom to tell when the store has them.
+Keep = Callable[[Sequence[Ticket], "Scheduler"], None]
+
 
 class Scheduler:
     """Runs one model's batches. Whoever makes it owns `run`, and awaits it."""
@@ -67,10 +70,12 @@ class Scheduler:
         clock: Callable[[], float],
         post: Post | None = None,
         look_up: Callable[[], None] = lambda: None,
+        keep: Keep | None = None,
     ) -> None:
         """lanes: rides at once. steps_waiting_max: of this model; total_room: of all that share it. post: call
         something on the event loop from another thread; by default the loop's own way. look_up: admit what has
-        arrived meanwhile, between two runs on the event loop.
+        arrived meanwhile, between two runs on the event loop. keep: put done tickets into a store, and call `kept` when
+        it has them.
         """
         self.model = model
         self.key = model.card.key
@@ -83,6 +88,7 @@ class Scheduler:
         self.initial_state = StateBlock.of_one(model.initial_state)
         self._batcher = Batcher(model.batch_max)
         self._look_up = look_up
+        self._keep = keep
         self._lone = lanes == 1
         self._lanes_free = lanes
         self._ride_end_s = 0.0
@@ -222,7 +228,6 @@ class Scheduler:
         self._batches += ride.steps
         self._steps += ride.steps * len(company)
         self._observer.ride_ran(self.key, rows=len(company), steps=ride.steps, compute_s=ride.compute_s)
-        left = {ride.block}
         done: list[Ticket] = []
         for row, ticket in enumerate(company):
             if ticket.settled:  # Cancelled, or its session ended, while the ride went on.
@@ -235,19 +240,34 @@ class Scheduler:
                 continue
             ticket.take(ride.outputs, StateRow(ride.block, row), row)
             if ticket.steps_done == ticket.steps:
-                left.add(ticket.session.state.block)
                 done.append(ticket)
+        if self._keep is not None and (kept := [one for one in done if one.session.kept and not one.recalled]):
+            for ticket in kept:
+                ticket.keeping = True
+            self._keep(kept, self)
+            done = [one for one in done if not one.keeping]
         self._commit(done)
-        for block in left:
-            block.compact()
+        ride.block.compact()
+
+    def kept(self, tickets: Sequence[Ticket]) -> None:
+        """The store has these: they become their sessions', and those go on."""
+        self._commit([ticket for ticket in tickets if not ticket.settled])
+        for ticket in tickets:
+            if ticket.session.in_flight:
+                self._batcher.add(ticket.session)
+        if len(self._batcher):
+            self._tick_soon()
 
     def _commit(self, done: Sequence[Ticket]) -> None:
-        """The messages that a ride finished become their sessions', and are answered."""
+        """Messages that are done become their sessions', and are answered."""
         now_s = self._clock()
+        left: set[StateBlock] = set()
         for ticket in done:
+            left.add(ticket.session.state.block)
             ticket.session.commit(ticket, self._limits, now_s)
+            left.add(ticket.session.state.block)
         # Sessions of one message arrive and begin together, and are counted together.
-        alike = Counter([(ticket.submitted_s, ticket.started_s, ticket.steps) for ticket in done])
+        alike = Counter([(one.submitted_s, one.started_s, one.steps) for one in done if not one.recalled])
         for (submitted_s, started_s, steps), sessions in alike.items():
             self._observer.steps_settled(
                 self.key,
@@ -259,6 +279,8 @@ class Scheduler:
             )
         for ticket in done:
             ticket.settle()
+        for block in left:
+            block.compact()
 
     def _settled(self, ticket: Ticket) -> None:
         room = self._room

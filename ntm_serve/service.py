@@ -6,13 +6,17 @@ whole before anything of it is admitted; one session's error is its own.
 
 import asyncio
 import heapq
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import structlog
+
+from ntm_serve.durability import Durability
 from ntm_serve.errors import (
+    EngineFault,
     InvalidInput,
-    LimitReached,
     ModelRejected,
     ModelUnknown,
     NtmServeError,
@@ -22,12 +26,17 @@ from ntm_serve.errors import (
 )
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
+from ntm_serve.residency import Residency
 from ntm_serve.scheduler import Scheduler, SchedulerStatistics
 from ntm_serve.sessions import Session, Sessions
+from ntm_serve.snapshot import decoded, encoded
 from ntm_serve.spec import Array, StepSpec
 from ntm_serve.step_model import ModelKey, StepModel
+from ntm_serve.store import StoredSession, StoredSummary
 from ntm_serve.submission import Reply, Submission
 from ntm_serve.ticket import Ticket
+
+log = structlog.get_logger()
 
 
 class SessionView(NamedTuple):
@@ -42,6 +51,9 @@ class SessionView(NamedTuple):
     state_bytes: int
     open_for_s: float
     idle_for_s: float
+    durability: Durability
+    resident: bool
+    oldest_retained_step: int
 
 
 class ModelView(NamedTuple):
@@ -69,7 +81,8 @@ class Service:
         self,
         *,
         sessions: Sessions,
-        schedulers: Sequence[Scheduler],
+        residency: Residency,
+        schedulers: Mapping[ModelKey, Scheduler],
         faults: Mapping[ModelKey, OperatorFault],
         sessions_per_message_max: int,
         steps_per_message_max: int,
@@ -78,7 +91,11 @@ class Service:
         arrival_s: Callable[[], float] | None = None,
     ) -> None:
         self._sessions = sessions
-        self._schedulers = {scheduler.key: scheduler for scheduler in schedulers}
+        self._residency = residency
+        self._schedulers = schedulers
+        # Places of messages that wait for a session to come back, in the order of their arrival.
+        self._waiting: dict[str, list[tuple[Submission, int]]] = {}
+        self._returns: set[asyncio.Task[None]] = set()
         self._faults = dict(faults)
         self._sessions_per_message_max = sessions_per_message_max
         self._steps_per_message_max = steps_per_message_max
@@ -108,46 +125,47 @@ class Service:
 
     # Sessions
 
-    def open_session(
-        self, model_name: str, version: str = "", *, session_id: str | None = None, resume: bool = False
+    async def open_session(
+        self,
+        model_name: str,
+        version: str = "",
+        *,
+        session_id: str | None = None,
+        resume: bool = False,
+        durability: Durability | None = None,
     ) -> SessionView:
         """Open a session. resume: when one of that name is open for the same model, return it as it stands.
+        durability: None is what the server is set to.
 
         Raises ModelUnknown, the fault of a model that is not served, SessionExists, InvalidInput,
-        LimitReached, ServerDraining.
+        LimitReached, ServerDraining, and where there is a store what that raises.
         """
         self._expect_serving()
         view = self.model(model_name, version)
         if view.model is None:
             raise view.fault or ModelRejected(f"model {view.key}: is not served")
         try:
-            session = self._sessions.open(
-                view.key,
-                self._schedulers[view.key].initial_state,
-                session_id=session_id,
-                now_s=self._clock(),
-                step_bytes=view.model.spec.step_bytes,
-            )
+            return self._view(await self._residency.create(self._schedulers[view.key], session_id, durability))
         except SessionExists:
-            session = self._sessions.find(session_id or "")
+            session = await self._residency.find(session_id or "")
             if not resume or session.model.name != model_name or version not in ("", session.model.version):
                 raise
             return self._view(session)
-        except LimitReached:
-            self._observer.rejected(view.key, reason="sessions")
-            raise
-        self._observer.session_opened(view.key)
-        return self._view(session)
 
-    def get_session(self, session_id: str) -> SessionView:
-        """Raises SessionUnknown, SessionClosed, SessionExpired."""
-        return self._view(self._sessions.find(session_id))
+    async def get_session(self, session_id: str) -> SessionView:
+        """Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, StoreUnavailable, StoreDamaged."""
+        session = self._sessions.get(session_id)
+        if session is not None:
+            return self._view(session)
+        stored = await self._residency.read(session_id)
+        oldest = stored.snapshots[0].step if stored.snapshots else 0
+        return self._stored_view(stored, oldest)
 
-    def get_state(self, session_id: str, names: Sequence[str]) -> dict[str, Array]:
-        """State tensors of a session as it stands, by name; "*" is all of them. Raises as `get_session`, and
+    async def get_state(self, session_id: str, names: Sequence[str]) -> tuple[SessionView, dict[str, Array]]:
+        """A session as it stands, and state tensors of it by name; "*" is all of them. Raises as `get_session`, and
         InvalidInput for a name that there is not.
         """
-        session = self._sessions.find(session_id)
+        session = await self._residency.find(session_id)
         state = {
             spec.name: array for spec, array in zip(self._spec(session).state, session.state.arrays(), strict=True)
         }
@@ -155,25 +173,64 @@ class Service:
         unknown = [name for name in wanted if name not in state]
         if unknown:
             raise InvalidInput(f"state_names: expected some of {list(state)} or '*', got {unknown}")
-        return {name: state[name] for name in wanted}
+        return self._view(session), {name: state[name] for name in wanted}
 
-    def list_sessions(self, *, model_name: str = "", after: str = "", page_size: int = 100) -> list[SessionView]:
+    async def list_sessions(self, *, model_name: str = "", after: str = "", page_size: int = 100) -> list[SessionView]:
         """Open sessions in the order of their ids, those after `after`, at most page_size of them."""
+        stored = await self._residency.list_stored(model=model_name, after=after, limit=page_size)
         wanted = (s.id for s in self._sessions if s.id > after and model_name in ("", s.model.name))
-        return [self.get_session(session_id) for session_id in heapq.nsmallest(page_size, wanted)]
+        views = {one.session_id: self._stored_view(one, one.next_step) for one in stored}
+        for session_id in heapq.nsmallest(page_size, wanted):
+            session = self._sessions.get(session_id)
+            if session is not None:
+                views[session_id] = self._view(session)
+        return [views[session_id] for session_id in heapq.nsmallest(page_size, views)]
 
-    def close_session(self, session_id: str) -> SessionView:
+    async def close_session(self, session_id: str) -> SessionView:
         """End a session; steps in flight are answered with SessionClosed. Raises as `get_session`."""
-        session = self._sessions.close(session_id)
-        self._ended(session, reason="client")
-        return self._view(session)
+        return self._view(await self._residency.close(session_id))
 
-    def expire_sessions(self) -> int:
+    async def expire_sessions(self) -> int:
         """End the sessions whose idle life is over; returns how many."""
-        expired = self._sessions.expire(self._clock())
-        for session in expired:
-            self._ended(session, reason="idle")
-        return len(expired)
+        return await self._residency.expire()
+
+    # States
+
+    async def snapshot_session(self, session_id: str, step: int | None = None) -> tuple[int, bytes]:
+        """A session's state before that step, or as it stands, as bytes (see ntm_serve.snapshot), and the step.
+        Raises as `get_session`, StepForgotten, InvalidInput.
+        """
+        session, saved = await self._residency.saved_state(session_id, step)
+        card, specs = self._schedulers[session.model].model.card, self._spec(session).state
+        return saved.step, encoded(card, specs, session_id, saved.step, saved.state)
+
+    async def restore_session(
+        self, snapshot: bytes, *, session_id: str | None = None, durability: Durability | None = None
+    ) -> SessionView:
+        """A new session where a snapshot was taken. Raises SnapshotRejected, and as `open_session`."""
+        self._expect_serving()
+        return self._view(await self._residency.restore(decoded(snapshot), session_id, durability))
+
+    async def fork_session(
+        self,
+        session_id: str,
+        *,
+        fork_id: str | None = None,
+        step: int | None = None,
+        durability: Durability | None = None,
+    ) -> SessionView:
+        """A new session where another stands, or stood before that step. Raises as `snapshot_session` and
+        `open_session`.
+        """
+        self._expect_serving()
+        return self._view(await self._residency.fork(session_id, fork_id, step, durability))
+
+    async def rewind_session(self, session_id: str, step: int) -> SessionView:
+        """Take a session back to that step; steps in flight are answered with StepAborted. Raises as
+        `snapshot_session`.
+        """
+        self._expect_serving()
+        return self._view(await self._residency.rewind(session_id, step))
 
     # Steps
 
@@ -186,16 +243,16 @@ class Service:
         self._expect_serving()
         message = Message(request, sessions_max=self._sessions_per_message_max, steps_max=self._steps_per_message_max)
         submission = Submission(message, reply, tag=tag, together=together, tell=self._tell)
-        now_s, find, schedulers = self._arrival_s(), self._sessions.find, self._schedulers
+        now_s, get = self._arrival_s(), self._sessions.get
+        self._residency.expect_lease(now_s)
         for place, session_id in enumerate(request.session_ids):
-            try:
-                session = find(session_id)
-                scheduler = schedulers[session.model]
-                ticket = submission.admit(place, session, scheduler.model.spec, now_s, scheduler.expect_room)
-                if ticket is not None:
-                    scheduler.submit(ticket)
-            except NtmServeError as error:
-                self._refuse(submission, place, session_id, error)
+            session = get(session_id)
+            if session is not None:
+                self._admit(submission, place, session, now_s)
+            elif self._residency.has_store:
+                self._await(submission, place, session_id)
+            else:
+                self._refuse(submission, place, session_id, self._sessions.why_not(session_id))
         return submission
 
     async def step(self, request: StepRequest, *, tag: int = 0) -> Submission:
@@ -219,8 +276,14 @@ class Service:
 
     async def until_idle(self) -> None:
         """Until every admitted step is answered."""
-        for scheduler in self._schedulers.values():
+        while self._returns:
+            await asyncio.wait(self._returns)
+        for scheduler in list(self._schedulers.values()):
             await scheduler.until_idle()
+
+    async def leave(self) -> None:
+        """Nothing is in flight any more: have the store know all, and give the sessions up."""
+        await self._residency.leave_all()
 
     def statistics(self) -> ServiceStatistics:
         counts = {key: self._sessions.open_by_model[key] for key in self._schedulers}
@@ -230,17 +293,54 @@ class Service:
             schedulers={key: scheduler.statistics() for key, scheduler in self._schedulers.items()},
         )
 
+    def _admit(self, submission: Submission, place: int, session: Session, now_s: float) -> None:
+        """A session that is in memory takes its steps."""
+        try:
+            scheduler = self._schedulers[session.model]
+            ticket = submission.admit(place, session, scheduler.model.spec, now_s, scheduler.expect_room)
+            if ticket is not None:
+                scheduler.submit(ticket)
+        except NtmServeError as error:
+            self._refuse(submission, place, session.id, error)
+
+    def _await(self, submission: Submission, place: int, session_id: str) -> None:
+        """The place waits for its session to come back, behind those that wait already."""
+        waiting = self._waiting.setdefault(session_id, [])
+        waiting.append((submission, place))
+        if len(waiting) == 1:
+            task = asyncio.get_running_loop().create_task(self._bring(session_id))
+            self._returns.add(task)
+            task.add_done_callback(self._returns.discard)
+
+    async def _bring(self, session_id: str) -> None:
+        """Have a session come back, and take the steps that wait for it, in order; or refuse them."""
+        waiting = self._waiting[session_id]
+        numbers = [number for one, place in waiting if (number := one.first_step(place)) is not None]
+        error: NtmServeError | None = None
+        try:
+            session = await self._residency.find(session_id, from_step=min(numbers, default=None))
+        except NtmServeError as fault:
+            error = fault.with_traceback(None)
+        except Exception as fault:  # The boundary: a fault of ours is the answer to these messages.
+            error = EngineFault(f"session {session_id}: could not come back: {fault!r}")
+            log.exception("a session could not come back", session=session_id)
+        for submission, place in self._waiting.pop(session_id):
+            if submission.cancelled:
+                continue
+            if error is not None:
+                self._refuse(submission, place, session_id, error)
+            else:
+                self._admit(submission, place, session, self._clock())
+        self._residency.make_room()
+
     def _refuse(self, submission: Submission, place: int, session_id: str, error: NtmServeError) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""
 
         def answer() -> None:
             submission.refuse(place, error, next_step=self._next_step(session_id))
 
-        try:
-            session = self._sessions.find(session_id)
-        except NtmServeError:
-            return answer()
-        if not session.in_flight:
+        session = self._sessions.get(session_id)
+        if session is None or not session.in_flight:
             return answer()
         return session.in_flight[-1].add_follower(answer)
 
@@ -249,10 +349,8 @@ class Service:
             raise ServerDraining("server: is stopping; connect again")
 
     def _next_step(self, session_id: str) -> int:
-        try:
-            return self._sessions.find(session_id).next_step
-        except NtmServeError:
-            return 0
+        session = self._sessions.get(session_id)
+        return 0 if session is None else session.next_step
 
     def _view(self, session: Session) -> SessionView:
         now_s = self._clock()
@@ -260,20 +358,38 @@ class Service:
             session_id=session.id,
             model=session.model,
             next_step=session.next_step,
-            durable_step=0,
+            durable_step=session.durable_step,
             oldest_step=session.oldest_step,
             steps_in_flight=session.promised_step - session.next_step,
             state_bytes=self._spec(session).state_bytes,
             open_for_s=now_s - session.opened_s,
             idle_for_s=now_s - session.used_s,
+            durability=Durability.MEMORY if session.kept is None else session.kept.durability,
+            resident=True,
+            oldest_retained_step=session.oldest_retained_step,
+        )
+
+    def _stored_view(self, stored: StoredSession | StoredSummary, oldest_step: int) -> SessionView:
+        """Of a session that the store has and this server has not. oldest_step: that the store has a way back to."""
+        key, now_s = ModelKey(stored.head.model, stored.head.version), time.time()
+        scheduler = self._schedulers.get(key)
+        return SessionView(
+            session_id=stored.session_id,
+            model=key,
+            next_step=stored.next_step,
+            durable_step=stored.next_step,
+            oldest_step=oldest_step,
+            steps_in_flight=0,
+            state_bytes=0 if scheduler is None else scheduler.model.spec.state_bytes,
+            open_for_s=max(0.0, now_s - stored.head.opened_at_s),
+            idle_for_s=max(0.0, now_s - stored.used_at_s),
+            durability=Durability(stored.head.durability),
+            resident=False,
+            oldest_retained_step=oldest_step,
         )
 
     def _spec(self, session: Session) -> StepSpec:
         return self._schedulers[session.model].model.spec
-
-    def _ended(self, session: Session, *, reason: str) -> None:
-        lived_s = self._clock() - session.opened_s
-        self._observer.session_ended(session.model, reason=reason, lived_s=lived_s, steps=session.next_step)
 
     def _tell(self, ticket: Ticket, outcome: str) -> None:
         """Count steps that were not made, or not now; the scheduler counts those that it made."""

@@ -8,27 +8,27 @@ Rules of this file:
 - `state` is a value: one place, `commit`, replaces it, whole (a block that moves its rows keeps their values).
 """
 
+import heapq
 import re
 import secrets
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ntm_serve.errors import (
     CallerFault,
     InvalidInput,
     LimitReached,
     NtmServeError,
-    SessionClosed,
     SessionExists,
-    SessionExpired,
     SessionUnknown,
     StepAborted,
     StepAhead,
     StepConflict,
     StepForgotten,
 )
+from ntm_serve.keeping import Kept
+from ntm_serve.record import Committed
 from ntm_serve.spec import Array
 from ntm_serve.state import StateRow
 from ntm_serve.step_model import ModelKey
@@ -61,18 +61,6 @@ class Limits:
     window_bytes_max: int = 1 << 20
 
 
-class Committed(NamedTuple):
-    """One committed message: the number of its first step, inputs and outputs `[T, ...]`."""
-
-    first_step: int
-    inputs: tuple[Array, ...]
-    outputs: tuple[Array, ...]
-
-    @property
-    def end_step(self) -> int:
-        return self.first_step + len(self.outputs[0])
-
-
 class Session:
     """One session of one model."""
 
@@ -80,6 +68,7 @@ class Session:
         "_step_bytes",
         "id",
         "in_flight",
+        "kept",
         "model",
         "next_step",
         "opened_s",
@@ -99,6 +88,8 @@ class Session:
         self._step_bytes = step_bytes
         self.in_flight: list[Ticket] = []
         self.opened_s = self.used_s = now_s
+        # What the store has of it; None where it lives in memory alone.
+        self.kept: Kept | None = None
         # Whether a batcher holds the session. The batcher's own mark, here to save it a table.
         self.queued = False
 
@@ -111,6 +102,16 @@ class Session:
     def oldest_step(self) -> int:
         """The oldest step whose reply is kept."""
         return self.window[0].first_step if self.window else self.next_step
+
+    @property
+    def durable_step(self) -> int:
+        """Steps below this number outlive the process."""
+        return 0 if self.kept is None else self.next_step
+
+    @property
+    def oldest_retained_step(self) -> int:
+        """The oldest step that the session can be taken back to."""
+        return self.next_step if self.kept is None else self.kept.oldest_step
 
     def admit(
         self,
@@ -158,13 +159,8 @@ class Session:
         ticket.state.block.hold(ticket.state.row, self)
         self.next_step = ticket.end_step
         self.used_s = now_s
-        window, made = self.window, ticket.replayed
-        if made:
-            inputs = tuple([array[made:] for array in ticket.inputs])
-            outputs = tuple([array[made:] for array in ticket.outputs])
-            window.append(Committed(ticket.first_step + made, inputs, outputs))
-        else:
-            window.append(Committed(ticket.first_step, ticket.inputs, ticket.outputs))
+        window = self.window
+        window.append(ticket.message())
         steps_max = limits.window_bytes_max // self._step_bytes
         while len(window) > 1 and (
             len(window) > limits.window_messages or self.next_step - window[0].first_step > steps_max
@@ -192,8 +188,8 @@ class Session:
                 )
             )
 
-    def end(self, fault: CallerFault) -> None:
-        """The session is over; whatever is in flight is answered with the reason."""
+    def end(self, fault: NtmServeError) -> None:
+        """The session is over, or is so here; whatever is in flight is answered with the reason."""
         block, row = self.state
         block.let_go(row, self)
         block.compact()
@@ -247,13 +243,15 @@ def _own(array: Array) -> Array:
 
 
 class Sessions:
-    """All sessions of a server: opened, found, ended, remembered for a while after."""
+    """The sessions that are in a server's memory, and for a while why others are not."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._open: dict[str, Session] = {}
         self._ended: OrderedDict[str, CallerFault] = OrderedDict()
         self.open_by_model: Counter[ModelKey] = Counter()
+        # Called on the path of a step.
+        self.get = self._open.get
 
     def __len__(self) -> int:
         return len(self._open)
@@ -267,52 +265,66 @@ class Sessions:
         """A new session at step 0, under the given name or a random one. Raises SessionExists,
         InvalidInput, LimitReached.
         """
+        session = Session(self.expect_free(session_id), model, state, now_s, step_bytes=step_bytes)
+        self.add(session)
+        return session
+
+    def expect_free(self, session_id: str | None) -> str:
+        """The name, or a random one, for one session more. Raises as `open`."""
         if session_id is not None and not SESSION_ID.fullmatch(session_id):
             raise InvalidInput(f"session id: expected 1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -, got {session_id!r}")
         if session_id in self._open:
             raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
         if len(self._open) >= self.limits.sessions_max:
             raise LimitReached(f"sessions: expected at most {self.limits.sessions_max} open at once")
-        session = Session(session_id or secrets.token_hex(16), model, state, now_s, step_bytes=step_bytes)
+        return session_id or secrets.token_hex(16)
+
+    def add(self, session: Session) -> None:
+        """The session is in memory from now on."""
         self._open[session.id] = session
-        self.open_by_model[model] += 1
+        self.open_by_model[session.model] += 1
         self._ended.pop(session.id, None)
-        return session
 
     def find(self, session_id: str) -> Session:
-        """The open session of that name. Raises SessionUnknown, SessionClosed, SessionExpired."""
+        """The session of that name. Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted."""
         session = self._open.get(session_id)
-        if session is not None:
-            return session
-        ended = self._ended.get(session_id)
-        if ended is not None:
-            raise type(ended)(ended.message, fields=ended.fields)
-        raise SessionUnknown(f"session {session_id}: expected the name of an open session; this one was never seen")
-
-    def close(self, session_id: str) -> Session:
-        """End a session at the caller's wish. Raises as `find`."""
-        session = self.find(session_id)
-        self._end(session, SessionClosed(f"session {session_id}: was closed after {session.next_step} steps"))
+        if session is None:
+            raise self.why_not(session_id)
         return session
 
-    def expire(self, now_s: float) -> list[Session]:
-        """End the sessions that were idle for longer than their idle life, and return them."""
+    def why_not(self, session_id: str) -> CallerFault:
+        """Why a session is not in memory, as far as is remembered."""
+        ended = self._ended.get(session_id)
+        if ended is not None:
+            return type(ended)(ended.message, fields=ended.fields)
+        return SessionUnknown(f"session {session_id}: expected the name of an open session; this one was never seen")
+
+    def idle(self, now_s: float) -> list[Session]:
+        """Put those to rest that made no step of late, and name those that were idle for longer than their life."""
         for session in self._open.values():
             if IDLE_AFTER_S <= now_s - session.used_s < 2 * IDLE_AFTER_S:
                 session.rest()
         life_s = self.limits.idle_life_s
         if life_s is None:
             return []
-        idle = [s for s in self._open.values() if not s.in_flight and now_s - s.used_s > life_s]
-        for session in idle:
-            message = f"session {session.id}: expired after {life_s:g} s without a step, at step {session.next_step}"
-            self._end(session, SessionExpired(message))
-        return idle
+        return [s for s in self._open.values() if not s.in_flight and now_s - s.used_s > life_s]
 
-    def _end(self, session: Session, fault: CallerFault) -> None:
-        del self._open[session.id]
-        self.open_by_model[session.model] -= 1
+    def least_used(self, count: int) -> list[Session]:
+        """So many sessions that have nothing in flight: those of which a store has all come first, then the least
+        recently used.
+        """
+        idle = (session for session in self._open.values() if not session.in_flight)
+        return heapq.nsmallest(count, idle, key=lambda session: (session.kept is None, session.used_s))
+
+    def end(self, session: Session, fault: CallerFault) -> None:
+        """The session is no more, and why is remembered."""
         self._ended[session.id] = fault
         while len(self._ended) > ENDED_REMEMBERED_MAX:
             self._ended.popitem(last=False)
+        self.put_out(session, fault)
+
+    def put_out(self, session: Session, fault: NtmServeError) -> None:
+        """The session is in memory no longer. Whatever it has in flight is answered with the fault."""
+        del self._open[session.id]
+        self.open_by_model[session.model] -= 1
         session.end(fault)

@@ -28,7 +28,7 @@ class Submission:
 
     __slots__ = (
         "_arrays", "_foreign", "_left", "_message", "_reply", "_retried", "_spec", "_tell", "_tickets", "_together",
-        "durable_steps", "errors", "form", "next_steps", "session_ids", "tag",
+        "cancelled", "durable_steps", "errors", "form", "next_steps", "session_ids", "tag",
     )  # fmt: skip
 
     def __init__(self, message: Message, reply: "Reply", *, tag: int, together: bool, tell: Tell) -> None:
@@ -49,6 +49,8 @@ class Submission:
         self._arrays: tuple[Array, ...] = ()
         # Submissions of an equal form have outputs of the same names, dtypes and shapes.
         self.form: tuple[StepSpec, Sequence[int], int] | None = None
+        # Nobody waits for it any more.
+        self.cancelled = False
         # Places whose ticket is of another message: a retry of steps in flight.
         self._foreign: set[int] = set()
         # Places that were answered from a reply window, or together with another message.
@@ -64,6 +66,10 @@ class Submission:
         if self._spec is None:
             return []
         return [(self._spec.outputs[i], self._arrays[i]) for i in self._message.wanted]
+
+    def first_step(self, place: int) -> int | None:
+        """The number that the caller gave to the first step of a place; None is the next one."""
+        return self._message.request.first_steps[place]
 
     def admit(
         self, place: int, session: Session, spec: StepSpec, now_s: float, expect_room: Callable[[Session, int], None]
@@ -109,14 +115,17 @@ class Submission:
             if place in self._foreign:
                 for mine, theirs in zip(self._arrays, ticket.outputs, strict=True):
                     mine[place] = theirs
+        if ticket.session.kept is not None:
+            self.durable_steps[place] = ticket.end_step
         return self._answer(place, ticket.end_step)
 
     def cancel(self) -> None:
         """Nobody waits for the replies any more: steps that were not committed will not be."""
+        self.cancelled = True
         tickets, self._tickets = self._tickets, []
         for ticket in tickets:
             session = ticket.session
-            if ticket.drop_waiter(self) and ticket in session.in_flight:
+            if ticket.drop_waiter(self) and not ticket.keeping and ticket in session.in_flight:
                 session.fail(ticket, StepCancelled(f"session {session.id}: step {ticket.first_step}: was cancelled"))
                 self._tell(ticket, "cancelled")
 

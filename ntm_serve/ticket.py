@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ntm_serve.errors import NtmServeError
+from ntm_serve.record import Committed
 from ntm_serve.spec import Array
 from ntm_serve.state import StateRow
 
@@ -27,8 +28,8 @@ class Ticket:
     """
 
     __slots__ = (
-        "_followers", "_waiters", "error", "first_step", "inputs", "on_settled", "outputs", "replayed",
-        "session", "settled", "started_s", "state", "steps", "steps_done", "submitted_s",
+        "_followers", "_waiters", "error", "first_step", "inputs", "keeping", "on_settled", "outputs", "recalled",
+        "replayed", "session", "settled", "started_s", "state", "steps", "steps_done", "submitted_s",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +52,10 @@ class Ticket:
         self.state: StateRow | None = None
         self.submitted_s = submitted_s
         self.started_s: float | None = None
+        # Its steps are done and on their way to the store: what is left is the store's answer.
+        self.keeping = False
+        # Its steps come from the store, which need not be told of them.
+        self.recalled = False
         self.settled = False
         self.error: NtmServeError | None = None
         # The scheduler's own, for its accounts.
@@ -70,6 +75,14 @@ class Ticket:
             kept[start:end] = batch[:, row]
         self.state = state
         self.steps_done = end
+
+    def message(self) -> Committed:
+        """What these steps are once they are committed: without those that were before."""
+        made = self.replayed
+        if not made:
+            return Committed(self.first_step, self.inputs, self.outputs)
+        inputs, outputs = tuple([one[made:] for one in self.inputs]), tuple([one[made:] for one in self.outputs])
+        return Committed(self.first_step + made, inputs, outputs)
 
     def same_inputs(self, inputs: Sequence[Array]) -> bool:
         """Whether other inputs are these, bit for bit."""

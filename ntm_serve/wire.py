@@ -11,9 +11,10 @@ import grpc
 import numpy as np
 
 from ntm_serve import errors
+from ntm_serve.durability import Durability
 from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError
 from ntm_serve.spec import Array, TensorSpec, described
-from ntm_serve.v1 import error_pb2, tensor_pb2
+from ntm_serve.v1 import error_pb2, sessions_pb2, tensor_pb2
 
 # The details of a status, as google.rpc.Status, in its trailing metadata.
 DETAILS_KEY = "grpc-status-details-bin"
@@ -36,6 +37,7 @@ CODE_OF_ERROR: Mapping[type[NtmServeError], grpc.StatusCode] = {
     errors.StepAborted: grpc.StatusCode.ABORTED,
     errors.StepCancelled: grpc.StatusCode.CANCELLED,
     errors.NonFiniteState: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.SnapshotRejected: grpc.StatusCode.DATA_LOSS,
     errors.CallerFault: grpc.StatusCode.INVALID_ARGUMENT,
     errors.LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ServerDraining: grpc.StatusCode.UNAVAILABLE,
@@ -71,6 +73,28 @@ _WIRE_OF_DTYPE: Mapping[str, tensor_pb2.DataType] = {
 _DTYPE_OF_WIRE: Mapping[int, str] = {value: dtype for dtype, value in _WIRE_OF_DTYPE.items()}
 _WIRE_OF_NUMPY = {np.dtype(dtype): value for dtype, value in _WIRE_OF_DTYPE.items()}
 _NUMPY_OF_WIRE = {value: np.dtype(dtype).newbyteorder("<") for value, dtype in _DTYPE_OF_WIRE.items()}
+
+
+_WIRE_OF_DURABILITY: Mapping[Durability, sessions_pb2.Durability] = {
+    Durability.MEMORY: sessions_pb2.DURABILITY_MEMORY,
+    Durability.PROCESS: sessions_pb2.DURABILITY_PROCESS,
+    Durability.DISK: sessions_pb2.DURABILITY_DISK,
+}
+_DURABILITY_OF_WIRE: Mapping[int, Durability] = {value: word for word, value in _WIRE_OF_DURABILITY.items()}
+
+
+def wire_durability(durability: Durability | None) -> sessions_pb2.Durability:
+    """A durability as it travels; None is what the server is set to."""
+    return sessions_pb2.DURABILITY_UNSPECIFIED if durability is None else _WIRE_OF_DURABILITY[durability]
+
+
+def durability_of(value: int) -> Durability | None:
+    """A durability that came from the wire; None where it says none. Raises InvalidInput."""
+    if value == sessions_pb2.DURABILITY_UNSPECIFIED:
+        return None
+    if value not in _DURABILITY_OF_WIRE:
+        raise InvalidInput(f"durability: expected {', '.join(_WIRE_OF_DURABILITY)}, got number {value}")
+    return _DURABILITY_OF_WIRE[value]
 
 
 def tensor_of(name: str, array: Array) -> tensor_pb2.Tensor:

@@ -6,7 +6,7 @@ from ntm_serve.message import StepRequest
 from ntm_serve.service import ModelView, SessionView
 from ntm_serve.submission import Submission
 from ntm_serve.v1 import models_pb2, sessions_pb2, tensor_pb2
-from ntm_serve.wire import arrays_of, tensor_of, wire_error, wire_spec
+from ntm_serve.wire import arrays_of, tensor_of, wire_durability, wire_error, wire_spec
 
 NEXT_STEP = -1
 
@@ -74,6 +74,11 @@ def _streamed(response: sessions_pb2.StepResponse) -> bytes:
     return sessions_pb2.StreamResponse(step=response).SerializeToString()
 
 
+def step_of(request: sessions_pb2.SnapshotRequest | sessions_pb2.ForkRequest) -> int | None:
+    """The step that is asked for; None is the present."""
+    return request.step if request.HasField("step") else None
+
+
 def wire_session(view: SessionView) -> sessions_pb2.Session:
     """A session as it travels."""
     session = sessions_pb2.Session(
@@ -85,6 +90,9 @@ def wire_session(view: SessionView) -> sessions_pb2.Session:
         oldest_step=view.oldest_step,
         steps_in_flight=view.steps_in_flight,
         state_bytes=view.state_bytes,
+        durability=wire_durability(view.durability),
+        resident=view.resident,
+        oldest_retained_step=view.oldest_retained_step,
     )
     session.open_for.FromMilliseconds(round(view.open_for_s * 1000))
     session.idle_for.FromMilliseconds(round(view.idle_for_s * 1000))

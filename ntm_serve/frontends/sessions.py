@@ -9,12 +9,20 @@ from collections.abc import Callable, Sequence
 
 from ntm_serve.errors import InvalidInput, NtmServeError, ServerDraining
 from ntm_serve.frontends.call import Call, fault_of
-from ntm_serve.frontends.messages import ReplyWriter, step_request, step_response, wire_model, wire_session, wire_specs
+from ntm_serve.frontends.messages import (
+    ReplyWriter,
+    step_of,
+    step_request,
+    step_response,
+    wire_model,
+    wire_session,
+    wire_specs,
+)
 from ntm_serve.frontends.methods import parsed
 from ntm_serve.service import Service
 from ntm_serve.submission import Submission
 from ntm_serve.v1 import models_pb2, sessions_pb2
-from ntm_serve.wire import tensor_of, wire_error
+from ntm_serve.wire import durability_of, tensor_of, wire_error
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
 
@@ -42,9 +50,13 @@ class SessionsBehaviours:
         self._stream_bytes_max = stream_bytes_max
         self._streams: set[_Stream] = set()
 
-    def Open(self, request: sessions_pb2.OpenRequest) -> sessions_pb2.OpenResponse:
-        view = self._service.open_session(
-            request.model, request.version, session_id=request.session_id or None, resume=request.resume
+    async def Open(self, request: sessions_pb2.OpenRequest) -> sessions_pb2.OpenResponse:
+        view = await self._service.open_session(
+            request.model,
+            request.version,
+            session_id=request.session_id or None,
+            resume=request.resume,
+            durability=durability_of(request.durability),
         )
         inputs, outputs = wire_specs(self._service.model(*view.model))
         return sessions_pb2.OpenResponse(session=wire_session(view), inputs=inputs, outputs=outputs)
@@ -64,22 +76,47 @@ class SessionsBehaviours:
         self._streams.add(stream)
         stream.begin()
 
-    def Get(self, request: sessions_pb2.GetRequest) -> sessions_pb2.GetResponse:
-        view = self._service.get_session(request.session_id)
-        state = self._service.get_state(request.session_id, request.state_names)
+    async def Get(self, request: sessions_pb2.GetRequest) -> sessions_pb2.GetResponse:
+        if not request.state_names:
+            return sessions_pb2.GetResponse(session=wire_session(await self._service.get_session(request.session_id)))
+        view, state = await self._service.get_state(request.session_id, request.state_names)
         tensors = [tensor_of(name, array) for name, array in state.items()]
         return sessions_pb2.GetResponse(session=wire_session(view), state=tensors)
 
-    def List(self, request: sessions_pb2.ListRequest) -> sessions_pb2.ListResponse:
+    async def List(self, request: sessions_pb2.ListRequest) -> sessions_pb2.ListResponse:
         size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
         if size < 1:
             raise InvalidInput(f"page_size: expected at least 0, got {request.page_size}")
-        views = self._service.list_sessions(model_name=request.model, after=request.page_token, page_size=size)
+        views = await self._service.list_sessions(model_name=request.model, after=request.page_token, page_size=size)
         more = views[-1].session_id if len(views) == size else ""
         return sessions_pb2.ListResponse(sessions=[wire_session(view) for view in views], next_page_token=more)
 
-    def Close(self, request: sessions_pb2.CloseRequest) -> sessions_pb2.CloseResponse:
-        return sessions_pb2.CloseResponse(session=wire_session(self._service.close_session(request.session_id)))
+    async def Close(self, request: sessions_pb2.CloseRequest) -> sessions_pb2.CloseResponse:
+        return sessions_pb2.CloseResponse(session=wire_session(await self._service.close_session(request.session_id)))
+
+    async def Snapshot(self, request: sessions_pb2.SnapshotRequest) -> sessions_pb2.SnapshotResponse:
+        step, snapshot = await self._service.snapshot_session(request.session_id, step_of(request))
+        return sessions_pb2.SnapshotResponse(snapshot=snapshot, step=step)
+
+    async def Restore(self, request: sessions_pb2.RestoreRequest) -> sessions_pb2.RestoreResponse:
+        view = await self._service.restore_session(
+            request.snapshot, session_id=request.session_id or None, durability=durability_of(request.durability)
+        )
+        inputs, outputs = wire_specs(self._service.model(*view.model))
+        return sessions_pb2.RestoreResponse(session=wire_session(view), inputs=inputs, outputs=outputs)
+
+    async def Fork(self, request: sessions_pb2.ForkRequest) -> sessions_pb2.ForkResponse:
+        view = await self._service.fork_session(
+            request.session_id,
+            fork_id=request.fork_session_id or None,
+            step=step_of(request),
+            durability=durability_of(request.durability),
+        )
+        return sessions_pb2.ForkResponse(session=wire_session(view))
+
+    async def Rewind(self, request: sessions_pb2.RewindRequest) -> sessions_pb2.RewindResponse:
+        view = await self._service.rewind_session(request.session_id, request.step)
+        return sessions_pb2.RewindResponse(session=wire_session(view))
 
     def drain(self) -> None:
         """Have every stream answer what it has in flight, and end with a status that says: connect again."""

@@ -12,17 +12,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DURABILITY_UNSPECIFIED: _ClassVar[Durability]
+    DURABILITY_MEMORY: _ClassVar[Durability]
+    DURABILITY_PROCESS: _ClassVar[Durability]
+    DURABILITY_DISK: _ClassVar[Durability]
+
 class ReplyMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     REPLY_MODE_UNSPECIFIED: _ClassVar[ReplyMode]
     REPLY_MODE_TOGETHER: _ClassVar[ReplyMode]
     REPLY_MODE_AS_FINISHED: _ClassVar[ReplyMode]
+DURABILITY_UNSPECIFIED: Durability
+DURABILITY_MEMORY: Durability
+DURABILITY_PROCESS: Durability
+DURABILITY_DISK: Durability
 REPLY_MODE_UNSPECIFIED: ReplyMode
 REPLY_MODE_TOGETHER: ReplyMode
 REPLY_MODE_AS_FINISHED: ReplyMode
 
 class Session(_message.Message):
-    __slots__ = ("session_id", "model", "version", "next_step", "durable_step", "oldest_step", "steps_in_flight", "state_bytes", "open_for", "idle_for")
+    __slots__ = ("session_id", "model", "version", "next_step", "durable_step", "oldest_step", "steps_in_flight", "state_bytes", "open_for", "idle_for", "durability", "resident", "oldest_retained_step")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +44,9 @@ class Session(_message.Message):
     STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     OPEN_FOR_FIELD_NUMBER: _ClassVar[int]
     IDLE_FOR_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_RETAINED_STEP_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     model: str
     version: str
@@ -43,19 +57,24 @@ class Session(_message.Message):
     state_bytes: int
     open_for: _duration_pb2.Duration
     idle_for: _duration_pb2.Duration
-    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., next_step: _Optional[int] = ..., durable_step: _Optional[int] = ..., oldest_step: _Optional[int] = ..., steps_in_flight: _Optional[int] = ..., state_bytes: _Optional[int] = ..., open_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    durability: Durability
+    resident: bool
+    oldest_retained_step: int
+    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., next_step: _Optional[int] = ..., durable_step: _Optional[int] = ..., oldest_step: _Optional[int] = ..., steps_in_flight: _Optional[int] = ..., state_bytes: _Optional[int] = ..., open_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., resident: _Optional[bool] = ..., oldest_retained_step: _Optional[int] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
-    __slots__ = ("model", "version", "session_id", "resume")
+    __slots__ = ("model", "version", "session_id", "resume", "durability")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     session_id: str
     resume: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., session_id: _Optional[str] = ..., resume: _Optional[bool] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., session_id: _Optional[str] = ..., resume: _Optional[bool] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class OpenResponse(_message.Message):
     __slots__ = ("session", "inputs", "outputs")
@@ -174,6 +193,74 @@ class CloseRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ...) -> None: ...
 
 class CloseResponse(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: Session
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
+
+class SnapshotRequest(_message.Message):
+    __slots__ = ("session_id", "step")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    step: int
+    def __init__(self, session_id: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+
+class SnapshotResponse(_message.Message):
+    __slots__ = ("snapshot", "step")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    snapshot: bytes
+    step: int
+    def __init__(self, snapshot: _Optional[bytes] = ..., step: _Optional[int] = ...) -> None: ...
+
+class RestoreRequest(_message.Message):
+    __slots__ = ("snapshot", "session_id", "durability")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    snapshot: bytes
+    session_id: str
+    durability: Durability
+    def __init__(self, snapshot: _Optional[bytes] = ..., session_id: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+
+class RestoreResponse(_message.Message):
+    __slots__ = ("session", "inputs", "outputs")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    session: Session
+    inputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    outputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
+
+class ForkRequest(_message.Message):
+    __slots__ = ("session_id", "fork_session_id", "step", "durability")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    FORK_SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    fork_session_id: str
+    step: int
+    durability: Durability
+    def __init__(self, session_id: _Optional[str] = ..., fork_session_id: _Optional[str] = ..., step: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+
+class ForkResponse(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: Session
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
+
+class RewindRequest(_message.Message):
+    __slots__ = ("session_id", "step")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    step: int
+    def __init__(self, session_id: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
+
+class RewindResponse(_message.Message):
     __slots__ = ("session",)
     SESSION_FIELD_NUMBER: _ClassVar[int]
     session: Session

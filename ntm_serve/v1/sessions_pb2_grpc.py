@@ -70,6 +70,26 @@ class SessionsStub:
                 request_serializer=ntm__serve_dot_v1_dot_sessions__pb2.CloseRequest.SerializeToString,
                 response_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.CloseResponse.FromString,
                 _registered_method=True)
+        self.Snapshot = channel.unary_unary(
+                '/ntm_serve.v1.Sessions/Snapshot',
+                request_serializer=ntm__serve_dot_v1_dot_sessions__pb2.SnapshotRequest.SerializeToString,
+                response_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.SnapshotResponse.FromString,
+                _registered_method=True)
+        self.Restore = channel.unary_unary(
+                '/ntm_serve.v1.Sessions/Restore',
+                request_serializer=ntm__serve_dot_v1_dot_sessions__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.RestoreResponse.FromString,
+                _registered_method=True)
+        self.Fork = channel.unary_unary(
+                '/ntm_serve.v1.Sessions/Fork',
+                request_serializer=ntm__serve_dot_v1_dot_sessions__pb2.ForkRequest.SerializeToString,
+                response_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.ForkResponse.FromString,
+                _registered_method=True)
+        self.Rewind = channel.unary_unary(
+                '/ntm_serve.v1.Sessions/Rewind',
+                request_serializer=ntm__serve_dot_v1_dot_sessions__pb2.RewindRequest.SerializeToString,
+                response_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.RewindResponse.FromString,
+                _registered_method=True)
 
 
 class SessionsServicer:
@@ -96,8 +116,9 @@ class SessionsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request_iterator, context):
-        """Run steps of any number of sessions over one stream. Replies of one session come in the order of its
-        steps; replies of different sessions as they are ready. A session's error is its own: the stream goes on.
+        """Run steps of any number of sessions over one stream. Replies are sent as they are ready; those of one session
+        in the order of its steps, but that a message of several sessions, answered together, waits for the last of
+        them. A session's error is its own: the stream goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,6 +140,36 @@ class SessionsServicer:
 
     def Close(self, request, context):
         """End a session and free its memory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Snapshot(self, request, context):
+        """A session's state after some step as bytes that another server of the same model restores: versioned, with
+        checksums. The session goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request, context):
+        """A new session that begins where a snapshot was taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Fork(self, request, context):
+        """A new session that begins where another one stands or stood. The other goes on, unchanged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rewind(self, request, context):
+        """Take a session back to where it stood: the steps after that are as if they had not been made, and their
+        numbers are free again. Steps in flight are answered with an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,6 +207,26 @@ def add_SessionsServicer_to_server(servicer, server):
                     servicer.Close,
                     request_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.CloseRequest.FromString,
                     response_serializer=ntm__serve_dot_v1_dot_sessions__pb2.CloseResponse.SerializeToString,
+            ),
+            'Snapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.Snapshot,
+                    request_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.SnapshotRequest.FromString,
+                    response_serializer=ntm__serve_dot_v1_dot_sessions__pb2.SnapshotResponse.SerializeToString,
+            ),
+            'Restore': grpc.unary_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.RestoreRequest.FromString,
+                    response_serializer=ntm__serve_dot_v1_dot_sessions__pb2.RestoreResponse.SerializeToString,
+            ),
+            'Fork': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fork,
+                    request_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.ForkRequest.FromString,
+                    response_serializer=ntm__serve_dot_v1_dot_sessions__pb2.ForkResponse.SerializeToString,
+            ),
+            'Rewind': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rewind,
+                    request_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.RewindRequest.FromString,
+                    response_serializer=ntm__serve_dot_v1_dot_sessions__pb2.RewindResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -326,6 +397,114 @@ class Sessions:
             '/ntm_serve.v1.Sessions/Close',
             ntm__serve_dot_v1_dot_sessions__pb2.CloseRequest.SerializeToString,
             ntm__serve_dot_v1_dot_sessions__pb2.CloseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Snapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ntm_serve.v1.Sessions/Snapshot',
+            ntm__serve_dot_v1_dot_sessions__pb2.SnapshotRequest.SerializeToString,
+            ntm__serve_dot_v1_dot_sessions__pb2.SnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ntm_serve.v1.Sessions/Restore',
+            ntm__serve_dot_v1_dot_sessions__pb2.RestoreRequest.SerializeToString,
+            ntm__serve_dot_v1_dot_sessions__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ntm_serve.v1.Sessions/Fork',
+            ntm__serve_dot_v1_dot_sessions__pb2.ForkRequest.SerializeToString,
+            ntm__serve_dot_v1_dot_sessions__pb2.ForkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rewind(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ntm_serve.v1.Sessions/Rewind',
+            ntm__serve_dot_v1_dot_sessions__pb2.RewindRequest.SerializeToString,
+            ntm__serve_dot_v1_dot_sessions__pb2.RewindResponse.FromString,
             options,
             channel_credentials,
             insecure,

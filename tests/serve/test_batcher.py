@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from serve.tickets import admit
 
 from ntm_serve.batcher import Batcher
+from ntm_serve.errors import SessionClosed
 from ntm_serve.sessions import Limits, Sessions
 from ntm_serve.state import StateBlock, StateRow
 from ntm_serve.step_model import ModelKey
@@ -94,7 +95,7 @@ def test_a_session_that_ended_while_it_waited_is_left_out():
     line = Line(batch_max=4)
     line.add("a", 1)
     line.add("b", 1)
-    line.sessions.close("a")
+    line.sessions.end(line.sessions.find("a"), SessionClosed("closed"))
     assert line.tick() == ["b"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serve.exposition import scrape, value
-from serve.tickets import replies_of
+from serve.tickets import replies_of, service_of
 from structlog.testing import capture_logs
 
 from ntm_serve import engine as engine_module
@@ -22,8 +22,7 @@ from ntm_serve.message import StepRequest
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.observer import NoObserver
 from ntm_serve.scheduler import Scheduler
-from ntm_serve.service import Service
-from ntm_serve.sessions import Limits, Sessions
+from ntm_serve.sessions import Limits
 from ntm_serve.testing import ManualClock, test_server
 
 SESSIONS = 24
@@ -95,14 +94,13 @@ async def served(engine, lanes, messages, inputs):
     with ThreadPoolExecutor(lanes) as executor:
         options = {"limits": limits, "steps_waiting_max": 10_000, "observer": NoObserver(), "clock": clock}
         scheduler = Scheduler(engine, executor=executor, lanes=lanes, **options)
-        service = Service(
-            sessions=Sessions(limits), schedulers=[scheduler], faults={}, sessions_per_message_max=SESSIONS,
-            steps_per_message_max=10, observer=NoObserver(), clock=clock,
-        )  # fmt: skip
+        service = service_of(
+            [scheduler], limits=limits, clock=clock, sessions_per_message_max=SESSIONS, steps_per_message_max=10
+        )
         running = asyncio.create_task(scheduler.run())
         ids = [f"s{number}" for number in range(SESSIONS)]
         for name in ids:
-            service.open_session(engine.card.name, session_id=name)
+            await service.open_session(engine.card.name, session_id=name)
         steps = []
         for sent, arrays in zip(messages, inputs, strict=True):
             names = [ids[number] for number in sent.sessions]
@@ -111,7 +109,7 @@ async def served(engine, lanes, messages, inputs):
             if sent.waits:
                 await steps[-1]
         replies = [replies_of(await step) for step in steps]
-        states = [service.get_state(name, ["*"]) for name in ids]
+        states = [(await service.get_state(name, ["*"]))[1] for name in ids]
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     return replies, states

@@ -11,7 +11,6 @@ from ntm_serve.errors import (
     LimitReached,
     SessionClosed,
     SessionExists,
-    SessionExpired,
     SessionUnknown,
     StepAborted,
     StepAhead,
@@ -219,8 +218,8 @@ def test_a_session_is_found_until_it_is_closed_and_then_said_to_be_closed():
     sessions = Sessions(LIMITS)
     session = sessions.open(KEY, INITIAL, session_id=None, now_s=0.0)
     assert sessions.find(session.id) is session
-    sessions.close(session.id)
-    with pytest.raises(SessionClosed, match="was closed after 0 steps"):
+    sessions.end(session, SessionClosed("session: was closed"))
+    with pytest.raises(SessionClosed, match="was closed"):
         sessions.find(session.id)
     with pytest.raises(SessionUnknown, match="was never seen"):
         sessions.find("nobody")
@@ -232,16 +231,16 @@ def test_closing_answers_what_is_in_flight():
     sessions = Sessions(LIMITS)
     session = sessions.open(KEY, INITIAL, session_id="s", now_s=0.0)
     ticket = admit(session, steps(1)).ticket
-    sessions.close("s")
+    sessions.end(session, SessionClosed("session s: was closed"))
     assert isinstance(ticket.error, SessionClosed)
 
 
 def test_a_name_in_use_is_refused_and_a_closed_one_is_free_again():
     sessions = Sessions(LIMITS)
-    sessions.open(KEY, INITIAL, session_id="s", now_s=0.0)
+    session = sessions.open(KEY, INITIAL, session_id="s", now_s=0.0)
     with pytest.raises(SessionExists):
         sessions.open(KEY, INITIAL, session_id="s", now_s=0.0)
-    sessions.close("s")
+    sessions.end(session, SessionClosed("session s: was closed"))
     assert sessions.open(KEY, INITIAL, session_id="s", now_s=0.0).next_step == 0
 
 
@@ -258,19 +257,16 @@ def test_more_sessions_than_the_limit_are_refused_at_the_door():
         sessions.open(KEY, INITIAL, session_id="b", now_s=0.0)
 
 
-def test_an_idle_session_expires_and_is_said_to_have_expired():
+def test_sessions_idle_for_longer_than_their_life_are_named():
     sessions = Sessions(Limits(idle_life_s=10))
     idle = sessions.open(KEY, INITIAL, session_id="idle", now_s=0.0)
     busy = sessions.open(KEY, INITIAL, session_id="busy", now_s=0.0)
     admit(busy, steps(1))
-    assert sessions.expire(10.0) == []
-    assert sessions.expire(10.1) == [idle]
-    with pytest.raises(SessionExpired, match="session idle: expired after 10 s without a step, at step 0"):
-        sessions.find("idle")
-    assert sessions.find("busy") is busy
+    assert sessions.idle(10.0) == []
+    assert sessions.idle(10.1) == [idle]
 
 
 def test_without_an_idle_life_nothing_expires():
     sessions = Sessions(Limits(idle_life_s=None))
     sessions.open(KEY, INITIAL, session_id="s", now_s=0.0)
-    assert sessions.expire(1e12) == []
+    assert sessions.idle(1e12) == []

@@ -1,9 +1,13 @@
-"""What tests of the core share: admitting steps by hand, waiting for a ticket, reading a submission."""
+"""What tests of the core share: admitting steps by hand, waiting for a ticket, a service, reading a submission."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from ntm_serve.observer import NoObserver
+from ntm_serve.residency import Residency, ResidencySettings
+from ntm_serve.service import Service
+from ntm_serve.sessions import Sessions
 from ntm_serve.ticket import Ticket
 
 
@@ -28,6 +32,14 @@ class Told:
 
     def ticket_settled(self, place, ticket):
         self.tell(ticket)
+
+
+def service_of(schedulers, *, limits, clock, keeper=None, settings=None, **options):
+    """A service of these schedulers; without a keeper its sessions live in memory."""
+    sessions, by_key = Sessions(limits), {scheduler.key: scheduler for scheduler in schedulers}
+    shared = {"sessions": sessions, "schedulers": by_key, "observer": NoObserver(), "clock": clock}
+    residency = Residency(keeper=keeper, settings=settings or ResidencySettings(), **shared)
+    return Service(residency=residency, **shared, **{"faults": {}, **options})
 
 
 class Reply(NamedTuple):

@@ -114,8 +114,7 @@ def test_open_sessions_are_listed_by_id_and_by_model(connect):
 def test_more_sessions_than_a_page_are_listed_once_each(connect):
     ids = [f"{number:05}" for number in range(1001)]
     with test_server([RunningSum()]) as server:
-        for session_id in ids:
-            server.running.service.open_session("running-sum", session_id=session_id)
+        connect(server.target).group("running-sum").open(ids)
         assert [info.session_id for info in connect(server.target).sessions()] == ids
 
 

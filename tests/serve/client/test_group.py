@@ -239,10 +239,10 @@ def test_a_failure_is_told_before_its_session_goes_on(connect):
     told, made = [], []
     with test_server([RunningSum()]) as server:
         group = connect(server.target).group("running-sum")
-        sessions = server.running.service
+        client = connect(server.target)
 
         def note(number, row, error):
-            told.append((number, row, type(error), sessions.get_session("a").next_step))
+            told.append((number, row, type(error), client.session_info("a").next_step))
 
         rounds = [(["a", "b"], rows(1, 1)), (["b", "a"], rows(1, FAILING_INPUT)), (["a"], rows(1))]
         made = [answers.steps.tolist() for answers in group.stream_rows(rounds, on_failure=note)]

@@ -1,0 +1,327 @@
+"""The keeper: talks to the store, on one thread, in the order of asking.
+
+Rules of this file: nobody else calls the store; whatever messages were done while a commit was written are one
+commit together; what the store did not answer is asked again, as it was, until patience ends; the event loop is
+told and waits for nothing.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from ntm_serve.durability import Durability
+from ntm_serve.errors import NtmServeError, StoreUnavailable
+from ntm_serve.keeping import Kept, Retention
+from ntm_serve.observer import Observer
+from ntm_serve.scheduler import Post, Scheduler
+from ntm_serve.sessions import Session
+from ntm_serve.store import Claim, Commit, Store
+from ntm_serve.ticket import Ticket
+
+# What a commit on the event loop may be of, as bytes of its sessions' states: now and then they are all in it.
+HERE_BYTES_MAX = 4 << 20
+
+# Between two attempts, when the store did not answer.
+RETRY_S = 0.05
+
+log = structlog.get_logger()
+
+Answer = TypeVar("Answer")
+
+Lost = Callable[[Session, NtmServeError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A ticket whose steps are done, and the oldest step that a retry of its session may ask for."""
+
+    ticket: Ticket
+    kept: Kept
+    scheduler: Scheduler
+    window_step: int
+
+
+class Keeper:
+    """Whoever makes it owns `run`, and awaits `close`."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        owner: str,
+        retention: Retention,
+        lease_s: float,
+        poll_s: float,
+        patience_s: float,
+        observer: Observer,
+        post: Post,
+    ) -> None:
+        """owner: this server, a name that no other has and that it does not have again. lease_s: for how long after
+        its last word others take it to be alive. poll_s: how often it gives word, and looks who is wanted elsewhere.
+        patience_s: how long the store may not answer, until what waits for it fails.
+        """
+        self.store = store
+        self.owner = owner
+        self.retention = retention
+        self._lease_s = lease_s
+        self._poll_s = poll_s
+        self._patience_s = patience_s
+        self._observer = observer
+        self._post = post
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        # Done, and not yet given to the thread; and written, and not known to be on the disk.
+        self._waiting: list[_Done] = []
+        self._unsynced: list[_Done] = []
+        self._writing = self._syncing = False
+        # What was asked on the thread and is not answered, but for the disk.
+        self._asked = 0
+        self._closing = threading.Event()
+        self._died: asyncio.Future[None] = self._loop.create_future()
+        # Until when, on the monotonic clock, nobody takes a session without asking.
+        self.lease_until_s = 0.0
+        # Told of sessions that are not this server's any more, and of those that others ask for.
+        self.on_lost: Lost = lambda _session, _error: None
+        self.on_wanted: Callable[[Sequence[str]], None] = lambda _session_ids: None
+
+    # The path of a step
+
+    def keep(self, tickets: Sequence[Ticket], scheduler: Scheduler) -> None:
+        """Have the store keep what these tickets made; the scheduler is told, at once where the store is quick."""
+        group = [_Done(ticket, _kept_of(ticket.session), scheduler, ticket.session.oldest_step) for ticket in tickets]
+        if self.store.is_local and not self._asked and self._is_light(group):
+            self._write_here(group)
+            return
+        self._waiting += group
+        if not self._writing:
+            self._write_next()
+
+    def _is_light(self, group: Sequence[_Done]) -> bool:
+        return len(group) * group[0].scheduler.model.spec.state_bytes <= HERE_BYTES_MAX
+
+    def _write_here(self, group: Sequence[_Done]) -> None:
+        """On the event loop: to write is less than to hand it to a thread and hear of it."""
+        started_s = time.perf_counter()
+        commits = [self._commit_of(done) for done in group]
+        try:
+            errors = self.store.commit(commits)
+        except StoreUnavailable:  # It takes its time: on its thread it is waited for.
+            self._waiting += group
+            if not self._writing:
+                self._write_next()
+            return
+        except NtmServeError as error:
+            errors = [error] * len(commits)
+        except Exception as fault:  # Nobody knows what the store has: the server ends, and what it kept is there.
+            self._die(fault)
+            return
+        kept = self._conclude(group, commits, errors, time.perf_counter() - started_s)
+        self._unsynced += [done for done in kept if done.kept.durability is Durability.DISK]
+        _tell([done for done in kept if done.kept.durability is not Durability.DISK])
+        if self._unsynced and not self._syncing:
+            self._sync_next()
+
+    def _sync_next(self) -> None:
+        group, self._unsynced = self._unsynced, []
+        self._syncing = True
+        self._thread.submit(self._sync, group)
+
+    def _sync(self, group: Sequence[_Done]) -> None:
+        """On the store's thread."""
+        error: NtmServeError | None = None
+        try:
+            self._insist(self.store.sync)
+        except NtmServeError as refusal:
+            error = refusal
+        except BaseException as fault:
+            self._post(partial(self._die, fault))
+            return
+        self._post(partial(self._synced, group, error))
+
+    def _synced(self, group: Sequence[_Done], error: NtmServeError | None) -> None:
+        # First, so that the disk works while replies are written.
+        if self._unsynced:
+            self._sync_next()
+        else:
+            self._syncing = False
+        if error is None:
+            _tell(group)
+        else:
+            for done in group:
+                self.on_lost(done.ticket.session, error)
+
+    def _write_next(self) -> None:
+        group, self._waiting = self._waiting, []
+        self._writing = True
+        self._thread.submit(self._write, group)
+
+    def _write(self, group: Sequence[_Done]) -> None:
+        """On the store's thread."""
+        try:
+            started_s = time.perf_counter()
+            commits = [self._commit_of(done) for done in group]
+            errors: Sequence[NtmServeError | None]
+            try:
+                errors = self._insist(partial(self.store.commit, commits))
+                if any(done.kept.durability is Durability.DISK for done in group):
+                    self._insist(self.store.sync)
+            except NtmServeError as error:
+                errors = [error] * len(commits)
+            took_s = time.perf_counter() - started_s
+        except BaseException as fault:
+            self._post(partial(self._die, fault))
+        else:
+            self._post(partial(self._written, group, commits, errors, took_s))
+
+    def _written(
+        self, group: Sequence[_Done], commits: Sequence[Commit], errors: Sequence[NtmServeError | None], took_s: float
+    ) -> None:
+        # First, so that the store works while replies are written.
+        if self._waiting:
+            self._write_next()
+        else:
+            self._writing = False
+        _tell(self._conclude(group, commits, errors, took_s))
+
+    def _commit_of(self, done: _Done) -> Commit:
+        ticket = done.ticket
+        assert ticket.state is not None, "a ticket that is done has a state"
+        return done.kept.commit_of(
+            ticket.message(),
+            ticket.state,
+            done.scheduler.model,
+            self.retention,
+            window_step=done.window_step,
+            used_at_s=time.time(),
+        )
+
+    def _conclude(
+        self, group: Sequence[_Done], commits: Sequence[Commit], errors: Sequence[NtmServeError | None], took_s: float
+    ) -> list[_Done]:
+        """Those that the store has now. The sessions of the others are lost here."""
+        self._observer.store_wrote(sessions=len(group), took_s=took_s)
+        kept: list[_Done] = []
+        for done, commit, error in zip(group, commits, errors, strict=True):
+            if error is None:
+                done.kept.advance(commit)
+                kept.append(done)
+            else:
+                self.on_lost(done.ticket.session, error)
+        return kept
+
+    # What is asked now and then
+
+    async def call(self, ask: Callable[[], Answer]) -> Answer:
+        """The store's answer, after all that was asked before. Raises what it raises."""
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._asked += 1
+        self._thread.submit(self._ask, ask, answer)
+        return await answer
+
+    def tell(self, ask: Callable[[], object]) -> None:
+        """Ask the store, and do not wait for its answer; what it refuses is logged."""
+
+        def told() -> None:
+            try:
+                self._insist(ask)
+            except NtmServeError as error:
+                log.warning("the store refused", reason=error.reason, fault=error.message)
+
+        with suppress(RuntimeError):  # It is closed.
+            self._thread.submit(told)
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """These sessions are anybody's, once the store was told."""
+        self.tell(partial(self.store.release, claims))
+
+    def _ask(self, ask: Callable[[], Answer], answer: asyncio.Future[Answer]) -> None:
+        """On the store's thread."""
+        try:
+            given = self._insist(ask)
+        except BaseException as fault:
+            self._post(partial(self._answered, answer, partial(answer.set_exception, fault)))
+        else:
+            self._post(partial(self._answered, answer, partial(answer.set_result, given)))
+
+    def _answered(self, answer: asyncio.Future[Answer], settle: Callable[[], None]) -> None:
+        self._asked -= 1
+        if not answer.cancelled():
+            settle()
+
+    def _insist(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask again, as it was, while the store does not answer. Raises StoreUnavailable when patience ends."""
+        end_s = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return ask()
+            except StoreUnavailable:
+                if time.monotonic() > end_s or self._closing.wait(RETRY_S):
+                    raise
+
+    # Life
+
+    async def run(self) -> None:
+        """Give word that this server lives, and look who is wanted elsewhere, until cancelled. Raises what no boundary
+        caught.
+        """
+        while True:
+            await self.give_word()
+            done, _ = await asyncio.wait([self._died], timeout=self._poll_s)
+            if done:
+                self._died.result()
+
+    async def give_word(self) -> None:
+        """This server lives. What others want of it, it is told."""
+        started_s = time.monotonic()
+
+        def ask() -> Sequence[str]:
+            self.store.keep_alive(self.owner, now_s=time.time(), lease_s=self._lease_s)
+            return self.store.wanted(self.owner)
+
+        try:
+            wanted = await self.call(ask)
+        except StoreUnavailable as error:
+            log.warning("the store does not answer", fault=error.message)
+            return
+        self.lease_until_s = started_s + self._lease_s
+        if wanted:
+            self.on_wanted(wanted)
+
+    async def close(self) -> None:
+        """What was asked before is done; then the store is closed."""
+
+        def over() -> None:
+            with suppress(NtmServeError):
+                self.store.keep_alive(self.owner, now_s=time.time(), lease_s=0.0)
+            with suppress(NtmServeError):
+                self.store.close()
+
+        self._closing.set()
+        self._thread.submit(over)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _die(self, fault: BaseException) -> None:
+        if not self._died.done():
+            self._died.set_exception(fault)
+
+
+def _tell(group: Sequence[_Done]) -> None:
+    """The store has these: their schedulers go on."""
+    tickets: dict[Scheduler, list[Ticket]] = {}
+    for done in group:
+        tickets.setdefault(done.scheduler, []).append(done.ticket)
+    for scheduler, kept in tickets.items():
+        scheduler.kept(kept)
+
+
+def _kept_of(session: Session) -> Kept:
+    assert session.kept is not None, "only sessions that a store has are kept"
+    return session.kept
