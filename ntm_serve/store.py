@@ -58,8 +58,7 @@ class Head:
     options: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """What one session adds. Records follow each other without a gap from the session's next step on; a
     snapshot is of a step that the session can still be brought back to.
 

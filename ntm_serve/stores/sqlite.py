@@ -96,16 +96,16 @@ class SqliteStore(Store):
         if not commits:
             return []
         with self._alone():
-            changes = self._log.changes()
-            errors: list[NtmServeError | None] = []
-            for commit in commits:
-                error = self._fault(commit.claim)
-                if error is None:
+            changes, admit, is_held, numbers = self._log.changes(), self._log.admit, self._claims.is_held, self._numbers
+            errors: list[NtmServeError | None] = [None] * len(commits)
+            for place, commit in enumerate(commits):
+                if is_held(commit.claim):
                     try:
-                        self._log.admit(commit, self._numbers[commit.claim.session_id], changes)
+                        admit(commit, numbers[commit.claim.session_id], changes)
                     except StoreConflict as conflict:
-                        error = conflict
-                errors.append(error)
+                        errors[place] = conflict
+                else:
+                    errors[place] = self._fault(commit.claim)
             self._log.write(changes)
             return errors
 

@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,7 @@ class SqliteFile:
         given: list[Any] = []
         for first in range(0, len(rows), ROWS_PER_STATEMENT):
             some = rows[first : first + ROWS_PER_STATEMENT]
-            row = f"({', '.join('?' * len(some[0]))})"
-            given += self.run(sql.format(", ".join([row] * len(some))), tuple(chain.from_iterable(some)))
+            given += self.run(_of_rows(sql, len(some), len(some[0])), tuple(chain.from_iterable(some)))
         return given
 
     def sync(self) -> None:
@@ -193,6 +193,12 @@ class SqliteFile:
         if code & 0xFF in _UNUSABLE:
             return SettingsFault(f"{said}; expected a path that this process may write")
         return StoreUnavailable(said)
+
+
+@cache
+def _of_rows(sql: str, rows: int, columns: int) -> str:
+    """The statement for so many rows."""
+    return sql.format(", ".join([f"({', '.join('?' * columns)})"] * rows))
 
 
 _DAMAGED = frozenset(
