@@ -290,6 +290,7 @@ class Keeper:
             log.warning("the store does not answer", fault=error.message)
             return
         self.lease_until_s = started_s + self._lease_s
+        self.tell(self.store.tidy)
         if wanted:
             self.on_wanted(wanted)
 

@@ -189,6 +189,10 @@ class Store(Protocol):
         """
         ...
 
+    def tidy(self) -> None:
+        """Do what can wait and takes its time. To be called every second or so, while others commit."""
+        ...
+
     def release(self, claims: Sequence[Claim]) -> None:
         """Nobody's from now on. A claim that was lost is not touched."""
         ...

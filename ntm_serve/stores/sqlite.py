@@ -113,6 +113,14 @@ class SqliteStore(Store):
         """Without the lock: whoever writes meanwhile need not wait."""
         self._file.sync()
 
+    def tidy(self) -> None:
+        """Bring the WAL home. The lock is held for its end alone, which is what others wrote meanwhile."""
+        if self._file.is_checkpoint_due():
+            with self._file.translated():
+                self._file.checkpoint_beside()
+            with self._alone():
+                self._file.checkpoint()
+
     def release(self, claims: Sequence[Claim]) -> None:
         with self._alone():
             held = [claim.session_id for claim in claims if self._claims.is_held(claim)]
