@@ -171,7 +171,7 @@ class Residency:
         except BaseException:
             keeper.release([claim])
             raise
-        bases = _bases(stored)
+        bases = base_steps(stored)
         log_bytes = sum(len(one.payload) + RECORD_OVERHEAD_BYTES for one in stored.records if one.end_step > bases[-1])
         session.kept = Kept(claim, Durability(stored.head.durability), bases, log_bytes)
         session.opened_s = self._clock() - max(0.0, time.time() - stored.head.opened_at_s)
@@ -202,7 +202,7 @@ class Residency:
         spec = scheduler.model.spec
         end = stored.next_step if to_step is None else to_step
         least = end if from_step is None else min(from_step, end)
-        bases = [step for step in _bases(stored) if step <= end]
+        bases = [step for step in base_steps(stored) if step <= end]
         base = max([step for step in bases if step <= least], default=bases[0])
         records = [
             read_record(stored.session_id, one, spec)
@@ -212,7 +212,7 @@ class Residency:
         if not scheduler.model.batch_independence.holds:
             # Run again, steps may give other bits: the newest state is taken, and replies as they were given.
             base = bases[-1]
-        saved = _saved_at(stored, base)
+        saved = saved_at(stored, base)
         if saved is not None:
             what = f"session {stored.session_id}: snapshot of step {base}"
             expect_state(saved, scheduler.model.card, spec.state, what=what, fault=StoreDamaged)
@@ -571,14 +571,14 @@ class _Waiter:
             self.done.set_result(None)
 
 
-def _bases(stored: StoredSession) -> list[int]:
+def base_steps(stored: StoredSession) -> list[int]:
     """The steps that the store has a state of; the initial state is one where nothing was let go."""
     steps = [snapshot.step for snapshot in stored.snapshots]
     from_the_start = stored.records[0].first_step == 0 if stored.records else not steps
     return [0, *steps] if from_the_start and 0 not in steps else steps
 
 
-def _saved_at(stored: StoredSession, step: int) -> SavedState | None:
+def saved_at(stored: StoredSession, step: int) -> SavedState | None:
     """The state that the store has of that step; None is the initial one. Raises StoreDamaged."""
     payloads = [snapshot.payload for snapshot in stored.snapshots if snapshot.step == step]
     return decoded(payloads[0], fault=StoreDamaged) if payloads else None
