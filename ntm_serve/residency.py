@@ -237,6 +237,12 @@ class Residency:
         scheduler.submit(ticket)
         await waiter.done
         first = ticket.first_step
+        # Message by message, as they were made: a window lets go whole messages.
+        session.window.pop()
+        for one in records:
+            part = slice(max(0, one.first_step - first), min(count, one.end_step - first))
+            rows = [tuple([array[part] for array in arrays]) for arrays in (inputs, outputs)]
+            session.window.append(Committed(first + part.start, *rows))
         for one in records:
             begin, end = one.first_step - first, one.end_step - first
             if begin < 0 or end > count:
