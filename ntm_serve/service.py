@@ -247,7 +247,8 @@ class Service:
         self._residency.expect_lease(now_s)
         for place, session_id in enumerate(request.session_ids):
             session = get(session_id)
-            if session is not None:
+            # Where others still wait for it, it has only just come back, and they are before this one.
+            if session is not None and session_id not in self._waiting:
                 self._admit(submission, place, session, now_s)
             elif self._residency.has_store:
                 self._await(submission, place, session_id)
