@@ -176,6 +176,7 @@ class Residency:
         self._sessions.add(session)
         self._observer.session_restored(session.model, took_s=self._clock() - started_s)
         log.debug("session came back", session=session_id, step=session.next_step)
+        self.make_room(session)
         return session
 
     async def _claim(self, keeper: Keeper, session_id: str) -> tuple[Claim, StoredSession]:
@@ -336,7 +337,7 @@ class Residency:
             else:
                 self.put_to_rest([session], reason="wanted")
 
-    def make_room(self, newcomer: Session | None = None) -> None:
+    def make_room(self, newcomer: Session) -> None:
         """Have sessions leave memory until their states fit into it; not the newcomer."""
         most = self._settings.resident_bytes_max
         if most is None:

@@ -332,7 +332,6 @@ class Service:
                 self._refuse(submission, place, session_id, error)
             else:
                 self._admit(submission, place, session, self._clock())
-        self._residency.make_room()
 
     def _refuse(self, submission: Submission, place: int, session_id: str, error: NtmServeError) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""
