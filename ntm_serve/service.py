@@ -147,8 +147,10 @@ class Service:
         try:
             return self._view(await self._residency.create(self._schedulers[view.key], session_id, durability))
         except SessionExists:
+            if not resume:  # Nor is it to come back here for that.
+                raise
             session = await self._residency.find(session_id or "")
-            if not resume or session.model.name != model_name or version not in ("", session.model.version):
+            if session.model.name != model_name or version not in ("", session.model.version):
                 raise
             return self._view(session)
 
