@@ -26,7 +26,7 @@ from ntm_serve.errors import (
 )
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
-from ntm_serve.residency import Residency
+from ntm_serve.residency import Residency, bases_of
 from ntm_serve.scheduler import Scheduler, SchedulerStatistics
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import decoded, encoded
@@ -160,8 +160,7 @@ class Service:
         if session is not None:
             return self._view(session)
         stored = await self._residency.read(session_id)
-        oldest = stored.snapshots[0].step if stored.snapshots else 0
-        return self._stored_view(stored, oldest)
+        return self._stored_view(stored, bases_of(stored)[0])
 
     async def get_state(self, session_id: str, names: Sequence[str]) -> tuple[SessionView, dict[str, Array]]:
         """A session as it stands, and state tensors of it by name; "*" is all of them. Raises as `get_session`, and

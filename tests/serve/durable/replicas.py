@@ -181,7 +181,7 @@ class Replica:
         assert len(self.residency._turns) == 0
         assert not self.service._waiting
         assert not self.service._returns
-        assert not (keeper._waiting or keeper._unsynced or keeper._writing or keeper._syncing or keeper._asked)
+        assert not any((keeper._waiting, keeper._unsynced, keeper._writing, keeper._syncing, keeper._asked))
         for scheduler in self.schedulers:
             assert scheduler.statistics().steps_waiting == 0
             assert scheduler.statistics().sessions_waiting == 0
