@@ -132,13 +132,13 @@ class Keeper:
     def _sync_next(self) -> None:
         group, self._unsynced = self._unsynced, []
         self._syncing = True
-        self._thread.submit(self._sync, group)
+        self._thread.submit(self._sync, group, self._patience_end_s())
 
-    def _sync(self, group: Sequence[_Done]) -> None:
+    def _sync(self, group: Sequence[_Done], end_s: float) -> None:
         """On the store's thread."""
         error: NtmServeError | None = None
         try:
-            self._insist(self.store.sync)
+            self._insist(self.store.sync, end_s)
         except NtmServeError as refusal:
             error = refusal
         except BaseException as fault:
@@ -161,18 +161,18 @@ class Keeper:
     def _write_next(self) -> None:
         group, self._waiting = self._waiting, []
         self._writing = True
-        self._thread.submit(self._write, group)
+        self._thread.submit(self._write, group, self._patience_end_s())
 
-    def _write(self, group: Sequence[_Done]) -> None:
+    def _write(self, group: Sequence[_Done], end_s: float) -> None:
         """On the store's thread."""
         try:
             started_s = time.perf_counter()
             commits = [self._commit_of(done) for done in group]
             errors: Sequence[NtmServeError | None]
             try:
-                errors = self._insist(partial(self.store.commit, commits))
+                errors = self._insist(partial(self.store.commit, commits), end_s)
                 if any(done.kept.durability is Durability.DISK for done in group):
-                    self._insist(self.store.sync)
+                    self._insist(self.store.sync, end_s)
             except NtmServeError as error:
                 errors = [error] * len(commits)
             took_s = time.perf_counter() - started_s
@@ -223,15 +223,16 @@ class Keeper:
         """The store's answer, after all that was asked before. Raises what it raises."""
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._asked += 1
-        self._thread.submit(self._ask, ask, answer)
+        self._thread.submit(self._ask, ask, answer, self._patience_end_s())
         return await answer
 
     def tell(self, ask: Callable[[], object]) -> None:
         """Ask the store, and do not wait for its answer; what it refuses is logged."""
+        end_s = self._patience_end_s()
 
         def told() -> None:
             try:
-                self._insist(ask)
+                self._insist(ask, end_s)
             except NtmServeError as error:
                 log.warning("the store refused", reason=error.reason, fault=error.message)
 
@@ -242,10 +243,10 @@ class Keeper:
         """These sessions are anybody's, once the store was told."""
         self.tell(partial(self.store.release, claims))
 
-    def _ask(self, ask: Callable[[], Answer], answer: asyncio.Future[Answer]) -> None:
+    def _ask(self, ask: Callable[[], Answer], answer: asyncio.Future[Answer], end_s: float) -> None:
         """On the store's thread."""
         try:
-            given = self._insist(ask)
+            given = self._insist(ask, end_s)
         except BaseException as fault:
             self._post(partial(self._answered, answer, partial(answer.set_exception, fault)))
         else:
@@ -256,9 +257,14 @@ class Keeper:
         if not answer.cancelled():
             settle()
 
-    def _insist(self, ask: Callable[[], Answer]) -> Answer:
+    def _patience_end_s(self) -> float:
+        """Of what is asked now. Those who wait for their turn on the thread are patient meanwhile: in an outage all
+        are told at the same time, and not one after another.
+        """
+        return time.monotonic() + self._patience_s
+
+    def _insist(self, ask: Callable[[], Answer], end_s: float) -> Answer:
         """Ask again, as it was, while the store does not answer. Raises StoreUnavailable when patience ends."""
-        end_s = time.monotonic() + self._patience_s
         while True:
             try:
                 return ask()
