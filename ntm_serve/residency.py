@@ -35,6 +35,7 @@ from ntm_serve.errors import (
     StepAborted,
     StepForgotten,
     StoreDamaged,
+    StoreUnavailable,
 )
 from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
@@ -288,7 +289,11 @@ class Residency:
             keeper.store.forget(ended_before_s=now_s - self._settings.ended_life_s)
             return len(ended)
 
-        return len(idle) + await keeper.call(expire)
+        try:
+            return len(idle) + await keeper.call(expire)
+        except StoreUnavailable as error:  # They expire the next time.
+            log.warning("sessions of the store did not expire", reason=error.reason, fault=error.message)
+            return len(idle)
 
     async def _end(self, session: Session, ending: Ending, fault: CallerFault, *, reason: str) -> None:
         """The session is no more, here and in the store. Raises OwnedElsewhere, StoreUnavailable."""
