@@ -304,9 +304,14 @@ class Residency:
         keeper, kept = self._keeper, session.kept
         if keeper is None or kept is None:
             return
-        [error] = await keeper.call(lambda: keeper.store.end([kept.claim], ending, fault.message, now_s=time.time()))
-        if error is not None:
-            raise error
+
+        def end() -> None:
+            [error] = keeper.store.end([kept.claim], ending, fault.message, now_s=time.time())
+            if error is not None:
+                raise error
+            _sync(keeper, kept.durability)
+
+        await keeper.call(end)
 
     def lose(self, session: Session, error: NtmServeError) -> None:
         """The store has it otherwise, or did not say: what is here is worth nothing; its next use asks the store."""
@@ -441,9 +446,14 @@ class Residency:
             else:
                 past = await self._past(session, step)
                 start = kept.snapshot_of(step, past.state.arrays(), self._schedulers[session.model].model)
-                restart = partial(keeper.store.restart, kept.claim, start, used_at_s=time.time())
+                claim, durability = kept.claim, kept.durability
+
+                def restart() -> None:
+                    keeper.store.restart(claim, start, used_at_s=time.time())
+                    _sync(keeper, durability)
+
                 await keeper.call(restart)
-                past.kept = Kept(kept.claim, kept.durability, [step], 0)
+                past.kept = Kept(claim, durability, [step], 0)
                 past.window.clear()
             past.opened_s = session.opened_s
             self._sessions.add(past)
@@ -521,9 +531,10 @@ class Residency:
             start = Snapshot(session.next_step, payload)
 
         def create() -> Claim:
-            if durability is Durability.DISK:
-                keeper.store.sync()  # Refused where the store cannot.
-            return keeper.store.create(session.id, head, owner=keeper.owner, now_s=now_s, start=start)
+            _sync(keeper, durability)  # Refused where the store cannot.
+            claim = keeper.store.create(session.id, head, owner=keeper.owner, now_s=now_s, start=start)
+            _sync(keeper, durability)
+            return claim
 
         return Kept(await keeper.call(create), durability, [session.next_step], 0)
 
@@ -555,6 +566,12 @@ class Residency:
                 f"this server's is {digest}"
             )
         return scheduler
+
+
+def _sync(keeper: Keeper, durability: Durability) -> None:
+    """On the store's thread: what was written for a session of durability disk is on the disk before it is told."""
+    if durability is Durability.DISK:
+        keeper.store.sync()
 
 
 def bases_of(stored: StoredSession) -> list[int]:
