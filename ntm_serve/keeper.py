@@ -219,11 +219,13 @@ class Keeper:
 
     # What is asked now and then
 
-    async def call(self, ask: Callable[[], Answer]) -> Answer:
-        """The store's answer, after all that was asked before. Raises what it raises."""
+    async def call(self, ask: Callable[[], Answer], *, undo: Callable[[Answer], object] | None = None) -> Answer:
+        """The store's answer, after all that was asked before. Raises what it raises. undo: what the store is asked to
+        do with an answer that nobody waits for any more.
+        """
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._asked += 1
-        self._thread.submit(self._ask, ask, answer, self._patience_end_s())
+        self._thread.submit(self._ask, ask, answer, undo, self._patience_end_s())
         return await answer
 
     def tell(self, ask: Callable[[], object]) -> None:
@@ -243,19 +245,33 @@ class Keeper:
         """These sessions are anybody's, once the store was told."""
         self.tell(partial(self.store.release, claims))
 
-    def _ask(self, ask: Callable[[], Answer], answer: asyncio.Future[Answer], end_s: float) -> None:
+    def _ask(
+        self,
+        ask: Callable[[], Answer],
+        answer: asyncio.Future[Answer],
+        undo: Callable[[Answer], object] | None,
+        end_s: float,
+    ) -> None:
         """On the store's thread."""
         try:
             given = self._insist(ask, end_s)
         except BaseException as fault:
             self._post(partial(self._answered, answer, partial(answer.set_exception, fault)))
         else:
-            self._post(partial(self._answered, answer, partial(answer.set_result, given)))
+            missed = partial(undo, given) if undo else None
+            self._post(partial(self._answered, answer, partial(answer.set_result, given), missed))
 
-    def _answered(self, answer: asyncio.Future[Answer], settle: Callable[[], None]) -> None:
+    def _answered(
+        self,
+        answer: asyncio.Future[Answer],
+        settle: Callable[[], None],
+        missed: Callable[[], object] | None = None,
+    ) -> None:
         self._asked -= 1
         if not answer.cancelled():
             settle()
+        elif missed is not None:
+            self.tell(missed)
 
     def _patience_end_s(self) -> float:
         """Of what is asked now. Those who wait for their turn on the thread are patient meanwhile: in an outage all

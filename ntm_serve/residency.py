@@ -183,9 +183,15 @@ class Residency:
     async def _claim(self, keeper: Keeper, session_id: str) -> tuple[Claim, StoredSession]:
         """Claim it, once whoever has it gave it up. Raises as `find`."""
         end_s = self._clock() + self._settings.handover_s
+
+        def release(claimed: tuple[Claim, StoredSession]) -> None:
+            keeper.store.release([claimed[0]])
+
         while True:
             try:
-                return await keeper.call(lambda: keeper.store.claim(session_id, owner=keeper.owner, now_s=time.time()))
+                return await keeper.call(
+                    lambda: keeper.store.claim(session_id, owner=keeper.owner, now_s=time.time()), undo=release
+                )
             except OwnedElsewhere:
                 if self._clock() > end_s:
                     raise
@@ -536,7 +542,11 @@ class Residency:
             _sync(keeper, durability)
             return claim
 
-        return Kept(await keeper.call(create), durability, [session.next_step], 0)
+        def undo(claim: Claim) -> None:
+            message = f"session {session.id}: whoever opened it left before it was open"
+            keeper.store.end([claim], Ending.CLOSED, message, now_s=time.time())
+
+        return Kept(await keeper.call(create, undo=undo), durability, [session.next_step], 0)
 
     async def _expect_not_stored(self, session_id: str) -> None:
         """A name in memory alone must not hide one in the store. Raises SessionExists."""
