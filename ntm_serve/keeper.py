@@ -18,7 +18,7 @@ from typing import TypeVar
 import structlog
 
 from ntm_serve.durability import Durability
-from ntm_serve.errors import NtmServeError, StoreUnavailable
+from ntm_serve.errors import CallerFault, NtmServeError, StoreUnavailable
 from ntm_serve.keeping import Kept, Retention
 from ntm_serve.observer import Observer
 from ntm_serve.scheduler import Post, Scheduler
@@ -244,6 +244,19 @@ class Keeper:
     def release(self, claims: Sequence[Claim]) -> None:
         """These sessions are anybody's, once the store was told."""
         self.tell(partial(self.store.release, claims))
+
+    def disown(self, session_id: str) -> None:
+        """This server has nothing of the session in memory, and is not about to: where the claim is this server's, left
+        by an outage, it is given up.
+        """
+
+        def ask() -> None:
+            with suppress(CallerFault):  # It is no more.
+                if self.store.read(session_id).owner == self.owner:
+                    claim, _ = self.store.claim(session_id, owner=self.owner, now_s=time.time())
+                    self.store.release([claim])
+
+        self.tell(ask)
 
     def _ask(
         self,

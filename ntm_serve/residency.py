@@ -346,9 +346,12 @@ class Residency:
         """Others ask for these: they leave, each as soon as it has nothing in flight."""
         for session_id in session_ids:
             session = self._sessions.get(session_id)
-            if session is None or session.kept is None:
+            if session is None:
+                if self._keeper is not None and session_id not in self._turns:
+                    self._keeper.disown(session_id)
+            elif session.kept is None:
                 continue
-            if session.in_flight:
+            elif session.in_flight:
                 session.in_flight[-1].add_follower(partial(self.give_up, [session_id]))
             else:
                 self.put_to_rest([session], reason="wanted")
