@@ -113,8 +113,7 @@ class Residency:
         if keeper is None or now_s <= keeper.lease_until_s or keeper.lease_until_s == self._lapsed_s:
             return
         self._lapsed_s = keeper.lease_until_s
-        idle = [session for session in self._sessions if session.kept is not None and not session.in_flight]
-        self.put_to_rest(idle, reason="lease")
+        self.put_to_rest([session for session in self._sessions if session.kept is not None], reason="lease")
 
     # Coming
 
@@ -278,28 +277,34 @@ class Residency:
         life_s, keeper = self._sessions.limits.idle_life_s, self._keeper
         if life_s is None:
             return 0
-        idle = self._sessions.idle(self._clock())
-        for session in idle:
+        ended = 0
+        for session in self._sessions.idle(self._clock()):
+            # While the store was asked to end the ones before, this one may have gone, or been used.
+            if self._sessions.get(session.id) is not session or not session.is_idle(self._clock(), life_s):
+                continue
+            ended += 1
             message = f"session {session.id}: expired after {life_s:g} s without a step, at step {session.next_step}"
             try:
                 await self._end(session, Ending.EXPIRED, SessionExpired(message), reason="idle")
             except NtmServeError as error:  # Another has it by now, or nobody knows: it is not this server's to end.
                 log.warning("a session did not expire", session=session.id, reason=error.reason, fault=error.message)
         if keeper is None:
-            return len(idle)
+            return ended
         message = f"expired after {life_s:g} s without a step"
         now_s = time.time()
 
         def expire() -> int:
-            ended = keeper.store.expire(unused_since_s=now_s - life_s, message=message, now_s=now_s, limit=EXPIRE_GROUP)
+            expired = keeper.store.expire(
+                unused_since_s=now_s - life_s, message=message, now_s=now_s, limit=EXPIRE_GROUP
+            )
             keeper.store.forget(ended_before_s=now_s - self._settings.ended_life_s)
-            return len(ended)
+            return len(expired)
 
         try:
-            return len(idle) + await keeper.call(expire)
+            return ended + await keeper.call(expire)
         except StoreUnavailable as error:  # They expire the next time.
             log.warning("sessions of the store did not expire", reason=error.reason, fault=error.message)
-            return len(idle)
+            return ended
 
     async def _end(self, session: Session, ending: Ending, fault: CallerFault, *, reason: str) -> None:
         """The session is no more, here and in the store. Raises OwnedElsewhere, StoreUnavailable."""
@@ -327,9 +332,13 @@ class Residency:
             self._sessions.put_out(session, error)
 
     def put_to_rest(self, sessions: Sequence[Session], *, reason: str) -> None:
-        """These have nothing in flight: they leave memory, and come back at their next use."""
+        """They leave memory, and come back at their next use; but not those with steps in flight, and those that went
+        already.
+        """
         claims: list[Claim] = []
         for session in sessions:
+            if session.in_flight or self._sessions.get(session.id) is not session:
+                continue
             if session.kept is None:
                 message = f"session {session.id}: made room at step {session.next_step}; it lived in memory alone"
                 self._sessions.end(session, SessionEvicted(message))
@@ -391,7 +400,8 @@ class Residency:
             commits = [commit for session in group if (commit := self._last_commit(session)) is not None]
             if commits:
                 await keeper.call(partial(keeper.store.commit, commits))
-            self.put_to_rest([session for session in group if not session.in_flight], reason="drain")
+            # Some may have gone while the store wrote.
+            self.put_to_rest(group, reason="drain")
 
     def _last_commit(self, session: Session) -> Commit | None:
         """Its state, so that whoever takes it over runs nothing again, with whatever engine."""

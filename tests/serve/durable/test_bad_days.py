@@ -1,4 +1,4 @@
-"""The store says nothing, loses answers, takes its time: callers are told, nothing hangs, no step is lost or doubled."""
+"""The store says nothing, loses answers, takes its time: callers are told, nothing hangs, each step is made once."""
 
 import asyncio
 
@@ -321,4 +321,3 @@ async def test_a_store_that_raises_what_it_may_not_ends_the_server(store, clock,
 def test_every_method_of_the_store_that_may_be_unavailable_is_tried():
     public = {name for name in dir(FaultyStore) if not name.startswith("_")}
     assert set(ASKED) <= public
-
