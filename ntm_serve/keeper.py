@@ -91,6 +91,8 @@ class Keeper:
         # Told of sessions that are not this server's any more, and of those that others ask for.
         self.on_lost: Lost = lambda _session, _error: None
         self.on_wanted: Callable[[Sequence[str]], None] = lambda _session_ids: None
+        # Told when this server gives word again after its lease was over: till then its sessions were anybody's.
+        self.on_lapsed: Callable[[], None] = lambda: None
 
     # The path of a step
 
@@ -326,6 +328,8 @@ class Keeper:
         except StoreUnavailable as error:
             log.warning("the store does not answer", fault=error.message)
             return
+        if time.monotonic() > self.lease_until_s:
+            self.on_lapsed()
         self.lease_until_s = started_s + self._lease_s
         if wanted:
             self.on_wanted(wanted)

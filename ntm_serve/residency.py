@@ -100,6 +100,7 @@ class Residency:
         if keeper is not None:
             keeper.on_lost = self.lose
             keeper.on_wanted = self.give_up
+            keeper.on_lapsed = self._lapse
 
     @property
     def has_store(self) -> bool:
@@ -113,6 +114,10 @@ class Residency:
         if keeper is None or now_s <= keeper.lease_until_s or keeper.lease_until_s == self._lapsed_s:
             return
         self._lapsed_s = keeper.lease_until_s
+        self._lapse()
+
+    def _lapse(self) -> None:
+        """What is in memory may be another's. Those with steps in flight learn it from the store, with their commit."""
         self.put_to_rest([session for session in self._sessions if session.kept is not None], reason="lease")
 
     # Coming
@@ -149,7 +154,7 @@ class Residency:
         Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, OwnedElsewhere, StoreUnavailable,
         StoreDamaged, ModelUnknown.
         """
-        session = self._sessions.get(session_id)
+        session = self.here(session_id)
         if session is not None:
             return session
         if self._keeper is None:
@@ -160,8 +165,15 @@ class Residency:
                 session = await self._bring(self._keeper, session_id, from_step)
             return session
 
+    def here(self, session_id: str) -> Session | None:
+        """The session where it is in memory, and right."""
+        self.expect_lease(self._clock())
+        return self._sessions.get(session_id)
+
     async def _bring(self, keeper: Keeper, session_id: str, from_step: int | None) -> Session:
         started_s = self._clock()
+        if started_s > keeper.lease_until_s:  # Without a lease it would be anybody's at once.
+            await keeper.give_word()
         claim, stored = await self._claim(keeper, session_id)
         try:
             scheduler = self._scheduler_of(stored)
@@ -277,6 +289,7 @@ class Residency:
         life_s, keeper = self._sessions.limits.idle_life_s, self._keeper
         if life_s is None:
             return 0
+        self.expect_lease(self._clock())
         ended = 0
         for session in self._sessions.idle(self._clock()):
             # While the store was asked to end the ones before, this one may have gone, or been used.
@@ -515,6 +528,7 @@ class Residency:
 
     async def list_stored(self, *, model: str, after: str, limit: int) -> Sequence[StoredSummary]:
         """Sessions of the store, in the order of their ids."""
+        self.expect_lease(self._clock())
         keeper = self._keeper
         if keeper is None:
             return []

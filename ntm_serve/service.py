@@ -156,7 +156,7 @@ class Service:
 
     async def get_session(self, session_id: str) -> SessionView:
         """Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, StoreUnavailable, StoreDamaged."""
-        session = self._sessions.get(session_id)
+        session = self._residency.here(session_id)
         if session is not None:
             return self._view(session)
         stored = await self._residency.read(session_id)
