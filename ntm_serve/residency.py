@@ -160,10 +160,16 @@ class Residency:
         if self._keeper is None:
             raise self._sessions.why_not(session_id)
         async with self._turns(session_id):
-            session = self._sessions.get(session_id)
-            if session is None:
-                session = await self._bring(self._keeper, session_id, from_step)
+            return await self._find(session_id, from_step)
+
+    async def _find(self, session_id: str, from_step: int | None) -> Session:
+        """As `find`, for who has the session's turn."""
+        session = self.here(session_id)
+        if session is not None:
             return session
+        if self._keeper is None:
+            raise self._sessions.why_not(session_id)
+        return await self._bring(self._keeper, session_id, from_step)
 
     def here(self, session_id: str) -> Session | None:
         """The session where it is in memory, and right."""
@@ -465,9 +471,8 @@ class Residency:
 
     async def rewind(self, session_id: str, step: int) -> Session:
         """Take a session back to that step. Steps in flight are answered with StepAborted. Raises as `saved_state`."""
-        await self.find(session_id)
         async with self._turns(session_id):
-            session = self._sessions.find(session_id)
+            session = await self._find(session_id, 0)
             if step != session.next_step:
                 self._expect_retained(session, step)
             # From here on messages wait for their turn.
