@@ -501,10 +501,14 @@ class Residency:
         keeper = self._keeper
         assert keeper is not None, "only a store knows the past"
         stored = await keeper.call(partial(keeper.store.read, session.id))
+        # Since it was found to be retained, others may have gone on with the session, or rewound it.
+        self._expect_between(session, bases_of(stored)[0], step, stored.next_step)
         return await self._replayed(self._scheduler_of(stored), stored, from_step=None, to_step=step)
 
     def _expect_retained(self, session: Session, step: int) -> None:
-        oldest, newest = session.oldest_retained_step, session.next_step
+        self._expect_between(session, session.oldest_retained_step, step, session.next_step)
+
+    def _expect_between(self, session: Session, oldest: int, step: int, newest: int) -> None:
         if oldest <= step <= newest:
             return
         why = "it lives in memory alone" if session.kept is None else "what led there was let go"
