@@ -95,6 +95,8 @@ class Residency:
         self._observer = observer
         self._clock = clock
         self._turns = Turns()
+        # How many sessions are being made: there is to be room for all of them.
+        self._coming = 0
         # The lease that was found to be over, so that it is dealt with once.
         self._lapsed_s = -math.inf
         if keeper is not None:
@@ -138,10 +140,14 @@ class Residency:
         async with self._turns(name):
             self._free(scheduler, name)
             session = self._session(name, scheduler, start)
-            if durability is not Durability.MEMORY:
-                session.kept = await self._begin(session, scheduler, durability)
-            elif session_id is not None:
-                await self._expect_not_stored(name)
+            self._coming += 1
+            try:
+                if durability is not Durability.MEMORY:
+                    session.kept = await self._begin(session, scheduler, durability)
+                elif session_id is not None:
+                    await self._expect_not_stored(name)
+            finally:
+                self._coming -= 1
             self._sessions.add(session)
             self._observer.session_opened(session.model)
         self.make_room(session)
@@ -547,7 +553,7 @@ class Residency:
 
     def _free(self, scheduler: Scheduler, session_id: str | None) -> str:
         try:
-            return self._sessions.expect_free(session_id)
+            return self._sessions.expect_free(session_id, coming=self._coming)
         except LimitReached:
             self._observer.rejected(scheduler.key, reason="sessions")
             raise
