@@ -10,7 +10,7 @@ import numpy as np
 
 from ntm_serve.errors import CallerFault, NtmServeError, StoreDamaged
 from ntm_serve.record import crc_of, expect_whole, read_record
-from ntm_serve.residency import base_steps, saved_at
+from ntm_serve.residency import bases_of, saved_at
 from ntm_serve.snapshot import expect_state
 from ntm_serve.spec import Array
 from ntm_serve.step_model import ModelKey, StepModel
@@ -55,7 +55,7 @@ def audit(store: Store, models: Mapping[ModelKey, StepModel], *, replay: bool) -
 
 def _of(stored: StoredSession, models: Mapping[ModelKey, StepModel], *, replay: bool) -> Finding:
     head = stored.head
-    bases = base_steps(stored)
+    bases = bases_of(stored)
     states = {step: saved_at(stored, step) for step in bases}
     model = models.get(ModelKey(head.model, head.version))
     if not models:

@@ -35,6 +35,7 @@ from ntm_serve.errors import (
     StepAborted,
     StepForgotten,
     StoreDamaged,
+    StoreUnavailable,
 )
 from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
@@ -96,11 +97,14 @@ class Residency:
         self._observer = observer
         self._clock = clock
         self._turns = Turns()
+        # How many sessions are being made: there is to be room for all of them.
+        self._coming = 0
         # The lease that was found to be over, so that it is dealt with once.
         self._lapsed_s = -math.inf
         if keeper is not None:
             keeper.on_lost = self.lose
             keeper.on_wanted = self.give_up
+            keeper.on_lapsed = self._lapse
 
     @property
     def has_store(self) -> bool:
@@ -114,8 +118,11 @@ class Residency:
         if keeper is None or now_s <= keeper.lease_until_s or keeper.lease_until_s == self._lapsed_s:
             return
         self._lapsed_s = keeper.lease_until_s
-        idle = [session for session in self._sessions if session.kept is not None and not session.in_flight]
-        self.put_to_rest(idle, reason="lease")
+        self._lapse()
+
+    def _lapse(self) -> None:
+        """What is in memory may be another's. Those with steps in flight learn it from the store, with their commit."""
+        self.put_to_rest([session for session in self._sessions if session.kept is not None], reason="lease")
 
     # Coming
 
@@ -135,10 +142,14 @@ class Residency:
         async with self._turns(name):
             self._free(scheduler, name)
             session = self._session(name, scheduler, start)
-            if durability is not Durability.MEMORY:
-                session.kept = await self._begin(session, scheduler, durability)
-            elif session_id is not None:
-                await self._expect_not_stored(name)
+            self._coming += 1
+            try:
+                if durability is not Durability.MEMORY:
+                    session.kept = await self._begin(session, scheduler, durability)
+                elif session_id is not None:
+                    await self._expect_not_stored(name)
+            finally:
+                self._coming -= 1
             self._sessions.add(session)
             self._observer.session_opened(session.model)
         self.make_room(session)
@@ -151,19 +162,32 @@ class Residency:
         Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, OwnedElsewhere, StoreUnavailable,
         StoreDamaged, ModelUnknown.
         """
-        session = self._sessions.get(session_id)
+        session = self.here(session_id)
         if session is not None:
             return session
         if self._keeper is None:
             raise self._sessions.why_not(session_id)
         async with self._turns(session_id):
-            session = self._sessions.get(session_id)
-            if session is None:
-                session = await self._bring(self._keeper, session_id, from_step)
+            return await self._find(session_id, from_step)
+
+    async def _find(self, session_id: str, from_step: int | None) -> Session:
+        """As `find`, for who has the session's turn."""
+        session = self.here(session_id)
+        if session is not None:
             return session
+        if self._keeper is None:
+            raise self._sessions.why_not(session_id)
+        return await self._bring(self._keeper, session_id, from_step)
+
+    def here(self, session_id: str) -> Session | None:
+        """The session where it is in memory, and right."""
+        self.expect_lease(self._clock())
+        return self._sessions.get(session_id)
 
     async def _bring(self, keeper: Keeper, session_id: str, from_step: int | None) -> Session:
         started_s = self._clock()
+        if started_s > keeper.lease_until_s:  # Without a lease it would be anybody's at once.
+            await keeper.give_word()
         claim, stored = await self._claim(keeper, session_id)
         try:
             scheduler = self._scheduler_of(stored)
@@ -171,21 +195,28 @@ class Residency:
         except BaseException:
             keeper.release([claim])
             raise
-        bases = base_steps(stored)
+        bases = bases_of(stored)
         log_bytes = sum(len(one.payload) + RECORD_OVERHEAD_BYTES for one in stored.records if one.end_step > bases[-1])
         session.kept = Kept(claim, Durability(stored.head.durability), bases, log_bytes)
         session.opened_s = self._clock() - max(0.0, time.time() - stored.head.opened_at_s)
         self._sessions.add(session)
         self._observer.session_restored(session.model, took_s=self._clock() - started_s)
         log.debug("session came back", session=session_id, step=session.next_step)
+        self.make_room(session)
         return session
 
     async def _claim(self, keeper: Keeper, session_id: str) -> tuple[Claim, StoredSession]:
         """Claim it, once whoever has it gave it up. Raises as `find`."""
         end_s = self._clock() + self._settings.handover_s
+
+        def release(claimed: tuple[Claim, StoredSession]) -> None:
+            keeper.store.release([claimed[0]])
+
         while True:
             try:
-                return await keeper.call(lambda: keeper.store.claim(session_id, owner=keeper.owner, now_s=time.time()))
+                return await keeper.call(
+                    lambda: keeper.store.claim(session_id, owner=keeper.owner, now_s=time.time()), undo=release
+                )
             except OwnedElsewhere:
                 if self._clock() > end_s:
                     raise
@@ -202,7 +233,7 @@ class Residency:
         spec = scheduler.model.spec
         end = stored.next_step if to_step is None else to_step
         least = end if from_step is None else min(from_step, end)
-        bases = [step for step in base_steps(stored) if step <= end]
+        bases = [step for step in bases_of(stored) if step <= end]
         base = max([step for step in bases if step <= least], default=bases[0])
         records = [
             read_record(stored.session_id, one, spec)
@@ -239,6 +270,12 @@ class Residency:
         scheduler.submit(ticket)
         await waiter.done
         first = ticket.first_step
+        # Message by message, as they were made: a window lets go whole messages.
+        session.window.pop()
+        for one in records:
+            part = slice(max(0, one.first_step - first), min(count, one.end_step - first))
+            rows = [tuple([array[part] for array in arrays]) for arrays in (inputs, outputs)]
+            session.window.append(Committed(first + part.start, *rows))
         for one in records:
             begin, end = one.first_step - first, one.end_step - first
             if begin < 0 or end > count:
@@ -266,24 +303,35 @@ class Residency:
         life_s, keeper = self._sessions.limits.idle_life_s, self._keeper
         if life_s is None:
             return 0
-        idle = self._sessions.idle(self._clock())
-        for session in idle:
+        self.expect_lease(self._clock())
+        ended = 0
+        for session in self._sessions.idle(self._clock()):
+            # While the store was asked to end the ones before, this one may have gone, or been used.
+            if self._sessions.get(session.id) is not session or not session.is_idle(self._clock(), life_s):
+                continue
+            ended += 1
             message = f"session {session.id}: expired after {life_s:g} s without a step, at step {session.next_step}"
             try:
                 await self._end(session, Ending.EXPIRED, SessionExpired(message), reason="idle")
             except NtmServeError as error:  # Another has it by now, or nobody knows: it is not this server's to end.
                 log.warning("a session did not expire", session=session.id, reason=error.reason, fault=error.message)
         if keeper is None:
-            return len(idle)
+            return ended
         message = f"expired after {life_s:g} s without a step"
         now_s = time.time()
 
         def expire() -> int:
-            ended = keeper.store.expire(unused_since_s=now_s - life_s, message=message, now_s=now_s, limit=EXPIRE_GROUP)
+            expired = keeper.store.expire(
+                unused_since_s=now_s - life_s, message=message, now_s=now_s, limit=EXPIRE_GROUP
+            )
             keeper.store.forget(ended_before_s=now_s - self._settings.ended_life_s)
-            return len(ended)
+            return len(expired)
 
-        return len(idle) + await keeper.call(expire)
+        try:
+            return ended + await keeper.call(expire)
+        except StoreUnavailable as error:  # They expire the next time.
+            log.warning("sessions of the store did not expire", reason=error.reason, fault=error.message)
+            return ended
 
     async def _end(self, session: Session, ending: Ending, fault: CallerFault, *, reason: str) -> None:
         """The session is no more, here and in the store. Raises OwnedElsewhere, StoreUnavailable."""
@@ -294,9 +342,14 @@ class Residency:
         keeper, kept = self._keeper, session.kept
         if keeper is None or kept is None:
             return
-        [error] = await keeper.call(lambda: keeper.store.end([kept.claim], ending, fault.message, now_s=time.time()))
-        if error is not None:
-            raise error
+
+        def end() -> None:
+            [error] = keeper.store.end([kept.claim], ending, fault.message, now_s=time.time())
+            if error is not None:
+                raise error
+            _sync(keeper, kept.durability)
+
+        await keeper.call(end)
 
     def lose(self, session: Session, error: NtmServeError) -> None:
         """The store has it otherwise, or did not say: what is here is worth nothing; its next use asks the store."""
@@ -306,9 +359,13 @@ class Residency:
             self._sessions.put_out(session, error)
 
     def put_to_rest(self, sessions: Sequence[Session], *, reason: str) -> None:
-        """These have nothing in flight: they leave memory, and come back at their next use."""
+        """They leave memory, and come back at their next use; but not those with steps in flight, and those that went
+        already.
+        """
         claims: list[Claim] = []
         for session in sessions:
+            if session.in_flight or self._sessions.get(session.id) is not session:
+                continue
             if session.kept is None:
                 message = f"session {session.id}: made room at step {session.next_step}; it lived in memory alone"
                 self._sessions.end(session, SessionEvicted(message))
@@ -325,14 +382,17 @@ class Residency:
         """Others ask for these: they leave, each as soon as it has nothing in flight."""
         for session_id in session_ids:
             session = self._sessions.get(session_id)
-            if session is None or session.kept is None:
+            if session is None:
+                if self._keeper is not None and session_id not in self._turns:
+                    self._keeper.disown(session_id)
+            elif session.kept is None:
                 continue
-            if session.in_flight:
+            elif session.in_flight:
                 session.in_flight[-1].add_follower(partial(self.give_up, [session_id]))
             else:
                 self.put_to_rest([session], reason="wanted")
 
-    def make_room(self, newcomer: Session | None = None) -> None:
+    def make_room(self, newcomer: Session) -> None:
         """Have sessions leave memory until their states fit into it; not the newcomer."""
         most = self._settings.resident_bytes_max
         if most is None:
@@ -367,7 +427,8 @@ class Residency:
             commits = [commit for session in group if (commit := self._last_commit(session)) is not None]
             if commits:
                 await keeper.call(partial(keeper.store.commit, commits))
-            self.put_to_rest([session for session in group if not session.in_flight], reason="drain")
+            # Some may have gone while the store wrote.
+            self.put_to_rest(group, reason="drain")
 
     def _last_commit(self, session: Session) -> Commit | None:
         """Its state, so that whoever takes it over runs nothing again, with whatever engine."""
@@ -418,9 +479,8 @@ class Residency:
 
     async def rewind(self, session_id: str, step: int) -> Session:
         """Take a session back to that step. Steps in flight are answered with StepAborted. Raises as `saved_state`."""
-        await self.find(session_id)
         async with self._turns(session_id):
-            session = self._sessions.find(session_id)
+            session = await self._find(session_id, 0)
             if step != session.next_step:
                 self._expect_retained(session, step)
             # From here on messages wait for their turn.
@@ -431,9 +491,14 @@ class Residency:
             else:
                 past = await self._past(session, step)
                 start = kept.snapshot_of(step, past.state.arrays(), self._schedulers[session.model].model)
-                restart = partial(keeper.store.restart, kept.claim, start, used_at_s=time.time())
+                claim, durability = kept.claim, kept.durability
+
+                def restart() -> None:
+                    keeper.store.restart(claim, start, used_at_s=time.time())
+                    _sync(keeper, durability)
+
                 await keeper.call(restart)
-                past.kept = Kept(kept.claim, kept.durability, [step], 0)
+                past.kept = Kept(claim, durability, [step], 0)
                 past.window.clear()
             past.opened_s = session.opened_s
             self._sessions.add(past)
@@ -444,10 +509,14 @@ class Residency:
         keeper = self._keeper
         assert keeper is not None, "only a store knows the past"
         stored = await keeper.call(partial(keeper.store.read, session.id))
+        # Since it was found to be retained, others may have gone on with the session, or rewound it.
+        self._expect_between(session, bases_of(stored)[0], step, stored.next_step)
         return await self._replayed(self._scheduler_of(stored), stored, from_step=None, to_step=step)
 
     def _expect_retained(self, session: Session, step: int) -> None:
-        oldest, newest = session.oldest_retained_step, session.next_step
+        self._expect_between(session, session.oldest_retained_step, step, session.next_step)
+
+    def _expect_between(self, session: Session, oldest: int, step: int, newest: int) -> None:
         if oldest <= step <= newest:
             return
         why = "it lives in memory alone" if session.kept is None else "what led there was let go"
@@ -476,6 +545,7 @@ class Residency:
 
     async def list_stored(self, *, model: str, after: str, limit: int) -> Sequence[StoredSummary]:
         """Sessions of the store, in the order of their ids."""
+        self.expect_lease(self._clock())
         keeper = self._keeper
         if keeper is None:
             return []
@@ -494,7 +564,7 @@ class Residency:
 
     def _free(self, scheduler: Scheduler, session_id: str | None) -> str:
         try:
-            return self._sessions.expect_free(session_id)
+            return self._sessions.expect_free(session_id, coming=self._coming)
         except LimitReached:
             self._observer.rejected(scheduler.key, reason="sessions")
             raise
@@ -520,11 +590,16 @@ class Residency:
             start = Snapshot(session.next_step, payload)
 
         def create() -> Claim:
-            if durability is Durability.DISK:
-                keeper.store.sync()  # Refused where the store cannot.
-            return keeper.store.create(session.id, head, owner=keeper.owner, now_s=now_s, start=start)
+            _sync(keeper, durability)  # Refused where the store cannot.
+            claim = keeper.store.create(session.id, head, owner=keeper.owner, now_s=now_s, start=start)
+            _sync(keeper, durability)
+            return claim
 
-        return Kept(await keeper.call(create), durability, [session.next_step], 0)
+        def undo(claim: Claim) -> None:
+            message = f"session {session.id}: whoever opened it left before it was open"
+            keeper.store.end([claim], Ending.CLOSED, message, now_s=time.time())
+
+        return Kept(await keeper.call(create, undo=undo), durability, [session.next_step], 0)
 
     async def _expect_not_stored(self, session_id: str) -> None:
         """A name in memory alone must not hide one in the store. Raises SessionExists."""
@@ -556,6 +631,19 @@ class Residency:
         return scheduler
 
 
+def _sync(keeper: Keeper, durability: Durability) -> None:
+    """On the store's thread: what was written for a session of durability disk is on the disk before it is told."""
+    if durability is Durability.DISK:
+        keeper.store.sync()
+
+
+def bases_of(stored: StoredSession) -> list[int]:
+    """The steps that the store has a state of; the initial state is one where nothing was let go."""
+    steps = [snapshot.step for snapshot in stored.snapshots]
+    from_the_start = stored.records[0].first_step == 0 if stored.records else not steps
+    return [0, *steps] if from_the_start and 0 not in steps else steps
+
+
 class _Waiter:
     """Waits for a ticket by itself: see ticket.Waiter."""
 
@@ -569,13 +657,6 @@ class _Waiter:
             self.done.set_exception(ticket.error)
         else:
             self.done.set_result(None)
-
-
-def base_steps(stored: StoredSession) -> list[int]:
-    """The steps that the store has a state of; the initial state is one where nothing was let go."""
-    steps = [snapshot.step for snapshot in stored.snapshots]
-    from_the_start = stored.records[0].first_step == 0 if stored.records else not steps
-    return [0, *steps] if from_the_start and 0 not in steps else steps
 
 
 def saved_at(stored: StoredSession, step: int) -> SavedState | None:

@@ -167,6 +167,10 @@ class Session:
         ):  # The last one always stays.
             window.popleft()
 
+    def is_idle(self, now_s: float, life_s: float) -> bool:
+        """Whether it has nothing in flight, and made no step for longer than that."""
+        return not self.in_flight and now_s - self.used_s > life_s
+
     def rest(self) -> None:
         """It is idle: let its window keep none of the bytes of its messages' other sessions. Not done at every
         step, because sessions that are stepped together forget together.
@@ -269,13 +273,13 @@ class Sessions:
         self.add(session)
         return session
 
-    def expect_free(self, session_id: str | None) -> str:
-        """The name, or a random one, for one session more. Raises as `open`."""
+    def expect_free(self, session_id: str | None, *, coming: int = 0) -> str:
+        """The name, or a random one, for one session more. coming: how many are being made. Raises as `open`."""
         if session_id is not None and not SESSION_ID.fullmatch(session_id):
             raise InvalidInput(f"session id: expected 1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -, got {session_id!r}")
         if session_id in self._open:
             raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
-        if len(self._open) >= self.limits.sessions_max:
+        if len(self._open) + coming >= self.limits.sessions_max:
             raise LimitReached(f"sessions: expected at most {self.limits.sessions_max} open at once")
         return session_id or secrets.token_hex(16)
 
@@ -307,7 +311,7 @@ class Sessions:
         life_s = self.limits.idle_life_s
         if life_s is None:
             return []
-        return [s for s in self._open.values() if not s.in_flight and now_s - s.used_s > life_s]
+        return [session for session in self._open.values() if session.is_idle(now_s, life_s)]
 
     def least_used(self, count: int) -> list[Session]:
         """So many sessions that have nothing in flight: those of which a store has all come first, then the least
