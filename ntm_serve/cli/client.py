@@ -32,7 +32,7 @@ def models(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """List the models of a server, or show one."""
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         if name:
             _print_model(client.model(name))
             return

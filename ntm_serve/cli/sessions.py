@@ -36,7 +36,7 @@ def sessions(
     rows = table(
         "session", "model", "next step", "in flight", "durability", "in memory", "idle", "open for", "state bytes"
     )
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         for row, info in enumerate(client.sessions(model)):
             if row == limit:
                 rows.caption = f"the first {limit}; more with --limit"
@@ -58,7 +58,7 @@ def sessions(
 @sessions_app.command("show")
 def show_session(session_id: SessionId, server: Server = DEFAULT_SERVER) -> None:
     """Show where one session stands."""
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         info = client.session_info(session_id)
     print_facts(vars(info))
 
@@ -66,7 +66,7 @@ def show_session(session_id: SessionId, server: Server = DEFAULT_SERVER) -> None
 @sessions_app.command("close")
 def close_session(session_id: SessionId, server: Server = DEFAULT_SERVER) -> None:
     """End a session and free its memory."""
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         info = client.close_session(session_id)
     print(f"closed {info.session_id} after {info.next_step} steps")
 
@@ -79,7 +79,7 @@ def snapshot_session(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Write a session's state into a file, which a server of the same model restores. The session goes on."""
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         snapshot = client.snapshot(session_id, step=step)
     # All of it or nothing: a file that is cut short would be found out, but too late.
     beside = output.with_name(output.name + ".part")
@@ -100,7 +100,7 @@ def restore_session(
         data = file.read_bytes()
     except OSError as error:
         raise SettingsFault(f"{file}: expected a file that can be read, got {error.strerror}") from error
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         session = client.restore(data, session_id=session_id, durability=durability)
     print(f"session {session.id}: opened at step {session.next_step}")
 
@@ -116,7 +116,7 @@ def fork_session(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Open a session where another stands, or stood. The other goes on."""
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         fork = client.fork(session_id, fork_id, step=step, durability=durability)
     print(f"session {fork.id}: forked from {session_id} at step {fork.next_step}")
 
@@ -128,6 +128,6 @@ def rewind_session(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Take a session back to where it stood."""
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         info = client.rewind(session_id, step)
     print(f"session {info.session_id}: rewound, its next step is {info.next_step}")
