@@ -26,7 +26,7 @@ SQLITE_MIN = (3, 37, 0)
 BUSY_WAIT_S = 2.0
 # Rows written, or bytes of WAL, after which a checkpoint is due: it syncs twice, so not too often.
 CHECKPOINT_ROWS = 20_000
-CHECKPOINT_BYTES = 16 << 20
+CHECKPOINT_BYTES = 8 << 20
 # Pages of WAL at which SQLite makes one itself, within a commit, which then takes tens of milliseconds.
 CHECKPOINT_PAGES = 32 * 1024
 CACHE_KIB = 64 * 1024
@@ -202,7 +202,7 @@ class SqliteFile:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        self._db.execute(f"PRAGMA journal_size_limit = {2 * CHECKPOINT_BYTES}")
+        self._db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
         if not tables:
             with self.transaction():
                 for statement in SCHEMA.split(";\n"):
