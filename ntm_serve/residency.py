@@ -45,7 +45,7 @@ from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import SavedState, decoded, encoded, expect_state
 from ntm_serve.state import StateBlock
-from ntm_serve.step_model import ModelKey
+from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary
 from ntm_serve.ticket import Ticket
 from ntm_serve.turns import Turns
@@ -241,10 +241,7 @@ class Residency:
         if not scheduler.model.batch_independence.holds:
             # Run again, steps may give other bits: the newest state is taken, and replies as they were given.
             base = bases[-1]
-        saved = _saved_at(stored, base)
-        if saved is not None:
-            what = f"session {stored.session_id}: snapshot of step {base}"
-            expect_state(saved, scheduler.model.card, spec.state, what=what, fault=StoreDamaged)
+        saved = _saved_at(stored, base, scheduler.model)
         session = self._session(stored.session_id, scheduler, saved)
         known = [Committed(one.first_step, one.inputs, one.outputs) for one in records if one.outputs is not None]
         session.window.extend(one for one in known if one.end_step <= base)
@@ -648,7 +645,14 @@ class _Waiter:
             self.done.set_result(None)
 
 
-def _saved_at(stored: StoredSession, step: int) -> SavedState | None:
+def _saved_at(stored: StoredSession, step: int, model: StepModel) -> SavedState | None:
     """The state that the store has of that step; None is the initial one. Raises StoreDamaged."""
     payloads = [snapshot.payload for snapshot in stored.snapshots if snapshot.step == step]
-    return decoded(payloads[0], fault=StoreDamaged) if payloads else None
+    if not payloads:
+        return None
+    what = f"session {stored.session_id}: snapshot of step {step}"
+    saved = decoded(payloads[0], what=what, fault=StoreDamaged)
+    if (saved.session_id, saved.step) != (stored.session_id, step):
+        raise StoreDamaged(f"{what}: got one of session {saved.session_id}, step {saved.step}")
+    expect_state(saved, model.card, model.spec.state, what=what, fault=StoreDamaged)
+    return saved
