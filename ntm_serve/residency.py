@@ -45,7 +45,7 @@ from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import SavedState, decoded, encoded, expect_state
 from ntm_serve.state import StateBlock
-from ntm_serve.step_model import ModelKey
+from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary
 from ntm_serve.ticket import Ticket
 from ntm_serve.turns import Turns
@@ -101,6 +101,7 @@ class Residency:
         self._coming = 0
         # The lease that was found to be over, so that it is dealt with once.
         self._lapsed_s = -math.inf
+        self._lapses = 0
         if keeper is not None:
             keeper.on_lost = self.lose
             keeper.on_wanted = self.give_up
@@ -121,8 +122,27 @@ class Residency:
         self._lapse()
 
     def _lapse(self) -> None:
-        """What is in memory may be another's. Those with steps in flight learn it from the store, with their commit."""
-        self.put_to_rest([session for session in self._sessions if session.kept is not None], reason="lease")
+        """What is in memory may be another's: it leaves, each as soon as it has nothing in flight."""
+        self._lapses += 1
+        idle: list[Session] = []
+        for session in self._sessions:
+            if session.kept is not None and session.in_flight:
+                session.in_flight[-1].add_follower(partial(self._leave, session, reason="lease"))
+            elif session.kept is not None:
+                idle.append(session)
+        self.put_to_rest(idle, reason="lease")
+
+    def _lapsed_since(self, lapses: int) -> bool:
+        """Whether the lease was over since so many lapses were counted."""
+        self.expect_lease(self._clock())
+        return self._lapses != lapses
+
+    def _leave(self, session: Session, *, reason: str) -> None:
+        """The session leaves memory, as soon as it has nothing in flight."""
+        if session.in_flight:
+            session.in_flight[-1].add_follower(partial(self._leave, session, reason=reason))
+        else:
+            self.put_to_rest([session], reason=reason)
 
     # Coming
 
@@ -142,6 +162,7 @@ class Residency:
         async with self._turns(name):
             self._free(scheduler, name)
             session = self._session(name, scheduler, start)
+            lapses = self._lapses
             self._coming += 1
             try:
                 if durability is not Durability.MEMORY:
@@ -152,6 +173,8 @@ class Residency:
                 self._coming -= 1
             self._sessions.add(session)
             self._observer.session_opened(session.model)
+        if self._lapsed_since(lapses) and session.kept is not None:
+            self.put_to_rest([session], reason="lease")
         self.make_room(session)
         return session
 
@@ -188,10 +211,13 @@ class Residency:
         started_s = self._clock()
         if started_s > keeper.lease_until_s:  # Without a lease it would be anybody's at once.
             await keeper.give_word()
+        lapses = self._lapses
         claim, stored = await self._claim(keeper, session_id)
         try:
             scheduler = self._scheduler_of(stored)
             session = await self._replayed(scheduler, stored, from_step=from_step)
+            if self._lapsed_since(lapses):
+                raise OwnedElsewhere(f"session {session_id}: this server's lease was over while it came back")
         except BaseException:
             keeper.release([claim])
             raise
@@ -243,10 +269,7 @@ class Residency:
         if not scheduler.model.batch_independence.holds:
             # Run again, steps may give other bits: the newest state is taken, and replies as they were given.
             base = bases[-1]
-        saved = saved_at(stored, base)
-        if saved is not None:
-            what = f"session {stored.session_id}: snapshot of step {base}"
-            expect_state(saved, scheduler.model.card, spec.state, what=what, fault=StoreDamaged)
+        saved = saved_at(stored, base, scheduler.model)
         session = self._session(stored.session_id, scheduler, saved)
         known = [Committed(one.first_step, one.inputs, one.outputs) for one in records if one.outputs is not None]
         session.window.extend(one for one in known if one.end_step <= base)
@@ -385,12 +408,8 @@ class Residency:
             if session is None:
                 if self._keeper is not None and session_id not in self._turns:
                     self._keeper.disown(session_id)
-            elif session.kept is None:
-                continue
-            elif session.in_flight:
-                session.in_flight[-1].add_follower(partial(self.give_up, [session_id]))
-            else:
-                self.put_to_rest([session], reason="wanted")
+            elif session.kept is not None:
+                self._leave(session, reason="wanted")
 
     def make_room(self, newcomer: Session) -> None:
         """Have sessions leave memory until their states fit into it; not the newcomer."""
@@ -481,6 +500,7 @@ class Residency:
         """Take a session back to that step. Steps in flight are answered with StepAborted. Raises as `saved_state`."""
         async with self._turns(session_id):
             session = await self._find(session_id, 0)
+            lapses = self._lapses
             if step != session.next_step:
                 self._expect_retained(session, step)
             # From here on messages wait for their turn.
@@ -502,6 +522,8 @@ class Residency:
                 past.window.clear()
             past.opened_s = session.opened_s
             self._sessions.add(past)
+            if self._lapsed_since(lapses) and past.kept is not None:
+                self.put_to_rest([past], reason="lease")
             return past
 
     async def _past(self, session: Session, step: int) -> Session:
@@ -659,7 +681,14 @@ class _Waiter:
             self.done.set_result(None)
 
 
-def saved_at(stored: StoredSession, step: int) -> SavedState | None:
+def saved_at(stored: StoredSession, step: int, model: StepModel) -> SavedState | None:
     """The state that the store has of that step; None is the initial one. Raises StoreDamaged."""
     payloads = [snapshot.payload for snapshot in stored.snapshots if snapshot.step == step]
-    return decoded(payloads[0], fault=StoreDamaged) if payloads else None
+    if not payloads:
+        return None
+    what = f"session {stored.session_id}: snapshot of step {step}"
+    saved = decoded(payloads[0], what=what, fault=StoreDamaged)
+    if (saved.session_id, saved.step) != (stored.session_id, step):
+        raise StoreDamaged(f"{what}: got one of session {saved.session_id}, step {saved.step}")
+    expect_state(saved, model.card, model.spec.state, what=what, fault=StoreDamaged)
+    return saved

@@ -156,6 +156,41 @@ async def test_steps_that_ran_while_their_server_was_paused_write_nothing(store,
         assert not a.in_memory("s")
 
 
+async def test_a_session_whose_steps_in_flight_came_to_nothing_while_its_server_paused_is_not_trusted(store, clock):
+    gate = Gate()
+    async with (
+        replica(store, RunningSum(before_run=gate), clock=clock) as a,
+        replica(store, clock=clock, name="b", handover_s=10) as b,
+    ):
+        await a.open()
+        a.begin("s", 1)
+        await asyncio.to_thread(gate.await_run)
+        clock.pass_(LEASE_S + 1)
+        await a.keeper.give_word()
+        a.begun.cancel()
+        gate.open()
+        assert await b.step("s", 100, 100, first=0) == [100, 200]
+        assert (await a.service.get_session("s")).next_step == 2
+
+
+async def test_a_session_that_came_back_while_its_server_paused_is_not_trusted(slow, clock):
+    async with replica(slow, clock=clock) as a, replica(slow, clock=clock, name="b") as b:
+        await a.open()
+        await a.step("s", 1)
+        await a.rest("s")
+        gate = Gate()
+        a.models[0]._before_run, a.models[0].runs_inline = gate, False
+        looking = asyncio.create_task(a.service.get_state("s", []))
+        await asyncio.to_thread(gate.await_run)
+        clock.pass_(LEASE_S + 1)
+        await b.keeper.give_word()
+        assert await b.step("s", 10, first=1) == [11]
+        gate.open()
+        with pytest.raises(OwnedElsewhere, match="lease was over"):
+            await looking
+        assert await b.step("s", 10, first=2) == [21]
+
+
 async def test_a_server_whose_lease_was_over_but_that_nobody_missed_goes_on(store, clock):
     async with replica(store, clock=clock) as a:
         await a.open()
