@@ -8,6 +8,7 @@
     │   ├── SessionClosed         the caller, or another, closed it
     │   ├── SessionExpired        it was idle for longer than its idle life
     │   ├── SessionEvicted        it made room: the server had no place to keep it
+    │   ├── SessionLost           its server went, or fell back, and its memory with it; only a client raises it
     │   ├── SessionExists
     │   ├── StepAhead             the number is higher than the session's next step
     │   ├── StepForgotten         the number is lower than the reply window reaches
@@ -93,6 +94,16 @@ class SessionEvicted(CallerFault):
     """The session had to make room, and could not be kept anywhere else."""
 
     reason = "EVICTED"
+
+
+class SessionLost(CallerFault):
+    """A session that this client has stepped is not known any more, or stands at an earlier step than was answered.
+
+    `fields["answered_step"]`: its replies had come for the steps below; `fields["expected_step"]`, where the server
+    still has the session: its next step there. Either step the session again from there, or open another.
+    """
+
+    reason = "LOST"
 
 
 class SessionExists(CallerFault):

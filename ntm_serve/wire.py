@@ -30,6 +30,7 @@ CODE_OF_ERROR: Mapping[type[NtmServeError], grpc.StatusCode] = {
     errors.SessionClosed: grpc.StatusCode.NOT_FOUND,
     errors.SessionExpired: grpc.StatusCode.NOT_FOUND,
     errors.SessionEvicted: grpc.StatusCode.NOT_FOUND,
+    errors.SessionLost: grpc.StatusCode.DATA_LOSS,
     errors.SessionExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.StepAhead: grpc.StatusCode.OUT_OF_RANGE,
     errors.StepForgotten: grpc.StatusCode.OUT_OF_RANGE,

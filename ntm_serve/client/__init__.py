@@ -9,6 +9,7 @@ Errors are those of `ntm_serve.errors`, whatever the transport called them.
 from ntm_serve.client.aio import AsyncClient, AsyncSession
 from ntm_serve.client.aio_group import AsyncGroup
 from ntm_serve.client.group import Group
+from ntm_serve.client.healing import RetryPolicy
 from ntm_serve.client.rounds import Answer, Answers
 from ntm_serve.client.sync import Client, Session
 from ntm_serve.client.views import BatchIndependence, ModelInfo, SessionInfo
@@ -23,6 +24,7 @@ __all__ = [
     "Client",
     "Group",
     "ModelInfo",
+    "RetryPolicy",
     "Session",
     "SessionInfo",
 ]

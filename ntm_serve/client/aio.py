@@ -2,42 +2,53 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 
 from ntm_serve.client.aio_group import AsyncGroup, each
+from ntm_serve.client.asking import Asking, Call, Method, asked, back, closed, opened, settled, stepped
 from ntm_serve.client.conversion import (
-    CHANNEL_OPTIONS,
     IN_FLIGHT_MAX_DEFAULT,
     Grouping,
-    InFlight,
     Inputs,
     Outputs,
     SessionFacts,
     Steps,
+    channel_options,
     error_of_call,
     expect_positive,
     outputs_of,
     steps_of,
 )
-from ntm_serve.client.dialogues import Opening
+from ntm_serve.client.dialogues import Opening, Pause
+from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
+from ntm_serve.client.in_flight import InFlight
 from ntm_serve.client.views import ModelInfo, SessionInfo, model_info, session_info
-from ntm_serve.errors import NtmServeError, StepCancelled
+from ntm_serve.errors import NtmServeError, ServerUnreachable, StepCancelled
 from ntm_serve.spec import Array
 from ntm_serve.v1 import models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from ntm_serve.wire import arrays_of
 
+A = TypeVar("A")
+
 
 class AsyncClient:
-    """A connection to a server. timeout_s: the longest that a call may take, but for streams; None is no limit."""
+    """A connection to a server. timeout_s: the longest that a call may take, but for streams; None is no limit.
+    retry: how it goes on when the connection breaks or the server is away; None raises every error at once.
+    """
 
-    def __init__(self, target: str, *, timeout_s: float | None = 60.0) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+    def __init__(
+        self, target: str, *, timeout_s: float | None = 60.0, retry: RetryPolicy | None = RETRY_DEFAULT
+    ) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=channel_options(retry))
         self._sessions: Any = sessions_pb2_grpc.SessionsStub(self._channel)
         self._models: Any = models_pb2_grpc.ModelsStub(self._channel)
+        self._healing = Healing(retry, clock=time.monotonic)
+        self._closing = asyncio.Event()
         self.timeout_s = timeout_s
 
     async def __aenter__(self) -> Self:
@@ -50,24 +61,25 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection. Sessions stay open on the server."""
+        self._closing.set()
         await self._channel.close()
 
     async def models(self) -> list[ModelInfo]:
         """Every model of the server, by name and version."""
-        response = await _answer(self._models.List(models_pb2.ListModelsRequest(), timeout=self.timeout_s))
+        response = await self._asked("Models.List", models_pb2.ListModelsRequest())
         return [model_info(model) for model in response.models]
 
     async def model(self, name: str, version: str = "") -> ModelInfo:
         """One model; without a version the highest that is served. Raises ModelUnknown."""
         request = models_pb2.GetModelRequest(name=name, version=version)
-        return model_info((await _answer(self._models.Get(request, timeout=self.timeout_s))).model)
+        return model_info((await self._asked("Models.Get", request)).model)
 
     async def sessions(self, model: str = "") -> AsyncIterator[SessionInfo]:
         """Open sessions, in the order of their ids, page by page."""
         token = ""
         while True:
             request = sessions_pb2.ListRequest(model=model, page_size=1000, page_token=token)
-            page = await _answer(self._sessions.List(request, timeout=self.timeout_s))
+            page = await self._asked("Sessions.List", request)
             for session in page.sessions:
                 yield session_info(session)
             token = page.next_page_token
@@ -76,18 +88,19 @@ class AsyncClient:
 
     async def session_info(self, session_id: str) -> SessionInfo:
         """Where a session stands. Raises SessionUnknown, SessionClosed, SessionExpired."""
-        request = sessions_pb2.GetRequest(session_id=session_id)
-        return session_info((await _answer(self._sessions.Get(request, timeout=self.timeout_s))).session)
+        return session_info((await self._asked("Sessions.Get", sessions_pb2.GetRequest(session_id=session_id))).session)
 
     async def session_state(self, session_id: str, *names: str) -> dict[str, Array]:
         """State tensors of a session as it stands, by name; without names all of them. Raises as `session_info`."""
         request = sessions_pb2.GetRequest(session_id=session_id, state_names=names or ("*",))
-        return arrays_of((await _answer(self._sessions.Get(request, timeout=self.timeout_s))).state)
+        return arrays_of((await self._asked("Sessions.Get", request)).state)
 
     async def close_session(self, session_id: str) -> SessionInfo:
-        """End a session; returns it as it stood. Raises as `session_info`."""
-        request = sessions_pb2.CloseRequest(session_id=session_id)
-        return session_info((await _answer(self._sessions.Close(request, timeout=self.timeout_s))).session)
+        """End a session; returns it as it stood. Raises as `session_info`.
+
+        Where the answer is lost and a second try finds it ended, it is only named.
+        """
+        return await self._closed(sessions_pb2.Session(session_id=session_id))
 
     def session(self, model: str, *, version: str = "", session_id: str = "", resume: bool = False) -> "_Opening":
         """Open a session: `async with client.session("copy-ff") as session:` closes it at the end of the block;
@@ -96,7 +109,7 @@ class AsyncClient:
         resume: take up an open session of that id where it stands, if there is one.
         """
         request = sessions_pb2.OpenRequest(model=model, version=version, session_id=session_id, resume=resume)
-        return _Opening(self, self._sessions, request)
+        return _Opening(self, request)
 
     def group(
         self, model: str, *, version: str = "", prefix: str = "", next_steps: Mapping[str, int] | None = None
@@ -113,13 +126,54 @@ class AsyncClient:
             timeout_s=self.timeout_s,
         )
 
+    async def _asked(self, method: Method, request: Any) -> Any:
+        return await self._carry_out(asked(self._healing, method, request, self.timeout_s))
+
+    async def _closed(self, known: sessions_pb2.Session) -> SessionInfo:
+        return session_info(await self._carry_out(closed(self._healing, known, self.timeout_s)))
+
+    async def _carry_out(self, asking: Asking[A]) -> A:
+        """Make the calls that are asked for, until there is a result."""
+        outcome: Any = None
+        try:
+            while True:
+                wanted = asking.send(outcome)
+                if isinstance(wanted, Call):
+                    outcome = await self._outcome(wanted)
+                else:
+                    await self._pause(wanted)
+                    outcome = None
+        except StopIteration as end:
+            result: A = end.value
+            return result
+        finally:
+            asking.close()
+
+    async def _outcome(self, call: Call) -> Any:
+        """The reply of a call, or the domain's error."""
+        service, _, name = call.method.partition(".")
+        stub = self._sessions if service == "Sessions" else self._models
+        try:
+            return await getattr(stub, name)(call.request, timeout=call.timeout_s)
+        except grpc.RpcError as failed:
+            error = error_of_call(failed)
+        if self._closing.is_set():
+            raise error
+        return error
+
+    async def _pause(self, pause: Pause) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause.wait_s):
+                await self._closing.wait()
+        if self._closing.is_set():
+            raise StepCancelled("client: was closed while it waited to try again")
+
 
 class _Opening:
     """A session that is being opened: to be awaited, or entered."""
 
-    def __init__(self, client: AsyncClient, stub: Any, request: sessions_pb2.OpenRequest) -> None:
+    def __init__(self, client: AsyncClient, request: sessions_pb2.OpenRequest) -> None:
         self._client = client
-        self._stub = stub
         self._request = request
         self._session: AsyncSession | None = None
 
@@ -137,17 +191,16 @@ class _Opening:
             await self._session.__aexit__(kind, value, traceback)
 
     async def _open(self) -> "AsyncSession":
-        opened = await _answer(self._stub.Open(self._request, timeout=self._client.timeout_s))
-        return AsyncSession(self._client, self._stub, opened)
+        client = self._client
+        return AsyncSession(client, await client._carry_out(opened(client._healing, self._request, client.timeout_s)))
 
 
 class AsyncSession(SessionFacts):
     """One session, stepped by this client, one call at a time."""
 
-    def __init__(self, client: AsyncClient, stub: Any, opened: sessions_pb2.OpenResponse) -> None:
+    def __init__(self, client: AsyncClient, opened: sessions_pb2.OpenResponse) -> None:
         super().__init__(opened)
         self._client = client
-        self._stub = stub
         self._exchange: _Exchange | None = None
         self._closed = False
 
@@ -166,15 +219,18 @@ class AsyncSession(SessionFacts):
                 raise
 
     async def step(self, x: Inputs, *, timeout_s: float | None = None) -> Outputs:
-        """Run one step, or T steps at once; y has the form of x.
+        """Run one step, or T steps at once; y has the form of x. timeout_s: the longest that it may take, all tries
+        together; None is the client's.
 
-        After DeadlinePassed or ServerUnreachable the same x may be passed again: it is run once.
+        After DeadlinePassed or ServerUnreachable the same x may be passed again: it is run once. Raises SessionLost
+        where the server lost the session's memory.
         """
         steps = steps_of(x, self.inputs)
         await self._end_exchange()
-        limit_s = self._client.timeout_s if timeout_s is None else timeout_s
-        response = await _answer(self._stub.Step(self.message_of(steps), timeout=limit_s))
-        return outputs_of(self.advance(response), single=steps.single)
+        client = self._client
+        limit_s = client.timeout_s if timeout_s is None else timeout_s
+        outputs = await client._carry_out(stepped(client._healing, self, steps, limit_s))
+        return outputs_of(outputs, single=steps.single)
 
     async def stream(
         self,
@@ -186,12 +242,16 @@ class AsyncSession(SessionFacts):
         """One y for each x, in order, over one stream. xs is read ahead, by another task, as far as
         `in_flight_max` messages: for an x that depends on the y before it use `step`.
 
+        When the connection breaks, what was not answered is sent again over another, and the loop notices nothing but
+        the time; see RetryPolicy. Raises the last error where patience is at its end, and SessionLost where the server
+        lost the session's memory.
+
         A loop that is left early leaves the session after the last x that was sent, which may be further
         than the last y that was taken; after the session's next call `next_step` says where that is.
         """
         await self._end_exchange()
         exchange = self._exchange = _Exchange(
-            self, self._stub, xs, steps_per_message=steps_per_message, in_flight_max=in_flight_max
+            self, self._client, xs, steps_per_message=steps_per_message, in_flight_max=in_flight_max
         )
         try:
             while (outputs := await exchange.receive()) is not None:
@@ -210,7 +270,10 @@ class AsyncSession(SessionFacts):
 
     async def close(self) -> SessionInfo:
         """End the session on the server."""
-        info = await self._client.close_session(self.id)
+        known = sessions_pb2.Session(
+            session_id=self.id, model=self.model, version=self.version, next_step=self.next_step
+        )
+        info = await self._client._closed(known)
         self._closed = True
         return info
 
@@ -220,25 +283,20 @@ class AsyncSession(SessionFacts):
             await self._exchange.end(self._client.timeout_s)
             if not self._exchange.whole:
                 # A reply was not waited for, and with it where the session stands.
-                self.next_step = (await self.info()).next_step
+                asking = settled(self._client._healing, self, self._client.timeout_s)
+                self.next_step = await self._client._carry_out(asking)
             self._exchange = None
 
 
-async def _answer(call: Any) -> Any:
-    """The reply of a call, or the domain's error."""
-    try:
-        return await call
-    except grpc.RpcError as failed:
-        raise error_of_call(failed) from None
-
-
 class _Exchange:
-    """One stream of one session: messages made by a task of its own while the caller's takes the replies."""
+    """One stream of one session: one task reads xs, another sends what was read, and the caller's takes the replies.
+    When the call breaks, another takes its place with a task of its own that sends.
+    """
 
     def __init__(
         self,
         session: AsyncSession,
-        stub: Any,
+        client: AsyncClient,
         xs: Iterable[Inputs] | AsyncIterable[Inputs],
         *,
         steps_per_message: int,
@@ -246,32 +304,35 @@ class _Exchange:
     ) -> None:
         expect_positive("in_flight_max", in_flight_max)
         self._session = session
+        self._client = client
         self._groups = _grouped(xs, Grouping(session.inputs, steps_per_message))
         self._room = asyncio.Semaphore(in_flight_max)
         self._in_flight = InFlight(session)
-        self._stopped = False
+        self._patience = Patience(client._healing)
+        self._stopped = self._read_all = False
+        # There is something to send, or nothing more will be.
+        self._read_more = asyncio.Event()
         self._fault: BaseException | None = None
         # Whether every reply that was waited for came: if not, only the server knows where the session stands.
         self.whole = True
         # Held to end: a loop that was left early ends its exchange later, in a task of the event loop.
         self._ending = asyncio.Lock()
-        self._call = stub.Stream()
-        self._sending = asyncio.create_task(self._send())
+        self._reading = asyncio.create_task(self._read())
+        self._begin_call()
 
     async def receive(self) -> Iterator[Outputs] | None:
         """What the next message gave; None after the last. Raises the error of the message, of the call or of xs."""
         if self._stopped:
             raise StepCancelled(f"session {self._session.id}: a later call ended this stream")
         self.whole = False
-        try:
-            while not self._in_flight.answered and (response := await self._call.read()) is not grpc.aio.EOF:
-                self._in_flight.keep(response)
-        except grpc.RpcError as failed:
-            raise self._fault or error_of_call(failed) from None
+        while (broken := await self._hear()) is not None:
+            await self._heal(broken)
         self.whole = True
         if self._in_flight.answered:
             self._room.release()
-            return self._in_flight.take()
+            outputs = self._in_flight.take()
+            self._patience.progress()
+            return outputs
         if self._fault is not None:
             raise self._fault
         return None
@@ -284,16 +345,55 @@ class _Exchange:
             if self._stopped:
                 return
             self._stopped = True
+            self._in_flight.stop()
             self._room.release()
             try:
-                if self.whole:
+                if self.whole and self._in_flight:
                     await self._hear_rest(timeout_s)
             finally:
+                self._reading.cancel()
                 self._sending.cancel()
                 self._call.cancel()
-                await asyncio.gather(self._sending, return_exceptions=True)
+                await asyncio.gather(self._reading, self._sending, return_exceptions=True)
+
+    def _begin_call(self) -> None:
+        self._in_flight.begin_again()
+        self._call = self._client._sessions.Stream()
+        self._sending = asyncio.create_task(self._send(self._call))
+
+    async def _hear(self) -> NtmServeError | None:
+        """Wait for the oldest message's reply, or for the end. What broke, if it did."""
+        in_flight = self._in_flight
+        try:
+            while not in_flight.answered:
+                response = await self._call.read()
+                if response is grpc.aio.EOF:
+                    if self._read_all and not in_flight:
+                        return None
+                    return ServerUnreachable("the stream ended before its messages were answered")
+                in_flight.keep(response)
+        except grpc.RpcError as failed:
+            return error_of_call(failed)
+        return in_flight.passing
+
+    async def _heal(self, broken: NtmServeError) -> None:
+        """Have another call take the place of one that broke. Raises what does not pass."""
+        self._sending.cancel()
+        self._call.cancel()
+        await asyncio.gather(self._sending, return_exceptions=True)
+        client, in_flight = self._client, self._in_flight
+        if client._closing.is_set():
+            raise self._fault or broken
+        try:
+            await client._carry_out(
+                back(self._patience, self._session, broken, sent_step=in_flight.sent_step, again=in_flight.again)
+            )
+        except NtmServeError as error:
+            raise self._fault or error from None
+        self._begin_call()
 
     async def _hear_rest(self, timeout_s: float | None) -> None:
+        self.whole = False
         with contextlib.suppress(grpc.RpcError, TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self._in_flight:
@@ -304,23 +404,37 @@ class _Exchange:
                         self._in_flight.keep(response)
                     else:
                         return
+            self.whole = True
 
-    async def _send(self) -> None:
+    async def _read(self) -> None:
         """One message after another, each once there is room."""
         try:
             while await self._room.acquire() and not self._stopped:
                 steps = await anext(self._groups, None)
                 if steps is None or self._stopped:
                     break
-                try:
-                    await self._call.write(self._in_flight.send(steps))
-                except (grpc.RpcError, asyncio.InvalidStateError):  # The call is over; its reader learns why.
-                    return
+                self._in_flight.add(steps)
+                self._read_more.set()
         except asyncio.CancelledError:
             raise
         except BaseException as fault:  # The fault of xs: the caller's task shall see it.
             self._fault = fault
-        await self._call.done_writing()
+        self._read_all = True
+        self._read_more.set()
+
+    async def _send(self, call: Any) -> None:
+        """What was read, over that call."""
+        try:
+            while True:
+                while not self._in_flight.all_sent:
+                    await call.write(self._in_flight.next())
+                if self._read_all:
+                    await call.done_writing()
+                    return
+                self._read_more.clear()
+                await self._read_more.wait()
+        except (grpc.RpcError, asyncio.InvalidStateError):  # The call is over; its reader learns why.
+            return
 
 
 async def _grouped(xs: Iterable[Inputs] | AsyncIterable[Inputs], grouping: Grouping) -> AsyncIterator[Steps]:

@@ -4,7 +4,6 @@ What a caller passes as x is an array for a model with one input, or a mapping o
 tells one step (`[...]`, as in the model's spec) from T steps (`[T, ...]`); what comes back has the same form.
 """
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from numpy.typing import ArrayLike
 
 from ntm_serve import errors
+from ntm_serve.client.healing import RetryPolicy, expect_standing, meaning_of
 from ntm_serve.errors import InvalidInput, NtmServeError
 from ntm_serve.spec import Array, TensorSpec, described, expect_names
 from ntm_serve.v1 import sessions_pb2
@@ -32,18 +32,27 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # The server's limit is the one that counts; the default of 4 MiB would refuse its longer replies.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    # gRPC's own waits between connections, by default up to two minutes: a server that is back shall be found soon.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # For all its name how long making a connection may take: enough for a slow line, and less than the default of
+    # 20 s, which one that leads nowhere would cost.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    # Pings go on while nothing but pings is sent, as when a stream waits for a long step.
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
+# Without details of ours these come from the transport: a stream that was reset, a frame that is none, a call that
+# something between client and server gave up. A server's own faults carry their reason.
+_OF_TRANSPORT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
+
 _ERROR_OF_CODE: Mapping[grpc.StatusCode, type[NtmServeError]] = {
-    grpc.StatusCode.UNAVAILABLE: errors.ServerUnreachable,
+    **dict.fromkeys(_OF_TRANSPORT, errors.ServerUnreachable),
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlinePassed,
     grpc.StatusCode.CANCELLED: errors.StepCancelled,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.LimitReached,
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
 }
-
-# What grpc.aio says of a stream that was over before a message could be written.
-_WRITE_FAILED = "Internal error from Core"
 
 # Kinds of Python numbers that a kind of tensor takes without losing anything but digits.
 KINDS_TAKEN: Mapping[str, str] = {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}
@@ -69,6 +78,8 @@ class SessionFacts:
         self.model = opened.session.model
         self.version = opened.session.version
         self.next_step: int = opened.session.next_step
+        # The replies of all steps below came, to this client or to who had the session before.
+        self._answered_step = self.next_step
         self.inputs = tuple(spec_of(spec) for spec in opened.inputs)
         self.outputs = tuple(spec_of(spec) for spec in opened.outputs)
 
@@ -80,7 +91,20 @@ class SessionFacts:
         """One message's outputs `[T, ...]`; the session stands after it. Raises the error that it carries."""
         outputs = outputs_of_response(response)
         self.next_step = response.next_steps[0]
+        self._answered_step = max(self._answered_step, self.next_step)
         return outputs
+
+    def meaning_of(self, error: NtmServeError) -> NtmServeError:
+        """What an error means for this session: SessionLost where the server does not know it any more."""
+        return meaning_of(error, self.id, self._answered_step)
+
+    def expect_standing(self, stands_at: int, *, sent_step: int | None = None) -> None:
+        """Check where the server says that the session stands, which was sent the steps below sent_step; None: nobody
+        knows. Raises SessionLost, StepConflict.
+        """
+        # A caller may set next_step back, to hear again what was answered.
+        sent_step = stands_at if sent_step is None else max(sent_step, self._answered_step)
+        expect_standing(self.id, stands_at, answered_step=self._answered_step, sent_step=sent_step)
 
 
 def steps_of(x: Inputs, specs: Sequence[TensorSpec]) -> Steps:
@@ -124,49 +148,17 @@ def step_message(session_id: str, steps: Steps, *, first_step: int, tag: int = 0
 
 def outputs_of_response(response: sessions_pb2.StepResponse) -> dict[str, Array]:
     """One session's outputs `[T, ...]`. Raises the error that the response carries."""
-    if response.HasField("error"):
-        raise error_of_wire(response.error)
-    for failure in response.failures:
-        raise error_of_wire(failure.error)
+    error = error_in(response)
+    if error is not None:
+        raise error
     return {name: array[0] for name, array in arrays_of(response.outputs).items()}
 
 
-class InFlight:
-    """The messages of one stream of a session whose replies were not taken yet. A reply is taken after those
-    of the messages before it, also where it came first: a message that cannot be read is refused at once.
-    """
-
-    def __init__(self, session: SessionFacts) -> None:
-        self._session = session
-        self._first_step = session.next_step
-        self._tag = 0
-        self._sent: deque[tuple[int, Steps]] = deque()
-        self._replies: dict[int, sessions_pb2.StepResponse] = {}
-
-    def __len__(self) -> int:
-        return len(self._sent)
-
-    @property
-    def answered(self) -> bool:
-        """Whether the oldest message has its reply."""
-        return bool(self._sent) and self._sent[0][0] in self._replies
-
-    def send(self, steps: Steps) -> sessions_pb2.StreamRequest:
-        """The next message."""
-        self._tag += 1
-        message = step_message(self._session.id, steps, first_step=self._first_step, tag=self._tag)
-        self._first_step += steps.count
-        self._sent.append((self._tag, steps))
-        return sessions_pb2.StreamRequest(step=message)
-
-    def keep(self, response: sessions_pb2.StreamResponse) -> None:
-        """A reply came."""
-        self._replies[response.step.tag] = response.step
-
-    def take(self) -> Iterator[Outputs]:
-        """What the oldest message gave, in the form of what was passed. Raises the error that it got."""
-        tag, steps = self._sent.popleft()
-        return parted(self._session.advance(self._replies.pop(tag)), steps)
+def error_in(response: sessions_pb2.StepResponse) -> NtmServeError | None:
+    """The error that a response for one session carries."""
+    if response.HasField("error"):
+        return error_of_wire(response.error)
+    return error_of_wire(response.failures[0].error) if response.failures else None
 
 
 class Grouping:
@@ -214,10 +206,10 @@ def error_of_call(call: Any) -> NtmServeError:
     if details is not None:
         return _error_of_details(details, message)
     kind = _ERROR_OF_CODE.get(code, NtmServeError)
-    if code is grpc.StatusCode.INTERNAL and message == _WRITE_FAILED:
-        kind = errors.ServerUnreachable
     hint = (
-        "; is `ntm-serve serve` running there, and is this its gRPC port?" if kind is errors.ServerUnreachable else ""
+        "; is `ntm-serve serve` running there, and is this its gRPC port?"
+        if code is grpc.StatusCode.UNAVAILABLE
+        else ""
     )
     return kind(f"{code.name}: {message}{hint}")
 
@@ -230,6 +222,14 @@ def _error_of_details(serialized: bytes, message: str) -> NtmServeError:
         if detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
     return error_of(reason=info.reason, message=message, metadata=dict(info.metadata), retry_after_s=retry_after_s)
+
+
+def channel_options(retry: RetryPolicy | None) -> tuple[tuple[str, Any], ...]:
+    """Of a client that heals so. Without pings a connection that swallows everything is never found out."""
+    if retry is None:
+        return CHANNEL_OPTIONS
+    half_ms = max(1, round(retry.silence_max_s * 500))
+    return (*CHANNEL_OPTIONS, ("grpc.keepalive_time_ms", half_ms), ("grpc.keepalive_timeout_ms", half_ms))
 
 
 def expect_positive(name: str, value: int) -> None:

@@ -2,42 +2,53 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 
+from ntm_serve.client.asking import Asking, Call, Method, asked, back, closed, opened, settled, stepped
 from ntm_serve.client.conversion import (
-    CHANNEL_OPTIONS,
     IN_FLIGHT_MAX_DEFAULT,
     Grouping,
-    InFlight,
     Inputs,
     Outputs,
     SessionFacts,
     Steps,
+    channel_options,
     error_of_call,
     expect_positive,
     outputs_of,
     steps_of,
 )
-from ntm_serve.client.dialogues import Opening
+from ntm_serve.client.dialogues import Opening, Pause
 from ntm_serve.client.group import Group
+from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
+from ntm_serve.client.in_flight import InFlight
 from ntm_serve.client.views import ModelInfo, SessionInfo, model_info, session_info
-from ntm_serve.errors import NtmServeError, StepCancelled
+from ntm_serve.errors import NtmServeError, ServerUnreachable, StepCancelled
 from ntm_serve.spec import Array
 from ntm_serve.v1 import models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from ntm_serve.wire import arrays_of
 
+A = TypeVar("A")
+
 
 class Client:
-    """A connection to a server. timeout_s: the longest that a call may take, but for streams; None is no limit."""
+    """A connection to a server. timeout_s: the longest that a call may take, but for streams; None is no limit.
+    retry: how it goes on when the connection breaks or the server is away; None raises every error at once.
+    """
 
-    def __init__(self, target: str, *, timeout_s: float | None = 60.0) -> None:
-        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+    def __init__(
+        self, target: str, *, timeout_s: float | None = 60.0, retry: RetryPolicy | None = RETRY_DEFAULT
+    ) -> None:
+        self._channel = grpc.insecure_channel(target, options=channel_options(retry))
         self._sessions = sessions_pb2_grpc.SessionsStub(self._channel)
         self._models = models_pb2_grpc.ModelsStub(self._channel)
+        self._healing = Healing(retry, clock=time.monotonic)
+        self._closing = threading.Event()
         self.timeout_s = timeout_s
 
     def __enter__(self) -> Self:
@@ -50,24 +61,23 @@ class Client:
 
     def close(self) -> None:
         """Close the connection. Sessions stay open on the server."""
+        self._closing.set()
         self._channel.close()
 
     def models(self) -> list[ModelInfo]:
         """Every model of the server, by name and version."""
-        response = _answer(self._models.List, models_pb2.ListModelsRequest(), self.timeout_s)
+        response = self._asked("Models.List", models_pb2.ListModelsRequest())
         return [model_info(model) for model in response.models]
 
     def model(self, name: str, version: str = "") -> ModelInfo:
         """One model; without a version the highest that is served. Raises ModelUnknown."""
-        response = _answer(self._models.Get, models_pb2.GetModelRequest(name=name, version=version), self.timeout_s)
-        return model_info(response.model)
+        return model_info(self._asked("Models.Get", models_pb2.GetModelRequest(name=name, version=version)).model)
 
     def sessions(self, model: str = "") -> Iterator[SessionInfo]:
         """Open sessions, in the order of their ids, page by page."""
         token = ""
         while True:
-            request = sessions_pb2.ListRequest(model=model, page_size=1000, page_token=token)
-            page = _answer(self._sessions.List, request, self.timeout_s)
+            page = self._asked("Sessions.List", sessions_pb2.ListRequest(model=model, page_size=1000, page_token=token))
             yield from (session_info(session) for session in page.sessions)
             token = page.next_page_token
             if not token:
@@ -75,18 +85,19 @@ class Client:
 
     def session_info(self, session_id: str) -> SessionInfo:
         """Where a session stands. Raises SessionUnknown, SessionClosed, SessionExpired."""
-        request = sessions_pb2.GetRequest(session_id=session_id)
-        return session_info(_answer(self._sessions.Get, request, self.timeout_s).session)
+        return session_info(self._asked("Sessions.Get", sessions_pb2.GetRequest(session_id=session_id)).session)
 
     def session_state(self, session_id: str, *names: str) -> dict[str, Array]:
         """State tensors of a session as it stands, by name; without names all of them. Raises as `session_info`."""
         request = sessions_pb2.GetRequest(session_id=session_id, state_names=names or ("*",))
-        return arrays_of(_answer(self._sessions.Get, request, self.timeout_s).state)
+        return arrays_of(self._asked("Sessions.Get", request).state)
 
     def close_session(self, session_id: str) -> SessionInfo:
-        """End a session; returns it as it stood. Raises as `session_info`."""
-        request = sessions_pb2.CloseRequest(session_id=session_id)
-        return session_info(_answer(self._sessions.Close, request, self.timeout_s).session)
+        """End a session; returns it as it stood. Raises as `session_info`.
+
+        Where the answer is lost and a second try finds it ended, it is only named.
+        """
+        return self._closed(sessions_pb2.Session(session_id=session_id))
 
     def session(self, model: str, *, version: str = "", session_id: str = "", resume: bool = False) -> "Session":
         """Open a session; as a context manager it is closed at the end of the block.
@@ -94,7 +105,7 @@ class Client:
         resume: take up an open session of that id where it stands, if there is one.
         """
         request = sessions_pb2.OpenRequest(model=model, version=version, session_id=session_id, resume=resume)
-        return Session(self, self._sessions, _answer(self._sessions.Open, request, self.timeout_s))
+        return Session(self, self._carry_out(opened(self._healing, request, self.timeout_s)))
 
     def group(
         self, model: str, *, version: str = "", prefix: str = "", next_steps: Mapping[str, int] | None = None
@@ -111,14 +122,52 @@ class Client:
             timeout_s=self.timeout_s,
         )
 
+    def _asked(self, method: Method, request: Any) -> Any:
+        return self._carry_out(asked(self._healing, method, request, self.timeout_s))
+
+    def _closed(self, known: sessions_pb2.Session) -> SessionInfo:
+        return session_info(self._carry_out(closed(self._healing, known, self.timeout_s)))
+
+    def _carry_out(self, asking: Asking[A]) -> A:
+        """Make the calls that are asked for, until there is a result."""
+        outcome: Any = None
+        try:
+            while True:
+                wanted = asking.send(outcome)
+                if isinstance(wanted, Call):
+                    outcome = self._outcome(wanted)
+                else:
+                    self._pause(wanted)
+                    outcome = None
+        except StopIteration as end:
+            result: A = end.value
+            return result
+        finally:
+            asking.close()
+
+    def _outcome(self, call: Call) -> Any:
+        """The reply of a call, or the domain's error."""
+        service, _, name = call.method.partition(".")
+        stub = self._sessions if service == "Sessions" else self._models
+        try:
+            return getattr(stub, name)(call.request, timeout=call.timeout_s)
+        except grpc.RpcError as failed:
+            error = error_of_call(failed)
+        if self._closing.is_set():
+            raise error
+        return error
+
+    def _pause(self, pause: Pause) -> None:
+        if self._closing.wait(pause.wait_s):
+            raise StepCancelled("client: was closed while it waited to try again")
+
 
 class Session(SessionFacts):
     """One session, stepped by this client. Not for use from several threads at once."""
 
-    def __init__(self, client: Client, stub: sessions_pb2_grpc.SessionsStub, opened: sessions_pb2.OpenResponse) -> None:
+    def __init__(self, client: Client, opened: sessions_pb2.OpenResponse) -> None:
         super().__init__(opened)
         self._client = client
-        self._stub = stub
         self._exchange: _Exchange | None = None
         self._closed = False
 
@@ -137,15 +186,17 @@ class Session(SessionFacts):
                 raise
 
     def step(self, x: Inputs, *, timeout_s: float | None = None) -> Outputs:
-        """Run one step, or T steps at once; y has the form of x.
+        """Run one step, or T steps at once; y has the form of x. timeout_s: the longest that it may take, all tries
+        together; None is the client's.
 
-        After DeadlinePassed or ServerUnreachable the same x may be passed again: it is run once.
+        After DeadlinePassed or ServerUnreachable the same x may be passed again: it is run once. Raises SessionLost
+        where the server lost the session's memory.
         """
         steps = steps_of(x, self.inputs)
         self._end_exchange()
-        limit_s = self._client.timeout_s if timeout_s is None else timeout_s
-        response = _answer(self._stub.Step, self.message_of(steps), limit_s)
-        return outputs_of(self.advance(response), single=steps.single)
+        client = self._client
+        limit_s = client.timeout_s if timeout_s is None else timeout_s
+        return outputs_of(client._carry_out(stepped(client._healing, self, steps, limit_s)), single=steps.single)
 
     def stream(
         self, xs: Iterable[Inputs], *, steps_per_message: int = 1, in_flight_max: int = IN_FLIGHT_MAX_DEFAULT
@@ -153,12 +204,16 @@ class Session(SessionFacts):
         """One y for each x, in order, over one stream. xs is read ahead, by another thread, as far as
         `in_flight_max` messages: for an x that depends on the y before it use `step`.
 
+        When the connection breaks, what was not answered is sent again over another, and the loop notices nothing but
+        the time; see RetryPolicy. Raises the last error where patience is at its end, and SessionLost where the server
+        lost the session's memory.
+
         A loop that is left early leaves the session after the last x that was sent, which may be further
         than the last y that was taken; `next_step` says where that is.
         """
         self._end_exchange()
         exchange = self._exchange = _Exchange(
-            self, self._stub, xs, steps_per_message=steps_per_message, in_flight_max=in_flight_max
+            self, self._client, xs, steps_per_message=steps_per_message, in_flight_max=in_flight_max
         )
         try:
             while (outputs := exchange.receive()) is not None:
@@ -176,7 +231,10 @@ class Session(SessionFacts):
 
     def close(self) -> SessionInfo:
         """End the session on the server."""
-        info = self._client.close_session(self.id)
+        known = sessions_pb2.Session(
+            session_id=self.id, model=self.model, version=self.version, next_step=self.next_step
+        )
+        info = self._client._closed(known)
         self._closed = True
         return info
 
@@ -186,25 +244,20 @@ class Session(SessionFacts):
             self._exchange.end(self._client.timeout_s)
             if not self._exchange.whole:
                 # A reply was not waited for, and with it where the session stands.
-                self.next_step = (self.info()).next_step
+                asking = settled(self._client._healing, self, self._client.timeout_s)
+                self.next_step = self._client._carry_out(asking)
             self._exchange = None
 
 
-def _answer(method: Any, request: Any, timeout_s: float | None) -> Any:
-    """The reply of a call, or the domain's error."""
-    try:
-        return method(request, timeout=timeout_s)
-    except grpc.RpcError as failed:
-        raise error_of_call(failed) from None
-
-
 class _Exchange:
-    """One stream of one session: messages made by gRPC's own thread while the caller's takes the replies."""
+    """One stream of one session: messages made by gRPC's own thread while the caller's takes the replies. When its
+    call breaks another takes its place, and gRPC's thread of that one goes on where the one before is.
+    """
 
     def __init__(
         self,
         session: Session,
-        stub: sessions_pb2_grpc.SessionsStub,
+        client: Client,
         xs: Iterable[Inputs],
         *,
         steps_per_message: int,
@@ -212,31 +265,35 @@ class _Exchange:
     ) -> None:
         expect_positive("in_flight_max", in_flight_max)
         self._session = session
+        self._client = client
         self._groups = _grouped(xs, Grouping(session.inputs, steps_per_message))
         self._room = threading.Semaphore(in_flight_max)
         self._in_flight = InFlight(session)
+        self._patience = Patience(client._healing)
         # Held to send or to stop sending: after that the messages in flight only get fewer.
         self._sending = threading.Lock()
-        self._stopped = False
+        # Held to read xs: the thread of a call that broke may still wait for the next x when another call begins.
+        self._reading = threading.Lock()
+        self._stopped = self._read_all = False
         self._fault: BaseException | None = None
         # Whether every reply that was waited for came: if not, only the server knows where the session stands.
         self.whole = True
-        self._call: Any = stub.Stream(self._messages())
+        self._calls = 0
+        self._begin_call()
 
     def receive(self) -> Iterator[Outputs] | None:
         """What the next message gave; None after the last. Raises the error of the message, of the call or of xs."""
         if self._stopped:
             raise StepCancelled(f"session {self._session.id}: a later call ended this stream")
         self.whole = False
-        try:
-            while not self._in_flight.answered and (response := next(self._call, None)) is not None:
-                self._in_flight.keep(response)
-        except grpc.RpcError as failed:
-            raise self._fault or error_of_call(failed) from None
+        while (broken := self._hear()) is not None:
+            self._heal(broken)
         self.whole = True
         if self._in_flight.answered:
             self._room.release()
-            return self._in_flight.take()
+            outputs = self._in_flight.take()
+            self._patience.progress()
+            return outputs
         if self._fault is not None:
             raise self._fault
         return None
@@ -249,6 +306,7 @@ class _Exchange:
             if self._stopped:
                 return
             self._stopped = True
+            self._in_flight.stop()
         self._room.release()
         wait_s = threading.TIMEOUT_MAX if timeout_s is None else timeout_s
         patience = threading.Timer(wait_s, self._call.cancel)
@@ -261,7 +319,43 @@ class _Exchange:
             patience.cancel()
             self._call.cancel()
 
+    def _begin_call(self) -> None:
+        with self._sending:
+            self._calls += 1
+            self._in_flight.begin_again()
+        self._call: Any = self._client._sessions.Stream(self._messages(self._calls))
+
+    def _hear(self) -> NtmServeError | None:
+        """Wait for the oldest message's reply, or for the end. What broke, if it did."""
+        in_flight = self._in_flight
+        try:
+            while not in_flight.answered:
+                response = next(self._call, None)
+                if response is None:
+                    if self._read_all and not in_flight:
+                        return None
+                    return ServerUnreachable("the stream ended before its messages were answered")
+                in_flight.keep(response)
+        except grpc.RpcError as failed:
+            return error_of_call(failed)
+        return in_flight.passing
+
+    def _heal(self, broken: NtmServeError) -> None:
+        """Have another call take the place of one that broke. Raises what does not pass."""
+        self._call.cancel()
+        client, in_flight = self._client, self._in_flight
+        if client._closing.is_set():
+            raise self._fault or broken
+        try:
+            client._carry_out(
+                back(self._patience, self._session, broken, sent_step=in_flight.sent_step, again=in_flight.again)
+            )
+        except NtmServeError as error:
+            raise self._fault or error from None
+        self._begin_call()
+
     def _hear_rest(self) -> None:
+        self.whole = False
         with contextlib.suppress(grpc.RpcError):
             while self._in_flight:
                 if self._in_flight.answered:
@@ -271,21 +365,46 @@ class _Exchange:
                     self._in_flight.keep(response)
                 else:
                     return
+            self.whole = True
 
-    def _messages(self) -> Iterator[sessions_pb2.StreamRequest]:
-        """One after another, each once there is room."""
-        try:
-            while self._room.acquire() and not self._stopped:
-                steps = next(self._groups, None)
-                with self._sending:
-                    if steps is None or self._stopped:
-                        return
-                    message = self._in_flight.send(steps)
+    def _messages(self, call: int) -> Iterator[sessions_pb2.StreamRequest]:
+        """For that call one after another: what the one before did not bring across, then what is read."""
+        while True:
+            with self._sending:
+                if self._is_over(call):
+                    return
+                message = None if self._in_flight.all_sent else self._in_flight.next()
+            if message is not None:
                 yield message
-        except GeneratorExit:
-            raise
-        except BaseException as fault:  # The fault of xs: the caller's thread shall see it, not gRPC's.
-            self._fault = fault
+            elif not self._read(call):
+                return
+
+    def _read(self, call: int) -> bool:
+        """Have the next message to send, once there is room; False where there is none any more, for this call."""
+        with self._reading:
+            with self._sending:
+                if self._is_over(call):
+                    return False
+                if not self._in_flight.all_sent:
+                    return True
+            if self._read_all:
+                return False
+            self._room.acquire()
+            if self._stopped:
+                return False
+            try:
+                steps = next(self._groups, None)
+            except BaseException as fault:  # The fault of xs: the caller's thread shall see it, not gRPC's.
+                self._fault, steps = fault, None
+            with self._sending:
+                if steps is None:
+                    self._read_all = True
+                elif not self._stopped:
+                    self._in_flight.add(steps)
+            return steps is not None
+
+    def _is_over(self, call: int) -> bool:
+        return self._stopped or call != self._calls
 
 
 def _grouped(xs: Iterable[Inputs], grouping: Grouping) -> Iterator[Steps]:

@@ -84,6 +84,7 @@ def test_the_public_names_are_these():
         "Client",
         "Group",
         "ModelInfo",
+        "RetryPolicy",
         "Session",
         "SessionInfo",
     ]
@@ -93,7 +94,7 @@ def test_the_clients_have_these_methods(server):
     with ntm_serve.client.Client(server.target) as client, client.session("running-sum") as session:
         for one in (client, session, client.group("running-sum")):
             names = {name for name in dir(one) if not name.startswith("_")}
-            facts = FACTS | {"advance", "message_of"} if one is session else set()
+            facts = FACTS | {"advance", "expect_standing", "meaning_of", "message_of"} if one is session else set()
             assert names == PUBLIC[type(one).__name__] | facts
     for name in ("Client", "Session", "Group"):
         pair = [getattr(ntm_serve.client, prefix + name) for prefix in ("", "Async")]
