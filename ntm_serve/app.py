@@ -46,7 +46,7 @@ EXPIRY_INTERVAL_S = 60.0
 POLL_S = 0.05
 
 # A store that one process has alone: nobody else asks for its sessions.
-ALONE_LEASE_S, ALONE_POLL_S = 24 * 3600.0, 10.0
+ALONE_LEASE_S, ALONE_POLL_S = 24 * 3600.0, 0.5
 
 log = structlog.get_logger()
 

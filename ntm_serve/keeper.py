@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -39,8 +38,7 @@ Answer = TypeVar("Answer")
 Lost = Callable[[Session, NtmServeError], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
+class _Done(NamedTuple):
     """A ticket whose steps are done, and the oldest step that a retry of its session may ask for."""
 
     ticket: Ticket
@@ -110,7 +108,7 @@ class Keeper:
     def _write_here(self, group: Sequence[_Done]) -> None:
         """On the event loop: to write is less than to hand it to a thread and hear of it."""
         started_s = time.perf_counter()
-        commits = [self._commit_of(done) for done in group]
+        commits = self._commits_of(group)
         try:
             errors = self.store.commit(commits)
         except StoreUnavailable:  # It takes its time: on its thread it is waited for.
@@ -124,10 +122,12 @@ class Keeper:
             self._die(fault)
             return
         kept = self._conclude(group, commits, errors, time.perf_counter() - started_s)
-        self._unsynced += [done for done in kept if done.kept.durability is Durability.DISK]
-        _tell([done for done in kept if done.kept.durability is not Durability.DISK])
-        if self._unsynced and not self._syncing:
-            self._sync_next()
+        if unsynced := [done for done in kept if done.kept.durability is Durability.DISK]:
+            self._unsynced += unsynced
+            kept = [done for done in kept if done.kept.durability is not Durability.DISK]
+            if not self._syncing:
+                self._sync_next()
+        _tell(kept)
 
     def _sync_next(self) -> None:
         group, self._unsynced = self._unsynced, []
@@ -167,7 +167,7 @@ class Keeper:
         """On the store's thread."""
         try:
             started_s = time.perf_counter()
-            commits = [self._commit_of(done) for done in group]
+            commits = self._commits_of(group)
             errors: Sequence[NtmServeError | None]
             try:
                 errors = self._insist(partial(self.store.commit, commits))
@@ -191,17 +191,15 @@ class Keeper:
             self._writing = False
         _tell(self._conclude(group, commits, errors, took_s))
 
-    def _commit_of(self, done: _Done) -> Commit:
-        ticket = done.ticket
-        assert ticket.state is not None, "a ticket that is done has a state"
-        return done.kept.commit_of(
-            ticket.message(),
-            ticket.state,
-            done.scheduler.model,
-            self.retention,
-            window_step=done.window_step,
-            used_at_s=time.time(),
-        )
+    def _commits_of(self, group: Sequence[_Done]) -> list[Commit]:
+        now_s, retention = time.time(), self.retention
+        return [
+            kept.commit_of(
+                ticket.message(), ticket.state, scheduler.model, retention, window_step=window_step, used_at_s=now_s
+            )
+            for ticket, kept, scheduler, window_step in group
+            if ticket.state is not None  # As it is, of all that are done.
+        ]
 
     def _conclude(
         self, group: Sequence[_Done], commits: Sequence[Commit], errors: Sequence[NtmServeError | None], took_s: float
@@ -292,6 +290,7 @@ class Keeper:
             log.warning("the store does not answer", fault=error.message)
             return
         self.lease_until_s = started_s + self._lease_s
+        self.tell(self.store.tidy)
         if wanted:
             self.on_wanted(wanted)
 

@@ -61,22 +61,22 @@ class Kept:
         used_at_s: float,
     ) -> Commit:
         """What a message adds that led to this state. window_step: the oldest that a retry may ask for."""
-        session_id, end_step = self.claim.session_id, message.end_step
         replayable = model.batch_independence.holds
-        record = record_of(session_id, message, with_outputs=not replayable)
-        log_bytes = self.log_bytes + len(record.payload) + RECORD_OVERHEAD_BYTES
-        log_bytes_max = max(retention.log_share * model.spec.state_bytes, retention.log_bytes_min)
+        record = record_of(self.claim.session_id, message, with_outputs=not replayable)
+        end_step, log_bytes = record.end_step, self.log_bytes + len(record.payload) + RECORD_OVERHEAD_BYTES
         snapshot = None
         if (
             not replayable
             or end_step - self.snapshot_steps[-1] >= retention.snapshot_steps
-            or log_bytes > log_bytes_max
+            or (log_bytes > retention.log_bytes_min and log_bytes > retention.log_share * model.spec.state_bytes)
         ):
             snapshot = self.snapshot_of(end_step, state.arrays(), model)
         # What is let go is let go with whole snapshots: the store is told when there is one.
-        keep_from_step = min(window_step, end_step - retention.retain_steps)
-        lets_go = len(self.snapshot_steps) > 1 and self.snapshot_steps[1] <= keep_from_step
-        return Commit(self.claim, used_at_s, (record,), snapshot, keep_from_step if lets_go else None)
+        keep_from_step = None
+        if len(self.snapshot_steps) > 1:
+            least = min(window_step, end_step - retention.retain_steps)
+            keep_from_step = least if self.snapshot_steps[1] <= least else None
+        return Commit(self.claim, used_at_s, (record,), snapshot, keep_from_step)
 
     def snapshot_of(self, step: int, state: State, model: StepModel) -> Snapshot:
         """A snapshot of the session's state before that step."""
@@ -84,7 +84,8 @@ class Kept:
 
     def advance(self, commit: Commit) -> None:
         """The store has it."""
-        self.log_bytes += sum([len(record.payload) + RECORD_OVERHEAD_BYTES for record in commit.records])
+        for record in commit.records:
+            self.log_bytes += len(record.payload) + RECORD_OVERHEAD_BYTES
         if commit.snapshot is not None:
             if commit.snapshot.step != self.snapshot_steps[-1]:
                 self.snapshot_steps.append(commit.snapshot.step)

@@ -53,14 +53,12 @@ class Recorded(NamedTuple):
 
 def record_of(session_id: str, message: Committed, *, with_outputs: bool) -> LogRecord:
     """The record of a committed message."""
-    end_step = message.end_step
-    outputs = b"".join([array.tobytes() for array in message.outputs])
-    kept = b"".join([array.tobytes() for array in message.inputs])
+    first_step, inputs, outputs = message
+    end_step, flags, kept, outputs_crc = first_step + len(inputs[0]), 0, _bytes_of(inputs), crc_of(outputs)
     if with_outputs:
-        kept += outputs
-    seal = _seal(session_id, message.first_step, end_step, kept)
-    header = _HEADER.pack(VERSION, _HAS_OUTPUTS if with_outputs else 0, seal, zlib.crc32(outputs))
-    return LogRecord(message.first_step, end_step, header + kept)
+        flags, kept = _HAS_OUTPUTS, kept + _bytes_of(outputs)
+    seal = _seal(session_id, first_step, end_step, kept)
+    return LogRecord(first_step, end_step, _HEADER.pack(VERSION, flags, seal, outputs_crc) + kept)
 
 
 def read_record(session_id: str, record: LogRecord, spec: StepSpec) -> Recorded:
@@ -87,11 +85,15 @@ def read_record(session_id: str, record: LogRecord, spec: StepSpec) -> Recorded:
 
 def crc_of(outputs: Sequence[Array]) -> int:
     """The checksum of a message's outputs, as records keep it."""
-    return zlib.crc32(b"".join([array.tobytes() for array in outputs]))
+    return zlib.crc32(_bytes_of(outputs))
+
+
+def _bytes_of(arrays: Sequence[Array]) -> bytes:
+    return arrays[0].tobytes() if len(arrays) == 1 else b"".join([array.tobytes() for array in arrays])
 
 
 def _seal(session_id: str, first_step: int, end_step: int, kept: bytes | memoryview) -> int:
-    return zlib.crc32(kept, zlib.crc32(f"{session_id} {first_step} {end_step}".encode()))
+    return zlib.crc32(kept, zlib.crc32(b"%b %d %d" % (session_id.encode(), first_step, end_step)))
 
 
 def _arrays(data: memoryview, specs: Sequence[TensorSpec], steps: int) -> tuple[Array, ...]:

@@ -58,8 +58,7 @@ class Head:
     options: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """What one session adds. Records follow each other without a gap from the session's next step on; a
     snapshot is of a step that the session can still be brought back to.
 
@@ -188,6 +187,10 @@ class Store(Protocol):
         """Come back when all that was written before would survive the loss of power. It may take its time while
         others commit. Raises SettingsFault where the store is not set up for it.
         """
+        ...
+
+    def tidy(self) -> None:
+        """Do what can wait and takes its time. To be called every second or so, while others commit."""
         ...
 
     def release(self, claims: Sequence[Claim]) -> None:

@@ -36,7 +36,8 @@ class Claims:
         return claim
 
     def is_held(self, claim: Claim) -> bool:
-        return self._claims.get(claim.session_id) == claim
+        held = self._claims.get(claim.session_id)
+        return held is claim or held == claim
 
     def is_alive(self, session_id: str, now_s: float) -> bool:
         """Whether somebody has it whose lease is not over."""

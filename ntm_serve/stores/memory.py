@@ -104,6 +104,9 @@ class MemoryStore(Store):
     def sync(self) -> None:
         """There is no more to lose."""
 
+    def tidy(self) -> None:
+        """Nothing waits."""
+
     def release(self, claims: Sequence[Claim]) -> None:
         with self._lock:
             self._claims.release(claims)

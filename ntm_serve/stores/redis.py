@@ -134,6 +134,9 @@ class RedisStore(Store):
             self._link.expect_fsync()
             self._may_fsync = True
 
+    def tidy(self) -> None:
+        """Redis does."""
+
     def release(self, claims: Sequence[Claim]) -> None:
         if claims:
             self._link.run(

@@ -96,22 +96,30 @@ class SqliteStore(Store):
         if not commits:
             return []
         with self._alone():
-            changes = self._log.changes()
-            errors: list[NtmServeError | None] = []
-            for commit in commits:
-                error = self._fault(commit.claim)
-                if error is None:
+            changes, admit, is_held, numbers = self._log.changes(), self._log.admit, self._claims.is_held, self._numbers
+            errors: list[NtmServeError | None] = [None] * len(commits)
+            for place, commit in enumerate(commits):
+                if is_held(commit.claim):
                     try:
-                        self._log.admit(commit, self._numbers[commit.claim.session_id], changes)
+                        admit(commit, numbers[commit.claim.session_id], changes)
                     except StoreConflict as conflict:
-                        error = conflict
-                errors.append(error)
+                        errors[place] = conflict
+                else:
+                    errors[place] = self._fault(commit.claim)
             self._log.write(changes)
             return errors
 
     def sync(self) -> None:
         """Without the lock: whoever writes meanwhile need not wait."""
         self._file.sync()
+
+    def tidy(self) -> None:
+        """Bring the WAL home. The lock is held for its end alone, which is what others wrote meanwhile."""
+        if self._file.is_checkpoint_due():
+            with self._file.translated():
+                self._file.checkpoint_beside()
+            with self._alone():
+                self._file.checkpoint()
 
     def release(self, claims: Sequence[Claim]) -> None:
         with self._alone():

@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ SCHEMA_VERSION = 1
 SQLITE_MIN = (3, 37, 0)
 # How long another process, a backup say, may hold the write lock. Callers wait meanwhile.
 BUSY_WAIT_S = 2.0
-# Pages of WAL between checkpoints: a checkpoint syncs twice, so not too often; 16 MiB, so not too large.
-CHECKPOINT_PAGES = 4096
+# Rows written, or bytes of WAL, after which a checkpoint is due: it syncs twice, so not too often.
+CHECKPOINT_ROWS = 20_000
+CHECKPOINT_BYTES = 16 << 20
+# Pages of WAL at which SQLite makes one itself, within a commit, which then takes tens of milliseconds.
+CHECKPOINT_PAGES = 32 * 1024
 CACHE_KIB = 64 * 1024
 # A statement with more parameters than SQLite's default limit is refused; more rows gain nothing.
 ROWS_PER_STATEMENT = 256
@@ -66,7 +70,10 @@ class SqliteFile:
     def __init__(self, path: Path) -> None:
         """Raises SettingsFault where the file cannot be used or another process uses it, StoreDamaged."""
         self.path = path
+        self._wal_path = path.with_name(path.name + "-wal")
         self._wal: int | None = None
+        self._beside: sqlite3.Connection | None = None
+        self._homed_rows = self._homed_size = 0
         self._lock_file = _locked(path)
         try:
             with self.translated():
@@ -93,15 +100,14 @@ class SqliteFile:
         given: list[Any] = []
         for first in range(0, len(rows), ROWS_PER_STATEMENT):
             some = rows[first : first + ROWS_PER_STATEMENT]
-            row = f"({', '.join('?' * len(some[0]))})"
-            given += self.run(sql.format(", ".join([row] * len(some))), tuple(chain.from_iterable(some)))
+            given += self.run(_of_rows(sql, len(some), len(some[0])), tuple(chain.from_iterable(some)))
         return given
 
     def sync(self) -> None:
         """Come back when the disk has all that was written before. It may be called while others write."""
         try:
             if self._wal is None:
-                self._wal = os.open(self.path.with_name(self.path.name + "-wal"), os.O_RDONLY)
+                self._wal = os.open(self._wal_path, os.O_RDONLY)
                 # The first time: that there is such a file is on the disk as well.
                 folder = os.open(self.path.parent, os.O_RDONLY)
                 try:
@@ -142,16 +148,37 @@ class SqliteFile:
             self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
         return is_due
 
+    def is_checkpoint_due(self) -> bool:
+        """Whether much was written since it last was."""
+        rows, size = self._db.total_changes, self._wal_path.stat().st_size if self._wal_path.exists() else 0
+        # The WAL keeps its size when it begins anew: only where it grew it tells something.
+        is_due = rows - self._homed_rows >= CHECKPOINT_ROWS or size - self._homed_size >= CHECKPOINT_BYTES
+        if is_due:
+            self._homed_rows, self._homed_size = rows, max(size, self._homed_size)
+        return is_due
+
+    def checkpoint_beside(self) -> None:
+        """Bring what the WAL has home to the file, by a connection of its own; what others write meanwhile is left."""
+        if self._beside is None:
+            self._beside = sqlite3.connect(self.path, timeout=0.0, isolation_level=None, check_same_thread=False)
+        self._beside.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def checkpoint(self) -> None:
+        """Bring home what the WAL has; it begins anew with the next transaction."""
+        self.run("PRAGMA wal_checkpoint(PASSIVE)")
+
     def stored_bytes(self) -> int:
         """Of the file and its WAL."""
         total = 0
-        for path in (self.path, self.path.with_name(self.path.name + "-wal")):
+        for path in (self.path, self._wal_path):
             with suppress(FileNotFoundError):
                 total += path.stat().st_size
         return total
 
     def close(self) -> None:
         """Give the file up. SQLite brings its WAL home."""
+        if self._beside is not None:
+            self._beside.close()
         if hasattr(self, "_db"):
             self._db.close()
         if self._wal is not None:
@@ -175,7 +202,7 @@ class SqliteFile:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        self._db.execute(f"PRAGMA journal_size_limit = {2 * CHECKPOINT_PAGES * 4096}")
+        self._db.execute(f"PRAGMA journal_size_limit = {2 * CHECKPOINT_BYTES}")
         if not tables:
             with self.transaction():
                 for statement in SCHEMA.split(";\n"):
@@ -193,6 +220,12 @@ class SqliteFile:
         if code & 0xFF in _UNUSABLE:
             return SettingsFault(f"{said}; expected a path that this process may write")
         return StoreUnavailable(said)
+
+
+@cache
+def _of_rows(sql: str, rows: int, columns: int) -> str:
+    """The statement for so many rows."""
+    return sql.format(", ".join([f"({', '.join('?' * columns)})"] * rows))
 
 
 _DAMAGED = frozenset(

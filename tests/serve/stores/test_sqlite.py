@@ -16,7 +16,7 @@ from serve.stores.places import MemoryPlace, SqlitePlace, record, snapshot
 
 from ntm_serve.errors import OwnedElsewhere, SettingsFault, StoreDamaged, StoreUnavailable
 from ntm_serve.store import Ending
-from ntm_serve.stores import sqlite_log
+from ntm_serve.stores import sqlite_file, sqlite_log
 from ntm_serve.stores.sqlite import SqliteStore
 
 # Commits to some sessions for as long as it lives, and says after each call how far they are.
@@ -206,6 +206,22 @@ def test_to_sync_is_to_have_the_disk_take_the_log_while_others_write(sqlite_plac
     a.store.sync()
     assert synced == [sqlite_place.path.parent.name, "sessions.db-wal"]
     assert a.store.read("s").next_step == 3
+
+
+def test_the_log_of_a_busy_store_stays_short_where_somebody_tidies(sqlite_place, monkeypatch):
+    monkeypatch.setattr(sqlite_file, "CHECKPOINT_ROWS", 1000)
+    a = sqlite_place.replica("a")
+    claims = [a.create(f"s{number}") for number in range(16)]
+    wal = sqlite_place.path.with_name("sessions.db-wal")
+    sizes = []
+    for first in range(0, 2000, 100):
+        for step in range(first, first + 100):
+            assert not any(a.store.commit([a.commit_of(claim, record(step, step + 1)) for claim in claims]))
+        a.store.tidy()
+        sizes.append(wal.stat().st_size)
+    assert sizes[-1] == sizes[1], "it begins anew, and does not grow"
+    assert sqlite_place.path.stat().st_size > 500_000
+    assert a.store.read("s15").next_step == 2000
 
 
 def test_where_the_disk_is_full_nothing_is_kept_and_the_store_goes_on(sqlite_place):
