@@ -169,13 +169,14 @@ class Residency:
         except BaseException:
             keeper.release([claim])
             raise
-        bases = _bases(stored)
+        bases = bases_of(stored)
         log_bytes = sum(len(one.payload) + RECORD_OVERHEAD_BYTES for one in stored.records if one.end_step > bases[-1])
         session.kept = Kept(claim, Durability(stored.head.durability), bases, log_bytes)
         session.opened_s = self._clock() - max(0.0, time.time() - stored.head.opened_at_s)
         self._sessions.add(session)
         self._observer.session_restored(session.model, took_s=self._clock() - started_s)
         log.debug("session came back", session=session_id, step=session.next_step)
+        self.make_room(session)
         return session
 
     async def _claim(self, keeper: Keeper, session_id: str) -> tuple[Claim, StoredSession]:
@@ -200,7 +201,7 @@ class Residency:
         spec = scheduler.model.spec
         end = stored.next_step if to_step is None else to_step
         least = end if from_step is None else min(from_step, end)
-        bases = [step for step in _bases(stored) if step <= end]
+        bases = [step for step in bases_of(stored) if step <= end]
         base = max([step for step in bases if step <= least], default=bases[0])
         records = [
             read_record(stored.session_id, one, spec)
@@ -237,6 +238,12 @@ class Residency:
         scheduler.submit(ticket)
         await waiter.done
         first = ticket.first_step
+        # Message by message, as they were made: a window lets go whole messages.
+        session.window.pop()
+        for one in records:
+            part = slice(max(0, one.first_step - first), min(count, one.end_step - first))
+            rows = [tuple([array[part] for array in arrays]) for arrays in (inputs, outputs)]
+            session.window.append(Committed(first + part.start, *rows))
         for one in records:
             begin, end = one.first_step - first, one.end_step - first
             if begin < 0 or end > count:
@@ -330,7 +337,7 @@ class Residency:
             else:
                 self.put_to_rest([session], reason="wanted")
 
-    def make_room(self, newcomer: Session | None = None) -> None:
+    def make_room(self, newcomer: Session) -> None:
         """Have sessions leave memory until their states fit into it; not the newcomer."""
         most = self._settings.resident_bytes_max
         if most is None:
@@ -545,6 +552,13 @@ class Residency:
         return scheduler
 
 
+def bases_of(stored: StoredSession) -> list[int]:
+    """The steps that the store has a state of; the initial state is one where nothing was let go."""
+    steps = [snapshot.step for snapshot in stored.snapshots]
+    from_the_start = stored.records[0].first_step == 0 if stored.records else not steps
+    return [0, *steps] if from_the_start and 0 not in steps else steps
+
+
 class _Waiter:
     """Waits for a ticket by itself: see ticket.Waiter."""
 
@@ -558,13 +572,6 @@ class _Waiter:
             self.done.set_exception(ticket.error)
         else:
             self.done.set_result(None)
-
-
-def _bases(stored: StoredSession) -> list[int]:
-    """The steps that the store has a state of; the initial state is one where nothing was let go."""
-    steps = [snapshot.step for snapshot in stored.snapshots]
-    from_the_start = stored.records[0].first_step == 0 if stored.records else not steps
-    return [0, *steps] if from_the_start and 0 not in steps else steps
 
 
 def _saved_at(stored: StoredSession, step: int) -> SavedState | None:

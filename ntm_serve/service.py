@@ -26,7 +26,7 @@ from ntm_serve.errors import (
 )
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
-from ntm_serve.residency import Residency
+from ntm_serve.residency import Residency, bases_of
 from ntm_serve.scheduler import Scheduler, SchedulerStatistics
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import decoded, encoded
@@ -147,8 +147,10 @@ class Service:
         try:
             return self._view(await self._residency.create(self._schedulers[view.key], session_id, durability))
         except SessionExists:
+            if not resume:  # Nor is it to come back here for that.
+                raise
             session = await self._residency.find(session_id or "")
-            if not resume or session.model.name != model_name or version not in ("", session.model.version):
+            if session.model.name != model_name or version not in ("", session.model.version):
                 raise
             return self._view(session)
 
@@ -158,8 +160,7 @@ class Service:
         if session is not None:
             return self._view(session)
         stored = await self._residency.read(session_id)
-        oldest = stored.snapshots[0].step if stored.snapshots else 0
-        return self._stored_view(stored, oldest)
+        return self._stored_view(stored, bases_of(stored)[0])
 
     async def get_state(self, session_id: str, names: Sequence[str]) -> tuple[SessionView, dict[str, Array]]:
         """A session as it stands, and state tensors of it by name; "*" is all of them. Raises as `get_session`, and
@@ -247,7 +248,8 @@ class Service:
         self._residency.expect_lease(now_s)
         for place, session_id in enumerate(request.session_ids):
             session = get(session_id)
-            if session is not None:
+            # Where others still wait for it, it has only just come back, and they are before this one.
+            if session is not None and session_id not in self._waiting:
                 self._admit(submission, place, session, now_s)
             elif self._residency.has_store:
                 self._await(submission, place, session_id)
@@ -331,7 +333,6 @@ class Service:
                 self._refuse(submission, place, session_id, error)
             else:
                 self._admit(submission, place, session, self._clock())
-        self._residency.make_room()
 
     def _refuse(self, submission: Submission, place: int, session_id: str, error: NtmServeError) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""

@@ -34,10 +34,11 @@ class Told:
         self.tell(ticket)
 
 
-def service_of(schedulers, *, limits, clock, keeper=None, settings=None, **options):
+def service_of(schedulers, *, limits, clock, keeper=None, settings=None, observer=None, **options):
     """A service of these schedulers; without a keeper its sessions live in memory."""
     sessions, by_key = Sessions(limits), {scheduler.key: scheduler for scheduler in schedulers}
-    shared = {"sessions": sessions, "schedulers": by_key, "observer": NoObserver(), "clock": clock}
+    shared = {"sessions": sessions, "schedulers": by_key, "clock": clock}
+    shared["observer"] = observer or NoObserver()
     residency = Residency(keeper=keeper, settings=settings or ResidencySettings(), **shared)
     return Service(residency=residency, **shared, **{"faults": {}, **options})
 

@@ -1,0 +1,38 @@
+"""Stores, time that can be passed, and nothing left of any test."""
+
+import asyncio
+
+import pytest
+import pytest_asyncio
+
+from .faulty_store import FaultyStore
+from .replicas import Time
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """The time of every server in the test."""
+    it = Time()
+    for module in ("keeper", "residency", "service"):
+        monkeypatch.setattr(f"ntm_serve.{module}.time", it)
+    monkeypatch.setattr("ntm_serve.keeper.RETRY_S", 0.002)
+    monkeypatch.setattr("ntm_serve.residency.ASK_AGAIN_S", 0.002)
+    return it
+
+
+@pytest.fixture(params=[True, False], ids=["here", "thread"])
+def store(request):
+    """One that the event loop writes itself, and one that a thread writes."""
+    return FaultyStore(local=request.param)
+
+
+@pytest.fixture
+def slow():
+    """A store that a thread writes."""
+    return FaultyStore(local=False)
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def no_task_left():
+    yield
+    assert asyncio.all_tasks() == {asyncio.current_task()}
