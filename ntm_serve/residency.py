@@ -99,6 +99,7 @@ class Residency:
         if keeper is not None:
             keeper.on_lost = self.lose
             keeper.on_wanted = self.give_up
+            keeper.on_lapsed = self.lapse
 
     @property
     def has_store(self) -> bool:
@@ -112,8 +113,13 @@ class Residency:
         if keeper is None or now_s <= keeper.lease_until_s or keeper.lease_until_s == self._lapsed_s:
             return
         self._lapsed_s = keeper.lease_until_s
-        idle = [session for session in self._sessions if session.kept is not None and not session.in_flight]
-        self.put_to_rest(idle, reason="lease")
+        self.lapse()
+
+    def lapse(self) -> None:
+        """The lease was over for a while, though it may have begun anew: nobody knows whose the sessions are."""
+        mine = [session for session in self._sessions if session.kept is not None]
+        self.put_to_rest([session for session in mine if not session.in_flight], reason="lease")
+        self.give_up([session.id for session in mine if session.in_flight], reason="lease")
 
     # Coming
 
@@ -149,6 +155,7 @@ class Residency:
         Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, OwnedElsewhere, StoreUnavailable,
         StoreDamaged, ModelUnknown.
         """
+        self.expect_lease(self._clock())
         session = self._sessions.get(session_id)
         if session is not None:
             return session
@@ -326,16 +333,16 @@ class Residency:
         if claims and self._keeper is not None:
             self._keeper.release(claims)
 
-    def give_up(self, session_ids: Sequence[str]) -> None:
-        """Others ask for these: they leave, each as soon as it has nothing in flight."""
+    def give_up(self, session_ids: Sequence[str], *, reason: str = "wanted") -> None:
+        """Others ask for these, or may have them: they leave, each as soon as it has nothing in flight."""
         for session_id in session_ids:
             session = self._sessions.get(session_id)
             if session is None or session.kept is None:
                 continue
             if session.in_flight:
-                session.in_flight[-1].add_follower(partial(self.give_up, [session_id]))
+                session.in_flight[-1].add_follower(partial(self.give_up, [session_id], reason=reason))
             else:
-                self.put_to_rest([session], reason="wanted")
+                self.put_to_rest([session], reason=reason)
 
     def make_room(self, newcomer: Session) -> None:
         """Have sessions leave memory until their states fit into it; not the newcomer."""
