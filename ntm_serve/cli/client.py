@@ -31,7 +31,7 @@ def models(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """List the models of a server, or show one."""
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         if name:
             _print_model(client.model(name))
             return
@@ -70,7 +70,7 @@ def sessions(
     if context.invoked_subcommand is not None:
         return
     rows = table("session", "model", "next step", "in flight", "idle", "open for", "state bytes")
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         for row, info in enumerate(client.sessions(model)):
             if row == limit:
                 rows.caption = f"the first {limit}; more with --limit"
@@ -92,7 +92,7 @@ def show_session(
     session_id: Annotated[str, typer.Argument(metavar="SESSION")], server: Server = DEFAULT_SERVER
 ) -> None:
     """Show where one session stands."""
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         info = client.session_info(session_id)
     print_facts(vars(info))
 
@@ -102,7 +102,7 @@ def close_session(
     session_id: Annotated[str, typer.Argument(metavar="SESSION")], server: Server = DEFAULT_SERVER
 ) -> None:
     """End a session and free its memory."""
-    with Client(server) as client:
+    with Client(server, retry=None) as client:
         info = client.close_session(session_id)
     print(f"closed {info.session_id} after {info.next_step} steps")
 

@@ -229,7 +229,13 @@ def channel_options(retry: RetryPolicy | None) -> tuple[tuple[str, Any], ...]:
     if retry is None:
         return CHANNEL_OPTIONS
     half_ms = max(1, round(retry.silence_max_s * 500))
-    return (*CHANNEL_OPTIONS, ("grpc.keepalive_time_ms", half_ms), ("grpc.keepalive_timeout_ms", half_ms))
+    return (
+        *CHANNEL_OPTIONS,
+        ("grpc.keepalive_time_ms", half_ms),
+        ("grpc.keepalive_timeout_ms", half_ms),
+        # Of every other ping: gRPC measures a line with some, and sends none to keep it alive while one is on its way.
+        ("grpc.http2.ping_timeout_ms", half_ms),
+    )
 
 
 def expect_positive(name: str, value: int) -> None:

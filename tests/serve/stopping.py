@@ -27,7 +27,7 @@ def stopping(*, steps_in_flight: int = 1, **settings):
         serving = test_server([RunningSum(before_run=gate)], **settings)
         it.server = serving.__enter__()
         stack.callback(gate.open)
-        client = stack.enter_context(Client(it.server.target))
+        client = stack.enter_context(Client(it.server.target, retry=None))
         session = client.session("running-sum", session_id="held")
         more = threading.Event()
         stack.callback(more.set)

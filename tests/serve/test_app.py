@@ -40,7 +40,7 @@ def test_an_http_server_that_dies_takes_the_server_down_with_its_error(monkeypat
 
 
 def step_until_gone(server):
-    with Client(server.target) as client, contextlib.suppress(NtmServeError):
+    with Client(server.target, retry=None) as client, contextlib.suppress(NtmServeError):
         while True:
             client.session("running-sum").step([1])
 
@@ -89,7 +89,7 @@ def test_stopping_waits_for_steps_in_flight_and_tells_streams_to_connect_again()
 
 
 def test_a_server_that_stops_takes_nothing_new():
-    with stopping() as it, Client(it.server.target) as client:
+    with stopping() as it, Client(it.server.target, retry=None) as client:
         with pytest.raises(ServerDraining, match="is stopping; connect again"):
             client.session("running-sum")
         assert client.session_info("held").steps_in_flight == 1
@@ -106,7 +106,7 @@ def test_stopping_waits_no_longer_than_it_is_allowed():
         gate.open()  # Only now, so that the server did not wait for it.
 
     with test_server([RunningSum(before_run=gate)], drain_s=0.1) as server:
-        client = Client(server.target)
+        client = Client(server.target, retry=None)
         session = client.session("running-sum")
         stepping = threading.Thread(target=step)
         stepping.start()
@@ -152,7 +152,7 @@ def test_a_call_that_is_open_does_not_hold_the_server():
     async def main():
         settings = read_settings({"port": 0, "http_port": 0})
         async with running(settings, LoadedModels([RunningSum()], {}, {})) as server:
-            client = AsyncClient(f"{server.host}:{server.port}")
+            client = AsyncClient(f"{server.host}:{server.port}", retry=None)
             session = await client.session("running-sum")
             ys = session.stream(waits())
             assert (await anext(ys)).tolist() == [1]

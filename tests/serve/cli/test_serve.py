@@ -31,7 +31,7 @@ def test_it_serves_until_it_is_told_to_stop(serve, repository, number):
 def test_a_stream_gets_its_replies_and_then_is_told_to_connect_again(serve, repository):
     server = serve("--models", str(repository), *FREE)
     taken = []
-    with Client(server.target) as client:
+    with Client(server.target, retry=None) as client:
         session = client.session("copy-ff")
         x = np.zeros((100, *session.inputs[0].shape), np.float32)
 
