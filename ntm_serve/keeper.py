@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from ntm_serve.durability import Durability
-from ntm_serve.errors import NtmServeError, StoreUnavailable
+from ntm_serve.errors import CallerFault, NtmServeError, StoreUnavailable
 from ntm_serve.keeping import Kept, Retention
 from ntm_serve.observer import Observer
 from ntm_serve.scheduler import Post, Scheduler
@@ -133,13 +133,13 @@ class Keeper:
     def _sync_next(self) -> None:
         group, self._unsynced = self._unsynced, []
         self._syncing = True
-        self._thread.submit(self._sync, group)
+        self._thread.submit(self._sync, group, self._patience_end_s())
 
-    def _sync(self, group: Sequence[_Done]) -> None:
+    def _sync(self, group: Sequence[_Done], end_s: float) -> None:
         """On the store's thread."""
         error: NtmServeError | None = None
         try:
-            self._insist(self.store.sync)
+            self._insist(self.store.sync, end_s)
         except NtmServeError as refusal:
             error = refusal
         except BaseException as fault:
@@ -162,18 +162,18 @@ class Keeper:
     def _write_next(self) -> None:
         group, self._waiting = self._waiting, []
         self._writing = True
-        self._thread.submit(self._write, group)
+        self._thread.submit(self._write, group, self._patience_end_s())
 
-    def _write(self, group: Sequence[_Done]) -> None:
+    def _write(self, group: Sequence[_Done], end_s: float) -> None:
         """On the store's thread."""
         try:
             started_s = time.perf_counter()
             commits = self._commits_of(group)
             errors: Sequence[NtmServeError | None]
             try:
-                errors = self._insist(partial(self.store.commit, commits))
+                errors = self._insist(partial(self.store.commit, commits), end_s)
                 if any(done.kept.durability is Durability.DISK for done in group):
-                    self._insist(self.store.sync)
+                    self._insist(self.store.sync, end_s)
             except NtmServeError as error:
                 errors = [error] * len(commits)
             took_s = time.perf_counter() - started_s
@@ -218,19 +218,22 @@ class Keeper:
 
     # What is asked now and then
 
-    async def call(self, ask: Callable[[], Answer]) -> Answer:
-        """The store's answer, after all that was asked before. Raises what it raises."""
+    async def call(self, ask: Callable[[], Answer], *, undo: Callable[[Answer], object] | None = None) -> Answer:
+        """The store's answer, after all that was asked before. Raises what it raises. undo: what the store is asked to
+        do with an answer that nobody waits for any more.
+        """
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._asked += 1
-        self._thread.submit(self._ask, ask, answer)
+        self._thread.submit(self._ask, ask, answer, undo, self._patience_end_s())
         return await answer
 
     def tell(self, ask: Callable[[], object]) -> None:
         """Ask the store, and do not wait for its answer; what it refuses is logged."""
+        end_s = self._patience_end_s()
 
         def told() -> None:
             try:
-                self._insist(ask)
+                self._insist(ask, end_s)
             except NtmServeError as error:
                 log.warning("the store refused", reason=error.reason, fault=error.message)
 
@@ -241,23 +244,55 @@ class Keeper:
         """These sessions are anybody's, once the store was told."""
         self.tell(partial(self.store.release, claims))
 
-    def _ask(self, ask: Callable[[], Answer], answer: asyncio.Future[Answer]) -> None:
+    def disown(self, session_id: str) -> None:
+        """This server has nothing of the session in memory, and is not about to: where the claim is this server's, left
+        by an outage, it is given up.
+        """
+
+        def ask() -> None:
+            with suppress(CallerFault):  # It is no more.
+                if self.store.read(session_id).owner == self.owner:
+                    claim, _ = self.store.claim(session_id, owner=self.owner, now_s=time.time())
+                    self.store.release([claim])
+
+        self.tell(ask)
+
+    def _ask(
+        self,
+        ask: Callable[[], Answer],
+        answer: asyncio.Future[Answer],
+        undo: Callable[[Answer], object] | None,
+        end_s: float,
+    ) -> None:
         """On the store's thread."""
         try:
-            given = self._insist(ask)
+            given = self._insist(ask, end_s)
         except BaseException as fault:
             self._post(partial(self._answered, answer, partial(answer.set_exception, fault)))
         else:
-            self._post(partial(self._answered, answer, partial(answer.set_result, given)))
+            missed = partial(undo, given) if undo else None
+            self._post(partial(self._answered, answer, partial(answer.set_result, given), missed))
 
-    def _answered(self, answer: asyncio.Future[Answer], settle: Callable[[], None]) -> None:
+    def _answered(
+        self,
+        answer: asyncio.Future[Answer],
+        settle: Callable[[], None],
+        missed: Callable[[], object] | None = None,
+    ) -> None:
         self._asked -= 1
         if not answer.cancelled():
             settle()
+        elif missed is not None:
+            self.tell(missed)
 
-    def _insist(self, ask: Callable[[], Answer]) -> Answer:
+    def _patience_end_s(self) -> float:
+        """Of what is asked now. Those who wait for their turn on the thread are patient meanwhile: in an outage all
+        are told at the same time, and not one after another.
+        """
+        return time.monotonic() + self._patience_s
+
+    def _insist(self, ask: Callable[[], Answer], end_s: float) -> Answer:
         """Ask again, as it was, while the store does not answer. Raises StoreUnavailable when patience ends."""
-        end_s = time.monotonic() + self._patience_s
         while True:
             try:
                 return ask()

@@ -35,6 +35,7 @@ from ntm_serve.errors import (
     StepAborted,
     StepForgotten,
     StoreDamaged,
+    StoreUnavailable,
 )
 from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
@@ -118,7 +119,7 @@ class Residency:
     def lapse(self) -> None:
         """The lease was over for a while, though it may have begun anew: nobody knows whose the sessions are."""
         mine = [session for session in self._sessions if session.kept is not None]
-        self.put_to_rest([session for session in mine if not session.in_flight], reason="lease")
+        self.put_to_rest(mine, reason="lease")
         self.give_up([session.id for session in mine if session.in_flight], reason="lease")
 
     # Coming
@@ -189,9 +190,15 @@ class Residency:
     async def _claim(self, keeper: Keeper, session_id: str) -> tuple[Claim, StoredSession]:
         """Claim it, once whoever has it gave it up. Raises as `find`."""
         end_s = self._clock() + self._settings.handover_s
+
+        def release(claimed: tuple[Claim, StoredSession]) -> None:
+            keeper.store.release([claimed[0]])
+
         while True:
             try:
-                return await keeper.call(lambda: keeper.store.claim(session_id, owner=keeper.owner, now_s=time.time()))
+                return await keeper.call(
+                    lambda: keeper.store.claim(session_id, owner=keeper.owner, now_s=time.time()), undo=release
+                )
             except OwnedElsewhere:
                 if self._clock() > end_s:
                     raise
@@ -278,24 +285,34 @@ class Residency:
         life_s, keeper = self._sessions.limits.idle_life_s, self._keeper
         if life_s is None:
             return 0
-        idle = self._sessions.idle(self._clock())
-        for session in idle:
+        ended = 0
+        for session in self._sessions.idle(self._clock()):
+            # While the store was asked to end the ones before, this one may have gone, or been used.
+            if self._sessions.get(session.id) is not session or not session.is_idle(self._clock(), life_s):
+                continue
+            ended += 1
             message = f"session {session.id}: expired after {life_s:g} s without a step, at step {session.next_step}"
             try:
                 await self._end(session, Ending.EXPIRED, SessionExpired(message), reason="idle")
             except NtmServeError as error:  # Another has it by now, or nobody knows: it is not this server's to end.
                 log.warning("a session did not expire", session=session.id, reason=error.reason, fault=error.message)
         if keeper is None:
-            return len(idle)
+            return ended
         message = f"expired after {life_s:g} s without a step"
         now_s = time.time()
 
         def expire() -> int:
-            ended = keeper.store.expire(unused_since_s=now_s - life_s, message=message, now_s=now_s, limit=EXPIRE_GROUP)
+            expired = keeper.store.expire(
+                unused_since_s=now_s - life_s, message=message, now_s=now_s, limit=EXPIRE_GROUP
+            )
             keeper.store.forget(ended_before_s=now_s - self._settings.ended_life_s)
-            return len(ended)
+            return len(expired)
 
-        return len(idle) + await keeper.call(expire)
+        try:
+            return ended + await keeper.call(expire)
+        except StoreUnavailable as error:  # They expire the next time.
+            log.warning("sessions of the store did not expire", reason=error.reason, fault=error.message)
+            return ended
 
     async def _end(self, session: Session, ending: Ending, fault: CallerFault, *, reason: str) -> None:
         """The session is no more, here and in the store. Raises OwnedElsewhere, StoreUnavailable."""
@@ -306,9 +323,14 @@ class Residency:
         keeper, kept = self._keeper, session.kept
         if keeper is None or kept is None:
             return
-        [error] = await keeper.call(lambda: keeper.store.end([kept.claim], ending, fault.message, now_s=time.time()))
-        if error is not None:
-            raise error
+
+        def end() -> None:
+            [error] = keeper.store.end([kept.claim], ending, fault.message, now_s=time.time())
+            if error is not None:
+                raise error
+            _sync(keeper, kept.durability)
+
+        await keeper.call(end)
 
     def lose(self, session: Session, error: NtmServeError) -> None:
         """The store has it otherwise, or did not say: what is here is worth nothing; its next use asks the store."""
@@ -318,9 +340,13 @@ class Residency:
             self._sessions.put_out(session, error)
 
     def put_to_rest(self, sessions: Sequence[Session], *, reason: str) -> None:
-        """These have nothing in flight: they leave memory, and come back at their next use."""
+        """They leave memory, and come back at their next use; but not those with steps in flight, and those that went
+        already.
+        """
         claims: list[Claim] = []
         for session in sessions:
+            if session.in_flight or self._sessions.get(session.id) is not session:
+                continue
             if session.kept is None:
                 message = f"session {session.id}: made room at step {session.next_step}; it lived in memory alone"
                 self._sessions.end(session, SessionEvicted(message))
@@ -337,9 +363,12 @@ class Residency:
         """Others ask for these, or may have them: they leave, each as soon as it has nothing in flight."""
         for session_id in session_ids:
             session = self._sessions.get(session_id)
-            if session is None or session.kept is None:
+            if session is None:
+                if self._keeper is not None and session_id not in self._turns:
+                    self._keeper.disown(session_id)
+            elif session.kept is None:
                 continue
-            if session.in_flight:
+            elif session.in_flight:
                 session.in_flight[-1].add_follower(partial(self.give_up, [session_id], reason=reason))
             else:
                 self.put_to_rest([session], reason=reason)
@@ -379,7 +408,8 @@ class Residency:
             commits = [commit for session in group if (commit := self._last_commit(session)) is not None]
             if commits:
                 await keeper.call(partial(keeper.store.commit, commits))
-            self.put_to_rest([session for session in group if not session.in_flight], reason="drain")
+            # Some may have gone while the store wrote.
+            self.put_to_rest(group, reason="drain")
 
     def _last_commit(self, session: Session) -> Commit | None:
         """Its state, so that whoever takes it over runs nothing again, with whatever engine."""
@@ -443,9 +473,14 @@ class Residency:
             else:
                 past = await self._past(session, step)
                 start = kept.snapshot_of(step, past.state.arrays(), self._schedulers[session.model].model)
-                restart = partial(keeper.store.restart, kept.claim, start, used_at_s=time.time())
+                claim, durability = kept.claim, kept.durability
+
+                def restart() -> None:
+                    keeper.store.restart(claim, start, used_at_s=time.time())
+                    _sync(keeper, durability)
+
                 await keeper.call(restart)
-                past.kept = Kept(kept.claim, kept.durability, [step], 0)
+                past.kept = Kept(claim, durability, [step], 0)
                 past.window.clear()
             past.opened_s = session.opened_s
             self._sessions.add(past)
@@ -523,11 +558,16 @@ class Residency:
             start = Snapshot(session.next_step, payload)
 
         def create() -> Claim:
-            if durability is Durability.DISK:
-                keeper.store.sync()  # Refused where the store cannot.
-            return keeper.store.create(session.id, head, owner=keeper.owner, now_s=now_s, start=start)
+            _sync(keeper, durability)  # Refused where the store cannot.
+            claim = keeper.store.create(session.id, head, owner=keeper.owner, now_s=now_s, start=start)
+            _sync(keeper, durability)
+            return claim
 
-        return Kept(await keeper.call(create), durability, [session.next_step], 0)
+        def undo(claim: Claim) -> None:
+            message = f"session {session.id}: whoever opened it left before it was open"
+            keeper.store.end([claim], Ending.CLOSED, message, now_s=time.time())
+
+        return Kept(await keeper.call(create, undo=undo), durability, [session.next_step], 0)
 
     async def _expect_not_stored(self, session_id: str) -> None:
         """A name in memory alone must not hide one in the store. Raises SessionExists."""
@@ -557,6 +597,12 @@ class Residency:
                 f"this server's is {digest}"
             )
         return scheduler
+
+
+def _sync(keeper: Keeper, durability: Durability) -> None:
+    """On the store's thread: what was written for a session of durability disk is on the disk before it is told."""
+    if durability is Durability.DISK:
+        keeper.store.sync()
 
 
 def bases_of(stored: StoredSession) -> list[int]:

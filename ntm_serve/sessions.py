@@ -167,6 +167,10 @@ class Session:
         ):  # The last one always stays.
             window.popleft()
 
+    def is_idle(self, now_s: float, life_s: float) -> bool:
+        """Whether it has nothing in flight, and made no step for longer than that."""
+        return not self.in_flight and now_s - self.used_s > life_s
+
     def rest(self) -> None:
         """It is idle: let its window keep none of the bytes of its messages' other sessions. Not done at every
         step, because sessions that are stepped together forget together.
@@ -307,7 +311,7 @@ class Sessions:
         life_s = self.limits.idle_life_s
         if life_s is None:
             return []
-        return [s for s in self._open.values() if not s.in_flight and now_s - s.used_s > life_s]
+        return [session for session in self._open.values() if session.is_idle(now_s, life_s)]
 
     def least_used(self, count: int) -> list[Session]:
         """So many sessions that have nothing in flight: those of which a store has all come first, then the least

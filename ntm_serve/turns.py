@@ -15,6 +15,10 @@ class Turns:
     def __len__(self) -> int:
         return len(self._locks)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether somebody has its turn or waits for it."""
+        return name in self._locks
+
     @asynccontextmanager
     async def __call__(self, *names: str) -> AsyncIterator[None]:
         """Inside of the block nobody else is inside of one of these names."""

@@ -1,0 +1,306 @@
+"""Several servers share a store: one has a session at a time, and what the others say of it is never old."""
+
+import asyncio
+
+import pytest
+
+from ntm_serve.durability import Durability
+from ntm_serve.errors import OwnedElsewhere, SessionClosed, SessionExpired, StepAhead, StepConflict
+from ntm_serve.sessions import Limits
+from ntm_serve.testing import Gate, RunningSum
+
+from .replicas import LEASE_S, replica
+
+
+async def test_a_session_goes_to_the_server_that_is_asked_and_back_again(store, clock):
+    async with (
+        replica(store, clock=clock, polls=True, handover_s=10) as a,
+        replica(store, clock=clock, name="b", polls=True, handover_s=10) as b,
+    ):
+        await a.open()
+        for number in range(6):
+            server = (a, b)[number % 2]
+            assert await server.step("s", 1, first=number) == [number + 1]
+            # What the other answered is known here as well.
+            if number:
+                assert await server.step("s", 1, first=number - 1) == [number]
+        assert a.seen.told.count("left: wanted") == 3
+
+
+async def test_a_server_that_does_not_give_up_a_session_is_waited_for_and_then_named(store, clock):
+    async with replica(store, clock=clock) as a, replica(store, clock=clock, name="b", handover_s=0.05) as b:
+        await a.open()
+        with pytest.raises(OwnedElsewhere) as refused:
+            await b.step("s", 1)
+        assert refused.value.fields == {"owner": "a"}
+        assert await a.step("s", 1) == [1]
+
+
+async def test_a_session_is_given_up_after_the_steps_that_it_has_in_flight(store, clock):
+    gate = Gate()
+    async with (
+        replica(store, RunningSum(before_run=gate), clock=clock) as a,
+        replica(store, clock=clock, name="b", handover_s=10) as b,
+    ):
+        await a.open()
+        answers = [a.begin("s", 1), a.begin("s", 1)]
+        await asyncio.to_thread(gate.await_run)
+        elsewhere = asyncio.create_task(b.step("s", 1))
+        while not a.seen.told:
+            await a.keeper.give_word()
+            gate.open()
+        assert [await one for one in (*answers, elsewhere)] == [[1], [2], [3]]
+
+
+async def test_while_steps_wait_to_be_kept_a_session_is_not_given_up(slow, clock):
+    async with replica(slow, clock=clock) as a, replica(slow, clock=clock, name="b", handover_s=10) as b:
+        await a.open()
+        with slow.held("commit") as held:
+            answer = a.begin("s", 1)
+            await asyncio.to_thread(held.await_call)
+            elsewhere = asyncio.create_task(b.step("s", 1))
+            await a.until(lambda: slow.calls["claim"] > 1)
+            a.residency.give_up(["s"])
+            assert a.in_memory("s")
+        assert await answer == [1]
+        assert await elsewhere == [2]
+
+
+async def taken_over(a, b, clock, *, steps):
+    """A has session s at step 2 and pauses for longer than its lease; meanwhile B steps it."""
+    await a.open()
+    await a.step("s", 1, 1)
+    clock.pass_(LEASE_S + 1)
+    await b.keeper.give_word()
+    for number in range(steps):
+        await b.step("s", 10, first=2 + number)
+
+
+@pytest.mark.parametrize("gives_word", [False, True], ids=["before its word", "after its word"])
+async def test_a_server_that_paused_for_longer_than_its_lease_says_nothing_old(store, clock, gives_word):
+    async def get_state(a):
+        view, state = await a.service.get_state("s", ["*"])
+        return view.next_step, state["total"].tolist()
+
+    async def snapshot(a):
+        return (await a.service.snapshot_session("s"))[0]
+
+    async def fork(a):
+        return (await a.service.fork_session("s")).next_step
+
+    async def get(a):
+        return (await a.service.get_session("s")).next_step
+
+    async def open_(a):
+        return (await a.open(resume=True)).next_step
+
+    async def close(a):
+        return (await a.service.close_session("s")).next_step
+
+    async def list_(a):
+        return [view.next_step for view in await a.service.list_sessions() if view.session_id == "s"]
+
+    async def step(a):
+        return await a.step("s", 1)
+
+    for ask, expected in (
+        (get_state, (4, [22])), (snapshot, 4), (fork, 4), (get, 4), (open_, 4), (close, 4), (list_, [4]), (step, [23]),
+    ):  # fmt: skip
+        async with replica(store, clock=clock) as a, replica(store, clock=clock, name="b") as b:
+            await taken_over(a, b, clock, steps=2)
+            if gives_word:
+                await a.keeper.give_word()
+            asked = asyncio.create_task(ask(a))
+            while not asked.done():
+                await b.keeper.give_word()
+            assert await asked == expected, ask
+            if ask is not close:
+                await a.service.close_session("s")
+
+
+async def test_a_retry_to_a_server_that_paused_is_answered_as_the_other_server_would(store, clock):
+    async with replica(store, clock=clock, polls=True) as a, replica(store, clock=clock, name="b", polls=True) as b:
+        await taken_over(a, b, clock, steps=0)
+        await b.service.rewind_session("s", 1)
+        await b.step("s", 50, first=1)
+        # That number was taken again since, with another input.
+        with pytest.raises(StepConflict):
+            await a.step("s", 1, first=1)
+
+
+async def test_steps_that_ran_while_their_server_was_paused_write_nothing(store, clock):
+    gate = Gate()
+    async with (
+        replica(store, RunningSum(before_run=gate), clock=clock) as a,
+        replica(store, clock=clock, name="b") as b,
+    ):
+        await a.open()
+        answer = a.begin("s", 1, first=0)
+        await asyncio.to_thread(gate.await_run)
+        clock.pass_(LEASE_S + 1)
+        await b.keeper.give_word()
+        assert await b.step("s", 100, first=0) == [100]
+        gate.open()
+        with pytest.raises(OwnedElsewhere):
+            await answer
+        assert b.store.read("s").next_step == 1
+        assert await b.step("s", 1, first=1) == [101]
+        assert not a.in_memory("s")
+
+
+async def test_a_server_whose_lease_was_over_but_that_nobody_missed_goes_on(store, clock):
+    async with replica(store, clock=clock) as a:
+        await a.open()
+        await a.step("s", 1)
+        clock.pass_(LEASE_S + 1)
+        assert await a.step("s", 1, first=1) == [2]
+        await a.keeper.give_word()
+        assert await a.step("s", 1, first=2) == [3]
+
+
+async def test_a_session_that_another_server_ended_is_ended_here(store, clock):
+    async with replica(store, clock=clock) as a, replica(store, clock=clock, name="b") as b:
+        await taken_over(a, b, clock, steps=1)
+        await b.service.close_session("s")
+        with pytest.raises(SessionClosed):
+            await a.step("s", 1)
+        with pytest.raises(SessionClosed):
+            await a.service.get_session("s")
+
+
+async def test_idle_sessions_of_a_dead_server_expire_in_the_store(store, clock):
+    limits = Limits(idle_life_s=100)
+    async with replica(store, clock=clock, limits=limits) as a:
+        await a.open()
+        await a.step("s", 1)
+    clock.pass_(101)
+    async with replica(store, clock=clock, limits=limits, name="b") as b:
+        assert await b.service.expire_sessions() == 1
+        with pytest.raises(SessionExpired, match="expired after 100 s without a step"):
+            await b.step("s", 1)
+
+
+async def test_idle_sessions_of_a_living_server_are_its_own_to_end(store, clock):
+    limits = Limits(idle_life_s=100)
+    async with (
+        replica(store, clock=clock, limits=limits) as a,
+        replica(store, clock=clock, limits=limits, name="b") as b,
+    ):
+        await a.open()
+        await a.open("busy")
+        clock.pass_(101)
+        await a.keeper.give_word()
+        await b.keeper.give_word()
+        await a.step("busy", 1)
+        assert await b.service.expire_sessions() == 0
+        assert await a.service.expire_sessions() == 1
+        with pytest.raises(SessionExpired):
+            await b.step("s", 1)
+
+
+async def test_a_list_has_every_session_wherever_it_is_page_by_page(store, clock):
+    async with replica(store, clock=clock) as a, replica(store, clock=clock, name="b") as b:
+        for number in range(12):
+            await (a, b)[number % 2].open(f"s{number:02}")
+        await a.rest("s04", "s06")
+        await b.step("s01", 1, 2)
+        await a.open("s99", durability=Durability.MEMORY)
+        listed, after = [], ""
+        while page := await a.service.list_sessions(after=after, page_size=5):
+            listed += page
+            after = page[-1].session_id
+        assert [view.session_id for view in listed] == [*[f"s{number:02}" for number in range(12)], "s99"]
+        assert [view.next_step for view in listed[:3]] == [0, 2, 0]
+        assert [view.session_id for view in listed if view.resident] == ["s00", "s02", "s08", "s10", "s99"]
+        assert [view.session_id for view in await a.service.list_sessions(model_name="nobody")] == []
+
+
+async def test_a_server_that_stops_leaves_its_sessions_to_anybody(store, clock):
+    async with replica(store, clock=clock, name="b") as b, replica(store, clock=clock) as a:
+        for number in range(300):
+            await a.open(f"s{number}")
+        await asyncio.gather(*[a.step(f"s{number}", number) for number in range(300)])
+        await a.service.until_idle()
+        await a.service.leave()
+        assert len(a.sessions) == 0
+        assert await b.step("s7", 1) == [8]
+        # What was left is the state: nothing ran again.
+        assert b.models[0].batches == [1]
+
+
+async def test_a_server_stops_in_good_order_while_others_ask_for_its_sessions(slow, clock):
+    async with (
+        replica(slow, clock=clock, name="b", handover_s=10) as b,
+        replica(slow, clock=clock, polls=True) as a,
+    ):
+        for number in range(5):
+            await a.open(f"s{number}")
+            await a.step(f"s{number}", 1)
+        with slow.held("commit") as held:
+            leaving = asyncio.create_task(a.service.leave())
+            await asyncio.to_thread(held.await_call)
+            elsewhere = asyncio.create_task(b.step("s0", 1))
+            await b.until(lambda: slow.calls["claim"] > 0)
+            a.residency.give_up(["s0"])
+            assert not a.in_memory("s0")
+        await leaving
+        assert await elsewhere == [2]
+
+
+async def test_a_session_that_goes_while_a_server_looks_through_the_idle_ones_is_no_fault(slow, clock):
+    limits = Limits(idle_life_s=100)
+    async with replica(slow, clock=clock, limits=limits) as a, replica(slow, clock=clock, name="b") as b:
+        for name in ("first", "gone", "closed", "busy", "rewound"):
+            await a.open(name)
+            await a.step(name, 1)
+        clock.pass_(101)
+        await a.keeper.give_word()
+        await b.keeper.give_word()
+        with slow.held("end") as held:
+            expiring = asyncio.create_task(a.service.expire_sessions())
+            await asyncio.to_thread(held.await_call)
+            a.residency.give_up(["gone"])
+            closing = asyncio.create_task(a.service.close_session("closed"))
+            rewinding = asyncio.create_task(a.service.rewind_session("rewound", 1))
+            busy = a.begin("busy", 1)
+            await asyncio.sleep(0.01)
+        await expiring
+        await closing
+        await rewinding
+        assert await busy == [2]
+        assert (await a.service.get_session("busy")).next_step == 2
+        assert (await a.service.get_session("rewound")).next_step == 1
+        for name in ("first", "gone"):
+            with pytest.raises(SessionExpired):
+                await b.step(name, 1)
+
+
+async def test_what_is_not_this_servers_any_more_does_not_expire_here(store, clock):
+    limits = Limits(idle_life_s=LEASE_S + 10)
+    async with replica(store, clock=clock, limits=limits) as a, replica(store, clock=clock, name="b") as b:
+        await taken_over(a, b, clock, steps=1)
+        clock.pass_(20)
+        await b.keeper.give_word()
+        await a.service.expire_sessions()
+        assert await b.step("s", 1) == [13]
+
+
+@pytest.mark.parametrize("times", range(3))
+async def test_two_servers_that_are_asked_by_turns_and_at_once_make_every_step_once(store, clock, times):
+    async with (
+        replica(store, clock=clock, polls=True, handover_s=10) as a,
+        replica(store, clock=clock, name="b", polls=True, handover_s=10) as b,
+    ):
+        await a.open()
+
+        async def client(server, numbers):
+            for number in numbers:
+                while True:
+                    try:
+                        assert await server.step("s", number, first=number) == [number * (number + 1) / 2]
+                        break
+                    except (StepAhead, OwnedElsewhere):
+                        await asyncio.sleep(0.001)
+
+        await asyncio.gather(client(a, range(0, 12, 2)), client(b, range(1, 12, 2)))
+        assert store.read("s").next_step == 12
