@@ -11,7 +11,8 @@ import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import ntm_serve
 from ntm_serve.config import Settings
 from ntm_serve.durability import Durability
 from ntm_serve.engine import ORT_VERSION, OrtEngine, find_execution_provider
-from ntm_serve.errors import NtmServeError, OperatorFault, SettingsFault
+from ntm_serve.errors import NtmServeError, OperatorFault, SettingsFault, StoreUnavailable
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
 from ntm_serve.frontends.server import GrpcServer
 from ntm_serve.http import HttpServer
@@ -30,8 +31,9 @@ from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import Retention
 from ntm_serve.metrics import CONTENT_TYPE, Metrics
 from ntm_serve.model_directory import read_model_directory
-from ntm_serve.repository import find_models
+from ntm_serve.repository import Found, find_models
 from ntm_serve.residency import Residency, ResidencySettings
+from ntm_serve.rollout import Rollout
 from ntm_serve.room import TotalRoom
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.service import Service
@@ -89,34 +91,41 @@ def load_models(repository: Path, *, batch_max: int, execution_provider: str = "
     for found in find_models(repository):
         started_s = time.perf_counter()
         try:
-            directory = read_model_directory(found.path)
-            model = OrtEngine(
-                directory,
-                name=found.key.name,
-                version=found.key.version,
-                batch_max=batch_max or None,
-                execution_provider=execution_provider,
-            )
-        except NtmServeError as fault:
-            error = fault if isinstance(fault, OperatorFault) else OperatorFault(f"{found.path}: {fault.message}")
-            faults[found.key] = error
-            log.error("model is not served", model=str(found.key), reason=error.reason, fault=error.message)
-            continue
-        models.append(model)
-        load_s[found.key] = time.perf_counter() - started_s
-        independence = model.batch_independence
-        log.info(
-            "model is served",
-            model=str(found.key),
-            state_bytes=model.spec.state_bytes,
-            load_s=round(load_s[found.key], 3),
-            batch_max=model.batch_max,
-            batch_padding=independence.padding,
-            engine=model.card.engine,
-        )
-        if not independence.holds:
-            log.warning("bits depend on the batch's company on this machine", model=str(found.key))
+            models.append(load_model(found, batch_max=batch_max, execution_provider=execution_provider))
+        except OperatorFault as fault:
+            faults[found.key] = fault
+        else:
+            load_s[found.key] = time.perf_counter() - started_s
     return LoadedModels(models, faults, load_s)
+
+
+def load_model(found: Found, *, batch_max: int, execution_provider: str = "cpu") -> StepModel:
+    """Load and check a model, and log what came of it. Raises OperatorFault."""
+    started_s = time.perf_counter()
+    try:
+        model = OrtEngine(
+            read_model_directory(found.path),
+            name=found.key.name,
+            version=found.key.version,
+            batch_max=batch_max or None,
+            execution_provider=execution_provider,
+        )
+    except NtmServeError as fault:
+        error = fault if isinstance(fault, OperatorFault) else OperatorFault(f"{found.path}: {fault.message}")
+        log.error("model is not served", model=str(found.key), reason=error.reason, fault=error.message)
+        raise error from fault
+    log.info(
+        "model is served",
+        model=str(found.key),
+        state_bytes=model.spec.state_bytes,
+        load_s=round(time.perf_counter() - started_s, 3),
+        batch_max=model.batch_max,
+        batch_padding=model.batch_independence.padding,
+        engine=model.card.engine,
+    )
+    if not model.batch_independence.holds:
+        log.warning("bits depend on the batch's company on this machine", model=str(found.key))
+    return model
 
 
 def run(serving: Coroutine[Any, Any, None]) -> None:
@@ -152,24 +161,60 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
         raise TypeError(f"expected a CompletionQueueLoop (see run), got {type(loop).__name__}")
     metrics = Metrics(version=ntm_serve.__version__, onnxruntime=ORT_VERSION, grpcio=grpc.__version__)
     with ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="compute") as executor:
-        async with _keeping(settings, metrics, loop) as keeper:
-            schedulers = _schedulers(settings, loaded, executor, keeper, metrics, loop)
-            service = _service(settings, loaded, schedulers, keeper, metrics, loop)
-            metrics.watch(service.statistics, service.models)
-            for key, load_s in loaded.load_s.items():
-                metrics.model_loaded(key, load_s)
-            async with asyncio.TaskGroup() as tasks:
-                owned = [tasks.create_task(scheduler.run()) for scheduler in schedulers.values()]
-                if keeper is not None:
-                    await keeper.give_word()
-                    owned.append(tasks.create_task(keeper.run()))
-                owned.append(tasks.create_task(_expire(service)))
-                try:
-                    async with _listening(settings, loop, service, metrics, tasks) as server:
-                        yield server
-                finally:
-                    for task in owned:
-                        task.cancel()
+        async with _keeping(settings, metrics, loop) as keeper, asyncio.TaskGroup() as tasks:
+            parts = _Parts(
+                settings, executor, keeper, metrics, loop, TotalRoom(settings.steps_waiting_total_max), tasks
+            )
+            service = _service(parts, loaded)
+            if keeper is not None:
+                await keeper.give_word()
+                parts.own(keeper.run())
+            parts.own(_expire(service))
+            try:
+                async with _listening(parts, service) as server:
+                    yield server
+            finally:
+                for task in parts.owned:
+                    task.cancel()
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the parts of a server share."""
+
+    settings: Settings
+    executor: Executor
+    keeper: Keeper | None
+    metrics: Metrics
+    loop: CompletionQueueLoop
+    total_room: TotalRoom
+    tasks: asyncio.TaskGroup
+    owned: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def own(self, life: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that lives as long as the server, or until it is cancelled."""
+        task = self.tasks.create_task(life)
+        self.owned.add(task)
+        task.add_done_callback(self.owned.discard)
+        return task
+
+    def scheduler(self, model: StepModel, load_s: float) -> tuple[Scheduler, asyncio.Task[None]]:
+        """A scheduler for a model, and the task that is its life."""
+        scheduler = Scheduler(
+            model,
+            executor=self.executor,
+            lanes=self.settings.compute_threads,
+            limits=_limits(self.settings),
+            steps_waiting_max=self.settings.steps_waiting_max,
+            total_room=self.total_room,
+            observer=self.metrics,
+            clock=time.monotonic,
+            post=self.loop.post,
+            look_up=self.loop.take_arrivals,
+            keep=self.keeper.keep if self.keeper else None,
+        )
+        self.metrics.model_loaded(model.card.key, load_s)
+        return scheduler, self.own(scheduler.run())
 
 
 def _limits(settings: Settings) -> Limits:
@@ -182,104 +227,103 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _schedulers(
-    settings: Settings,
-    loaded: LoadedModels,
-    executor: Executor,
-    keeper: Keeper | None,
-    metrics: Metrics,
-    loop: CompletionQueueLoop,
-) -> dict[ModelKey, Scheduler]:
-    """One for each model; they share compute threads, and room for waiting steps."""
-    total_room = TotalRoom(settings.steps_waiting_total_max)
-    return {
-        model.card.key: Scheduler(
-            model,
-            executor=executor,
-            lanes=settings.compute_threads,
-            limits=_limits(settings),
-            steps_waiting_max=settings.steps_waiting_max,
-            total_room=total_room,
-            observer=metrics,
-            clock=time.monotonic,
-            post=loop.post,
-            look_up=loop.take_arrivals,
-            keep=keeper.keep if keeper else None,
-        )
-        for model in loaded.models
-    }
-
-
-def _service(
-    settings: Settings,
-    loaded: LoadedModels,
-    schedulers: dict[ModelKey, Scheduler],
-    keeper: Keeper | None,
-    metrics: Metrics,
-    loop: CompletionQueueLoop,
-) -> Service:
-    sessions = Sessions(_limits(settings))
+def _service(parts: _Parts, loaded: LoadedModels) -> Service:
+    settings, sessions = parts.settings, Sessions(_limits(parts.settings))
+    # Models come and go; service and residency know the same.
+    schedulers: dict[ModelKey, Scheduler] = {}
+    for model in loaded.models:
+        schedulers[model.card.key], _ = parts.scheduler(model, loaded.load_s.get(model.card.key, 0.0))
     residency = Residency(
         sessions=sessions,
         schedulers=schedulers,
-        keeper=keeper,
+        keeper=parts.keeper,
         settings=_residency_settings(settings),
-        observer=metrics,
+        observer=parts.metrics,
         clock=time.monotonic,
     )
-    return Service(
+    service = Service(
         sessions=sessions,
         residency=residency,
         schedulers=schedulers,
         faults=loaded.faults,
         sessions_per_message_max=settings.sessions_per_message_max,
         steps_per_message_max=settings.steps_per_message_max,
-        observer=metrics,
+        observer=parts.metrics,
         clock=time.monotonic,
-        arrival_s=loop.arrival_s,
+        arrival_s=parts.loop.arrival_s,
     )
+    parts.metrics.watch(service.statistics, service.models)
+    return service
 
 
 @contextlib.asynccontextmanager
-async def _listening(
-    settings: Settings, loop: CompletionQueueLoop, service: Service, metrics: Metrics, tasks: asyncio.TaskGroup
-) -> AsyncIterator[Running]:
+async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     """Both ports open; leaving the block drains, then closes them."""
+    settings, metrics = parts.settings, parts.metrics
     http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, is_ready=lambda: not service.draining)
     frontend = GrpcServer(
         service,
-        loop,
+        parts.loop,
         message_bytes_max=settings.message_bytes_max,
         messages_in_flight_max=settings.messages_in_flight_max,
         stream_bytes_max=settings.stream_bytes_max,
         observer=metrics,
     )
-    names = [name for view in service.models() if view.model for name in (view.key.name, str(view.key))]
-    frontend.set_serving(names, serving=True)
+    frontend.set_serving(_names(service), serving=True)
     http_port = await http.start(settings.host, settings.http_port)
-    tasks.create_task(http.until_stopped())
+    parts.tasks.create_task(http.until_stopped())
     try:
         port = await frontend.start(settings.host, settings.port)
+        if settings.repository_poll_s:
+            parts.own(_rollout(parts, service, frontend).run(settings.repository_poll_s))
         try:
-            yield Running(settings.host, port, http_port, service, metrics, loop)
+            yield Running(settings.host, port, http_port, service, metrics, parts.loop)
         finally:
             service.drain()
-            frontend.set_serving(names, serving=False)
+            frontend.set_serving(_names(service), serving=False)
             frontend.drain()
             # Where a task died, the group is cancelled: what that task was to answer will not be.
             own = asyncio.current_task()
-            patience_s = 0.0 if own is not None and own.cancelling() else settings.drain_s
-            try:
-                async with asyncio.timeout(patience_s):
-                    await service.until_idle()
-                    await service.leave()
-            except TimeoutError:
-                log.warning("stopping before all was done", seconds=patience_s)
-            except NtmServeError as error:  # Sessions stay claimed until the lease is over; nothing else is lost.
-                log.warning("sessions were not given up", reason=error.reason, fault=error.message)
+            await _finish(service, patience_s=0.0 if own is not None and own.cancelling() else settings.drain_s)
             await frontend.stop(1.0)
     finally:
         await http.stop()
+
+
+async def _finish(service: Service, *, patience_s: float) -> None:
+    """What was admitted is answered, and sessions are given up."""
+    try:
+        async with asyncio.timeout(patience_s):
+            await service.until_idle()
+            await service.leave()
+    except TimeoutError:
+        log.warning("stopping before all was done", seconds=patience_s)
+    except NtmServeError as error:  # Sessions stay claimed until the lease is over; nothing else is lost.
+        log.warning("sessions were not given up", reason=error.reason, fault=error.message)
+
+
+def _names(service: Service) -> list[str]:
+    """What health is asked for: models, with and without a version."""
+    return [name for view in service.models() if view.model for name in (view.key.name, str(view.key))]
+
+
+def _rollout(parts: _Parts, service: Service, frontend: GrpcServer) -> Rollout:
+    settings = parts.settings
+    lives: dict[ModelKey, asyncio.Task[None]] = {}
+
+    def begin(model: StepModel, load_s: float) -> None:
+        scheduler, lives[model.card.key] = parts.scheduler(model, load_s)
+        service.add_model(scheduler)
+        frontend.set_serving(_names(service), serving=True)
+
+    def end(key: ModelKey) -> None:
+        if key in lives:
+            lives.pop(key).cancel()
+        gone = {key.name, str(key)} - set(_names(service))
+        frontend.forget(gone)
+
+    load = partial(load_model, batch_max=settings.batch_max, execution_provider=settings.execution_provider)
+    return Rollout(settings.models, service, load=load, begin=begin, end=end)
 
 
 @contextlib.asynccontextmanager
@@ -319,7 +363,11 @@ def _residency_settings(settings: Settings) -> ResidencySettings:
 async def _expire(service: Service) -> None:
     while True:
         await asyncio.sleep(EXPIRY_INTERVAL_S)
-        expired = await service.expire_sessions()
+        try:
+            expired = await service.expire_sessions()
+        except StoreUnavailable as error:  # They expire the next time.
+            log.warning("sessions did not expire", fault=error.message)
+            continue
         if expired:
             log.info("sessions expired", sessions=expired)
 

@@ -56,6 +56,8 @@ ASK_AGAIN_S = 0.025
 ROOM_SHARE = 0.05
 # Snapshots written in one commit when a server stops.
 REST_GROUP = 256
+# Sessions looked at in the store in one go.
+LIST_PAGE = 1000
 # Sessions ended in the store in one go.
 EXPIRE_GROUP = 1000
 
@@ -527,6 +529,15 @@ class Residency:
         if keeper is None:
             return []
         return await keeper.call(lambda: keeper.store.list(after=after, limit=limit, model=model))
+
+    async def is_stored(self, key: ModelKey) -> bool:
+        """Whether the store has a session of this model."""
+        after = ""
+        while page := await self.list_stored(model=key.name, after=after, limit=LIST_PAGE):
+            if any(one.head.version == key.version for one in page):
+                return True
+            after = page[-1].session_id
+        return False
 
     # Parts of the above
 

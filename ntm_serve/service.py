@@ -17,7 +17,6 @@ from ntm_serve.durability import Durability
 from ntm_serve.errors import (
     EngineFault,
     InvalidInput,
-    ModelRejected,
     ModelUnknown,
     NtmServeError,
     OperatorFault,
@@ -57,12 +56,18 @@ class SessionView(NamedTuple):
 
 
 class ModelView(NamedTuple):
-    """A model that is served, or the reason why it is not."""
+    """A model that is served, or the reason why it is not; both where it serves the sessions that it has, and takes
+    no more.
+    """
 
     key: ModelKey
     model: StepModel | None
     fault: OperatorFault | None
     sessions: int
+
+    @property
+    def takes_sessions(self) -> bool:
+        return self.model is not None and self.fault is None
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Service:
         *,
         sessions: Sessions,
         residency: Residency,
-        schedulers: Mapping[ModelKey, Scheduler],
+        schedulers: dict[ModelKey, Scheduler],
         faults: Mapping[ModelKey, OperatorFault],
         sessions_per_message_max: int,
         steps_per_message_max: int,
@@ -110,8 +115,10 @@ class Service:
     def models(self) -> list[ModelView]:
         """Every model found, served or not, by name and version."""
         counts = self._sessions.open_by_model
-        served = [ModelView(key, one.model, None, counts[key]) for key, one in self._schedulers.items()]
-        faulty = [ModelView(key, None, fault, 0) for key, fault in self._faults.items()]
+        served = [
+            ModelView(key, one.model, self._faults.get(key), counts[key]) for key, one in self._schedulers.items()
+        ]
+        faulty = [ModelView(key, None, fault, 0) for key, fault in self._faults.items() if key not in self._schedulers]
         return sorted(served + faulty, key=lambda view: _version_order(view.key))
 
     def model(self, name: str, version: str = "") -> ModelView:
@@ -120,8 +127,30 @@ class Service:
         if not named:
             known = ", ".join(str(view.key) for view in self.models()) or "none"
             raise ModelUnknown(f"model {name}{'/' + version if version else ''}: expected one of {known}")
-        served = [view for view in named if view.model is not None]
+        served = [view for view in named if view.takes_sessions]
         return (served or named)[-1]
+
+    def add_model(self, scheduler: Scheduler) -> None:
+        """Sessions of this model can be opened from now on. Whoever made the scheduler runs it."""
+        self._schedulers[scheduler.key] = scheduler
+        self._faults.pop(scheduler.key, None)
+
+    def fault_model(self, key: ModelKey, fault: OperatorFault) -> None:
+        """No session of this model is opened from now on; those that it has go on."""
+        self._faults[key] = fault
+
+    def offer_model(self, key: ModelKey) -> None:
+        """Sessions of this model can be opened again."""
+        self._faults.pop(key, None)
+
+    def remove_model(self, key: ModelKey) -> None:
+        """The model is no more. It has no session."""
+        self._schedulers.pop(key, None)
+        self._faults.pop(key, None)
+
+    async def is_used(self, key: ModelKey) -> bool:
+        """Whether a session of this model is in memory or in the store."""
+        return self._sessions.open_by_model[key] > 0 or await self._residency.is_stored(key)
 
     # Sessions
 
@@ -142,8 +171,8 @@ class Service:
         """
         self._expect_serving()
         view = self.model(model_name, version)
-        if view.model is None:
-            raise view.fault or ModelRejected(f"model {view.key}: is not served")
+        if view.fault is not None:
+            raise view.fault
         try:
             return self._view(await self._residency.create(self._schedulers[view.key], session_id, durability))
         except SessionExists:

@@ -110,7 +110,8 @@ def wire_model(view: ModelView) -> models_pb2.Model:
     return models_pb2.Model(
         name=name,
         version=version,
-        ready=True,
+        ready=view.takes_sessions,
+        fault=wire_error(view.fault) if view.fault else None,
         family=card.family,
         task=card.task,
         licence=card.licence,

@@ -99,6 +99,10 @@ class GrpcServer:
         """What health answers for the server, its services and these models."""
         self._health.set_serving((SESSIONS.full_name, MODELS.full_name, *models), serving=serving)
 
+    def forget(self, models: Iterable[str]) -> None:
+        """These models are no more: health does not know them."""
+        self._health.forget(models)
+
     def drain(self) -> None:
         """Have every stream answer what it has in flight and end."""
         self._sessions.drain()

@@ -35,6 +35,13 @@ class Health:
             for call in self._watching.get(name, ()):
                 self._tell(call, name)
 
+    def forget(self, names: Iterable[str]) -> None:
+        """These are no more; who watches one is told that it is unknown."""
+        for name in names:
+            self._statuses.pop(name, None)
+            for call in self._watching.get(name, ()):
+                self._tell(call, name)
+
     def methods(self) -> Iterator[Method]:
         return methods_of(HEALTH, self)
 

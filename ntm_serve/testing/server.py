@@ -34,7 +34,7 @@ class TestServer:
 
 
 @contextlib.contextmanager
-def test_server(models: Sequence[StepModel] | LoadedModels, **settings: Any) -> Iterator[TestServer]:
+def test_server(models: Sequence[StepModel] | LoadedModels, /, **settings: Any) -> Iterator[TestServer]:
     """Serve these models until the block is left. settings: those of ntm_serve.config.Settings.
 
     Raises at the end of the block what took the server down, if anything did.

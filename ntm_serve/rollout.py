@@ -1,0 +1,120 @@
+"""Rollout: follows a model repository while the server runs.
+
+Rules of this file: a version that appears is loaded beside the others and takes the new sessions; one that is taken
+out takes no more, and is unloaded after its last session; what cannot be loaded takes nothing from what is served.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from ntm_serve.errors import ModelRejected, OperatorFault, SettingsFault
+from ntm_serve.manifest import MANIFEST_FILE
+from ntm_serve.repository import Found, find_models
+from ntm_serve.service import Service
+from ntm_serve.step_model import ModelKey, StepModel
+
+log = structlog.get_logger()
+
+
+class Rollout:
+    """Whoever makes it owns `run`."""
+
+    def __init__(
+        self,
+        repository: Path,
+        service: Service,
+        *,
+        load: Callable[[Found], StepModel],
+        begin: Callable[[StepModel, float], None],
+        end: Callable[[ModelKey], None],
+    ) -> None:
+        """load: on a thread; raises OperatorFault. begin: have a model served that took so many seconds to load. end:
+        have one served no more.
+        """
+        self._repository = repository
+        self._service = service
+        self._load = load
+        self._begin = begin
+        self._end = end
+        self._leaving: set[ModelKey] = set()
+        # When a manifest was last written: with what was seen of it nothing is tried again.
+        self._seen: dict[ModelKey, float] = {key: written for key, (_, written) in self._found().items()}
+
+    async def run(self, every_s: float) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            await self.look()
+
+    async def look(self) -> None:
+        """Load what is new, let go what is gone."""
+        found = await asyncio.to_thread(self._found)
+        for key, (one, written) in found.items():
+            if self._seen.get(key) == written:
+                continue
+            self._seen[key] = written
+            if key in self._served() and key not in self._leaving:
+                log.warning("a version is what it was: give what changed a number of its own", model=str(key))
+            else:
+                await self._add(one)
+        for view in self._service.models():
+            if view.key not in found and view.key in self._seen:
+                self._let_go(view.key, is_served=view.model is not None)
+        for key in list(self._leaving):
+            if not await self._service.is_used(key):
+                self._leaving.discard(key)
+                self._service.remove_model(key)
+                self._end(key)
+                log.info("model is unloaded", model=str(key))
+
+    async def _add(self, found: Found) -> None:
+        started_s, key = time.perf_counter(), found.key
+        try:
+            model = await asyncio.to_thread(self._load, found)
+            if key in self._leaving and self._service.model(*key).model is not None:
+                self._take_back(key, model)
+                return
+        except OperatorFault as fault:
+            self._service.fault_model(key, fault)
+        else:
+            self._begin(model, time.perf_counter() - started_s)
+
+    def _take_back(self, key: ModelKey, model: StepModel) -> None:
+        """It is back before its last session ended. Raises ModelRejected where it is not what it was."""
+        served = self._service.model(*key).model
+        if served is not None and served.card.digest != model.card.digest:
+            raise ModelRejected(f"model {key}: came back with other content, and has sessions of what it was")
+        self._leaving.discard(key)
+        self._service.offer_model(key)
+        log.info("model takes sessions again", model=str(key))
+
+    def _let_go(self, key: ModelKey, *, is_served: bool) -> None:
+        del self._seen[key]
+        if not is_served:
+            self._service.remove_model(key)
+            return
+        self._leaving.add(key)
+        fault = ModelRejected(f"model {key}: was taken out of the repository; it serves the sessions that it has")
+        self._service.fault_model(key, fault)
+        log.info("model takes no more sessions", model=str(key))
+
+    def _served(self) -> set[ModelKey]:
+        return {view.key for view in self._service.models() if view.model is not None}
+
+    def _found(self) -> dict[ModelKey, tuple[Found, float]]:
+        """What is in the repository and whole, as a manifest is written last, and when that was."""
+        try:
+            all_found = find_models(self._repository)
+        except SettingsFault:
+            return {}
+        found: dict[ModelKey, tuple[Found, float]] = {}
+        for one in all_found:
+            try:
+                found[one.key] = one, (one.path / MANIFEST_FILE).stat().st_mtime
+            except OSError:
+                continue
+        return found
