@@ -86,9 +86,10 @@ class Keeper:
         self._died: asyncio.Future[None] = self._loop.create_future()
         # Until when, on the monotonic clock, nobody takes a session without asking.
         self.lease_until_s = 0.0
-        # Told of sessions that are not this server's any more, of those that others want, and of a lease that was over.
+        # Told of sessions that are not this server's any more, and of those that others ask for.
         self.on_lost: Lost = lambda _session, _error: None
         self.on_wanted: Callable[[Sequence[str]], None] = lambda _session_ids: None
+        # Told when this server gives word again after its lease was over: till then its sessions were anybody's.
         self.on_lapsed: Callable[[], None] = lambda: None
 
     # The path of a step
@@ -326,7 +327,6 @@ class Keeper:
             log.warning("the store does not answer", fault=error.message)
             return
         if time.monotonic() > self.lease_until_s:
-            # Told now: a lease that goes on does not show any more that it was over.
             self.on_lapsed()
         self.lease_until_s = started_s + self._lease_s
         self.tell(self.store.tidy)

@@ -97,12 +97,14 @@ class Residency:
         self._observer = observer
         self._clock = clock
         self._turns = Turns()
+        # How many sessions are being made: there is to be room for all of them.
+        self._coming = 0
         # The lease that was found to be over, so that it is dealt with once.
         self._lapsed_s = -math.inf
         if keeper is not None:
             keeper.on_lost = self.lose
             keeper.on_wanted = self.give_up
-            keeper.on_lapsed = self.lapse
+            keeper.on_lapsed = self._lapse
 
     @property
     def has_store(self) -> bool:
@@ -116,13 +118,11 @@ class Residency:
         if keeper is None or now_s <= keeper.lease_until_s or keeper.lease_until_s == self._lapsed_s:
             return
         self._lapsed_s = keeper.lease_until_s
-        self.lapse()
+        self._lapse()
 
-    def lapse(self) -> None:
-        """The lease was over for a while, though it may have begun anew: nobody knows whose the sessions are."""
-        mine = [session for session in self._sessions if session.kept is not None]
-        self.put_to_rest(mine, reason="lease")
-        self.give_up([session.id for session in mine if session.in_flight], reason="lease")
+    def _lapse(self) -> None:
+        """What is in memory may be another's. Those with steps in flight learn it from the store, with their commit."""
+        self.put_to_rest([session for session in self._sessions if session.kept is not None], reason="lease")
 
     # Coming
 
@@ -142,10 +142,14 @@ class Residency:
         async with self._turns(name):
             self._free(scheduler, name)
             session = self._session(name, scheduler, start)
-            if durability is not Durability.MEMORY:
-                session.kept = await self._begin(session, scheduler, durability)
-            elif session_id is not None:
-                await self._expect_not_stored(name)
+            self._coming += 1
+            try:
+                if durability is not Durability.MEMORY:
+                    session.kept = await self._begin(session, scheduler, durability)
+                elif session_id is not None:
+                    await self._expect_not_stored(name)
+            finally:
+                self._coming -= 1
             self._sessions.add(session)
             self._observer.session_opened(session.model)
         self.make_room(session)
@@ -158,20 +162,32 @@ class Residency:
         Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, OwnedElsewhere, StoreUnavailable,
         StoreDamaged, ModelUnknown.
         """
-        self.expect_lease(self._clock())
-        session = self._sessions.get(session_id)
+        session = self.here(session_id)
         if session is not None:
             return session
         if self._keeper is None:
             raise self._sessions.why_not(session_id)
         async with self._turns(session_id):
-            session = self._sessions.get(session_id)
-            if session is None:
-                session = await self._bring(self._keeper, session_id, from_step)
+            return await self._find(session_id, from_step)
+
+    async def _find(self, session_id: str, from_step: int | None) -> Session:
+        """As `find`, for who has the session's turn."""
+        session = self.here(session_id)
+        if session is not None:
             return session
+        if self._keeper is None:
+            raise self._sessions.why_not(session_id)
+        return await self._bring(self._keeper, session_id, from_step)
+
+    def here(self, session_id: str) -> Session | None:
+        """The session where it is in memory, and right."""
+        self.expect_lease(self._clock())
+        return self._sessions.get(session_id)
 
     async def _bring(self, keeper: Keeper, session_id: str, from_step: int | None) -> Session:
         started_s = self._clock()
+        if started_s > keeper.lease_until_s:  # Without a lease it would be anybody's at once.
+            await keeper.give_word()
         claim, stored = await self._claim(keeper, session_id)
         try:
             scheduler = self._scheduler_of(stored)
@@ -287,6 +303,7 @@ class Residency:
         life_s, keeper = self._sessions.limits.idle_life_s, self._keeper
         if life_s is None:
             return 0
+        self.expect_lease(self._clock())
         ended = 0
         for session in self._sessions.idle(self._clock()):
             # While the store was asked to end the ones before, this one may have gone, or been used.
@@ -361,8 +378,8 @@ class Residency:
         if claims and self._keeper is not None:
             self._keeper.release(claims)
 
-    def give_up(self, session_ids: Sequence[str], *, reason: str = "wanted") -> None:
-        """Others ask for these, or may have them: they leave, each as soon as it has nothing in flight."""
+    def give_up(self, session_ids: Sequence[str]) -> None:
+        """Others ask for these: they leave, each as soon as it has nothing in flight."""
         for session_id in session_ids:
             session = self._sessions.get(session_id)
             if session is None:
@@ -371,9 +388,9 @@ class Residency:
             elif session.kept is None:
                 continue
             elif session.in_flight:
-                session.in_flight[-1].add_follower(partial(self.give_up, [session_id], reason=reason))
+                session.in_flight[-1].add_follower(partial(self.give_up, [session_id]))
             else:
-                self.put_to_rest([session], reason=reason)
+                self.put_to_rest([session], reason="wanted")
 
     def make_room(self, newcomer: Session) -> None:
         """Have sessions leave memory until their states fit into it; not the newcomer."""
@@ -462,9 +479,8 @@ class Residency:
 
     async def rewind(self, session_id: str, step: int) -> Session:
         """Take a session back to that step. Steps in flight are answered with StepAborted. Raises as `saved_state`."""
-        await self.find(session_id)
         async with self._turns(session_id):
-            session = self._sessions.find(session_id)
+            session = await self._find(session_id, 0)
             if step != session.next_step:
                 self._expect_retained(session, step)
             # From here on messages wait for their turn.
@@ -493,10 +509,14 @@ class Residency:
         keeper = self._keeper
         assert keeper is not None, "only a store knows the past"
         stored = await keeper.call(partial(keeper.store.read, session.id))
+        # Since it was found to be retained, others may have gone on with the session, or rewound it.
+        self._expect_between(session, bases_of(stored)[0], step, stored.next_step)
         return await self._replayed(self._scheduler_of(stored), stored, from_step=None, to_step=step)
 
     def _expect_retained(self, session: Session, step: int) -> None:
-        oldest, newest = session.oldest_retained_step, session.next_step
+        self._expect_between(session, session.oldest_retained_step, step, session.next_step)
+
+    def _expect_between(self, session: Session, oldest: int, step: int, newest: int) -> None:
         if oldest <= step <= newest:
             return
         why = "it lives in memory alone" if session.kept is None else "what led there was let go"
@@ -525,6 +545,7 @@ class Residency:
 
     async def list_stored(self, *, model: str, after: str, limit: int) -> Sequence[StoredSummary]:
         """Sessions of the store, in the order of their ids."""
+        self.expect_lease(self._clock())
         keeper = self._keeper
         if keeper is None:
             return []
@@ -543,7 +564,7 @@ class Residency:
 
     def _free(self, scheduler: Scheduler, session_id: str | None) -> str:
         try:
-            return self._sessions.expect_free(session_id)
+            return self._sessions.expect_free(session_id, coming=self._coming)
         except LimitReached:
             self._observer.rejected(scheduler.key, reason="sessions")
             raise

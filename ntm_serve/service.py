@@ -185,8 +185,7 @@ class Service:
 
     async def get_session(self, session_id: str) -> SessionView:
         """Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, StoreUnavailable, StoreDamaged."""
-        self._residency.expect_lease(self._clock())
-        session = self._sessions.get(session_id)
+        session = self._residency.here(session_id)
         if session is not None:
             return self._view(session)
         stored = await self._residency.read(session_id)
@@ -209,7 +208,6 @@ class Service:
     async def list_sessions(self, *, model_name: str = "", after: str = "", page_size: int = 100) -> list[SessionView]:
         """Open sessions in the order of their ids, those after `after`, at most page_size of them."""
         stored = await self._residency.list_stored(model=model_name, after=after, limit=page_size)
-        self._residency.expect_lease(self._clock())
         wanted = (s.id for s in self._sessions if s.id > after and model_name in ("", s.model.name))
         views = {one.session_id: self._stored_view(one, one.next_step) for one in stored}
         for session_id in heapq.nsmallest(page_size, wanted):

@@ -273,13 +273,13 @@ class Sessions:
         self.add(session)
         return session
 
-    def expect_free(self, session_id: str | None) -> str:
-        """The name, or a random one, for one session more. Raises as `open`."""
+    def expect_free(self, session_id: str | None, *, coming: int = 0) -> str:
+        """The name, or a random one, for one session more. coming: how many are being made. Raises as `open`."""
         if session_id is not None and not SESSION_ID.fullmatch(session_id):
             raise InvalidInput(f"session id: expected 1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -, got {session_id!r}")
         if session_id in self._open:
             raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
-        if len(self._open) >= self.limits.sessions_max:
+        if len(self._open) + coming >= self.limits.sessions_max:
             raise LimitReached(f"sessions: expected at most {self.limits.sessions_max} open at once")
         return session_id or secrets.token_hex(16)
 
