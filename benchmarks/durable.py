@@ -1,6 +1,5 @@
 """What durability costs, and how soon sessions come back: questions of `make bench` with servers of their own."""
 
-import contextlib
 import os
 import re
 import statistics
@@ -8,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ WAKES = 400
 Figures = dict[str, float]
 
 
-@contextlib.contextmanager
+@contextmanager
 def server(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server of the zoo and where it listens."""
     quiet = ("--port", "0", "--http-port", "0", "--log-level", "warning")
@@ -90,18 +90,16 @@ def wake(bench: Any) -> Figures:
     ids = [f"wake-{number}" for number in range(STORED)]
     with tempfile.TemporaryDirectory() as folder:
         store = ("--store", f"sqlite:{folder}/sessions.db")
-        with server(*store, "--resident-bytes-max", str(RESIDENT * 12_144)) as (_, target):
-            with grpc.insecure_channel(target) as channel:
-                stub = sessions_pb2_grpc.SessionsStub(channel)
-                for first in range(0, STORED, TOGETHER):
-                    group = ids[first : first + TOGETHER]
-                    for session_id in group:
-                        stub.Open(sessions_pb2.OpenRequest(model=MODEL, session_id=session_id))
-                    for _ in range(3):
-                        step(stub, group)
-                taken_ms = [
-                    wake_ms(stub, str(one)) for one in random.choice(ids[: -2 * RESIDENT], WAKES, replace=False)
-                ]
+        with ExitStack() as stack:
+            _, target = stack.enter_context(server(*store, "--resident-bytes-max", str(RESIDENT * 12_144)))
+            stub = sessions_pb2_grpc.SessionsStub(stack.enter_context(grpc.insecure_channel(target)))
+            for first in range(0, STORED, TOGETHER):
+                group = ids[first : first + TOGETHER]
+                for session_id in group:
+                    stub.Open(sessions_pb2.OpenRequest(model=MODEL, session_id=session_id))
+                for _ in range(3):
+                    step(stub, group)
+            taken_ms = [wake_ms(stub, str(one)) for one in random.choice(ids[: -2 * RESIDENT], WAKES, replace=False)]
         started_s = time.perf_counter()
         with server(*store) as (_, target), grpc.insecure_channel(target) as channel:
             step(sessions_pb2_grpc.SessionsStub(channel), [ids[0]])

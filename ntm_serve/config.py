@@ -29,8 +29,7 @@ class Settings(BaseSettings):
     compute_threads: int = Field(
         default_factory=lambda: max(1, len(os.sched_getaffinity(0)) - 1),
         ge=1,
-        description="batches that run side by side; by default the cores this process may use, less one; with 1 the "
-        "event loop computes",
+        description="batches that run side by side; the cores of this process less one if not said",
     )
     batch_max: int = Field(
         0,

@@ -63,16 +63,7 @@ def record_of(session_id: str, message: Committed, *, with_outputs: bool) -> Log
 
 def read_record(session_id: str, record: LogRecord, spec: StepSpec) -> Recorded:
     """What a record says. Raises StoreDamaged."""
-    what = f"session {session_id}: record of steps {record.first_step} to {record.end_step}"
-    if len(record.payload) < _HEADER.size:
-        raise StoreDamaged(f"{what}: expected at least {_HEADER.size} bytes, got {len(record.payload)}")
-    version, flags, seal, outputs_crc = _HEADER.unpack_from(record.payload)
-    if version != VERSION or flags not in (0, _HAS_OUTPUTS):
-        raise StoreDamaged(f"{what}: expected version {VERSION}, got version {version}, flags {flags}")
-    kept = memoryview(record.payload)[_HEADER.size :]
-    actual = _seal(session_id, record.first_step, record.end_step, kept)
-    if actual != seal:
-        raise StoreDamaged(f"{what}: expected checksum {seal:08x}, got {actual:08x}")
+    what, flags, outputs_crc, kept = _opened(session_id, record)
     specs = (*spec.inputs, *spec.outputs) if flags & _HAS_OUTPUTS else spec.inputs
     steps = record.end_step - record.first_step
     size = steps * sum(one.nbytes for one in specs)
@@ -83,9 +74,29 @@ def read_record(session_id: str, record: LogRecord, spec: StepSpec) -> Recorded:
     return Recorded(record.first_step, arrays[:count], outputs_crc, arrays[count:] if flags & _HAS_OUTPUTS else None)
 
 
+def expect_whole(session_id: str, record: LogRecord) -> None:
+    """Check a record as far as it tells without its model. Raises StoreDamaged."""
+    _opened(session_id, record)
+
+
 def crc_of(outputs: Sequence[Array]) -> int:
     """The checksum of a message's outputs, as records keep it."""
     return zlib.crc32(_bytes_of(outputs))
+
+
+def _opened(session_id: str, record: LogRecord) -> tuple[str, int, int, memoryview]:
+    """A name for it, flags, the checksum of the outputs, and what is kept. Raises StoreDamaged."""
+    what = f"session {session_id}: record of steps {record.first_step} to {record.end_step}"
+    if len(record.payload) < _HEADER.size:
+        raise StoreDamaged(f"{what}: expected at least {_HEADER.size} bytes, got {len(record.payload)}")
+    version, flags, seal, outputs_crc = _HEADER.unpack_from(record.payload)
+    if version != VERSION or flags not in (0, _HAS_OUTPUTS):
+        raise StoreDamaged(f"{what}: expected version {VERSION}, got version {version}, flags {flags}")
+    kept = memoryview(record.payload)[_HEADER.size :]
+    actual = _seal(session_id, record.first_step, record.end_step, kept)
+    if actual != seal:
+        raise StoreDamaged(f"{what}: expected checksum {seal:08x}, got {actual:08x}")
+    return what, flags, outputs_crc, kept
 
 
 def _bytes_of(arrays: Sequence[Array]) -> bytes:

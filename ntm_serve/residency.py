@@ -243,7 +243,7 @@ class Residency:
         if not scheduler.model.batch_independence.holds:
             # Run again, steps may give other bits: the newest state is taken, and replies as they were given.
             base = bases[-1]
-        saved = _saved_at(stored, base)
+        saved = saved_at(stored, base)
         if saved is not None:
             what = f"session {stored.session_id}: snapshot of step {base}"
             expect_state(saved, scheduler.model.card, spec.state, what=what, fault=StoreDamaged)
@@ -659,7 +659,7 @@ class _Waiter:
             self.done.set_result(None)
 
 
-def _saved_at(stored: StoredSession, step: int) -> SavedState | None:
+def saved_at(stored: StoredSession, step: int) -> SavedState | None:
     """The state that the store has of that step; None is the initial one. Raises StoreDamaged."""
     payloads = [snapshot.payload for snapshot in stored.snapshots if snapshot.step == step]
     return decoded(payloads[0], fault=StoreDamaged) if payloads else None

@@ -12,6 +12,7 @@ import ntm_serve
 from ntm_serve.cli.arrays import ArrayWriter, expect_writable, read_inputs
 from ntm_serve.cli.options import DEFAULT_SERVER, Server
 from ntm_serve.cli.pipe import pipe
+from ntm_serve.cli.sessions import sessions_app
 from ntm_serve.cli.tables import console, print_facts, table
 from ntm_serve.client import Client, ModelInfo
 from ntm_serve.errors import SettingsFault
@@ -54,57 +55,6 @@ def models(
     console().print(rows)
     for fault in faults:
         console().print(fault, markup=False)
-
-
-sessions_app = typer.Typer(help="List, show and close sessions.", invoke_without_command=True)
-
-
-@sessions_app.callback(invoke_without_command=True)
-def sessions(
-    context: typer.Context,
-    model: Annotated[str, typer.Option(help="only those of this model")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="at most this many rows")] = 50,
-    server: Server = DEFAULT_SERVER,
-) -> None:
-    """List open sessions, in the order of their ids."""
-    if context.invoked_subcommand is not None:
-        return
-    rows = table("session", "model", "next step", "in flight", "idle", "open for", "state bytes")
-    with Client(server, retry=None) as client:
-        for row, info in enumerate(client.sessions(model)):
-            if row == limit:
-                rows.caption = f"the first {limit}; more with --limit"
-                break
-            rows.add_row(
-                info.session_id,
-                f"{info.model}/{info.version}",
-                str(info.next_step),
-                str(info.steps_in_flight),
-                f"{info.idle_for_s:.1f} s",
-                f"{info.open_for_s:.1f} s",
-                f"{info.state_bytes:,}",
-            )
-    console().print(rows)
-
-
-@sessions_app.command("show")
-def show_session(
-    session_id: Annotated[str, typer.Argument(metavar="SESSION")], server: Server = DEFAULT_SERVER
-) -> None:
-    """Show where one session stands."""
-    with Client(server, retry=None) as client:
-        info = client.session_info(session_id)
-    print_facts(vars(info))
-
-
-@sessions_app.command("close")
-def close_session(
-    session_id: Annotated[str, typer.Argument(metavar="SESSION")], server: Server = DEFAULT_SERVER
-) -> None:
-    """End a session and free its memory."""
-    with Client(server, retry=None) as client:
-        info = client.close_session(session_id)
-    print(f"closed {info.session_id} after {info.next_step} steps")
 
 
 def run(

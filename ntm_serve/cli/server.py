@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ntm_serve.cli.sessions import sessions_app
 from ntm_serve.cli.tables import print_facts
 from ntm_serve.errors import SettingsFault
 
@@ -17,6 +18,7 @@ def register_server_commands(app: typer.Typer) -> None:
     try:
         # The one place where the extra is imported: the client's command line works without it.
         from ntm_serve.cli.serving import check_directory, serve_until_stopped
+        from ntm_serve.cli.verifying import verify_store
         from ntm_serve.config import ENVIRONMENT_PREFIX, Settings
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] == "ntm_serve":
@@ -41,6 +43,22 @@ def register_server_commands(app: typer.Typer) -> None:
         """Check a model directory: its files, its golden run, its batch size and independence. Needs no torch."""
         print_facts(check_directory(directory, {name: value for name, value in given.items() if value is not None}))
         print(f"{directory}: ok")
+
+    @sessions_app.command("verify")
+    def verify(
+        store: Annotated[
+            str, typer.Argument(metavar="STORE", help="as in serve --store; a sqlite file that no server has")
+        ],
+        models: Annotated[
+            Path | None, typer.Option(help="model repository; with it states and inputs are held against their models")
+        ] = None,
+        replay: Annotated[
+            bool, typer.Option(help="run every record again, and compare with what was answered")
+        ] = False,
+        store_prefix: Annotated[str, typer.Option(help="redis: what the names of keys begin with")] = "ntm-serve",
+    ) -> None:
+        """Check a store, without a server: whether every session in it would come back."""
+        verify_store(store, prefix=store_prefix, models=models, replay=replay)
 
     engine_settings = {name: Settings.model_fields[name] for name in ("batch_max", "execution_provider")}
     _give_flags(check, engine_settings, ENVIRONMENT_PREFIX)

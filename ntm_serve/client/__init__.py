@@ -12,7 +12,8 @@ from ntm_serve.client.group import Group
 from ntm_serve.client.healing import RetryPolicy
 from ntm_serve.client.rounds import Answer, Answers
 from ntm_serve.client.sync import Client, Session
-from ntm_serve.client.views import BatchIndependence, ModelInfo, SessionInfo
+from ntm_serve.client.views import BatchIndependence, ModelInfo, SessionInfo, SessionSnapshot
+from ntm_serve.durability import Durability
 
 __all__ = [
     "Answer",
@@ -22,9 +23,11 @@ __all__ = [
     "AsyncSession",
     "BatchIndependence",
     "Client",
+    "Durability",
     "Group",
     "ModelInfo",
     "RetryPolicy",
     "Session",
     "SessionInfo",
+    "SessionSnapshot",
 ]

@@ -20,7 +20,17 @@ from ntm_serve.v1 import sessions_pb2
 A = TypeVar("A")
 
 Method = Literal[
-    "Models.List", "Models.Get", "Sessions.Open", "Sessions.Step", "Sessions.Get", "Sessions.List", "Sessions.Close"
+    "Models.List",
+    "Models.Get",
+    "Sessions.Open",
+    "Sessions.Step",
+    "Sessions.Get",
+    "Sessions.List",
+    "Sessions.Close",
+    "Sessions.Snapshot",
+    "Sessions.Restore",
+    "Sessions.Fork",
+    "Sessions.Rewind",
 ]
 
 
@@ -63,6 +73,34 @@ def opened(
             fields=error.fields,
         ) from None
     return response
+
+
+def restored(
+    healing: Healing, request: sessions_pb2.RestoreRequest, timeout_s: float | None
+) -> Asking[sessions_pb2.OpenResponse]:
+    """Open a session where a snapshot was taken. One without a name gets it here, as in `opened`."""
+    named = sessions_pb2.RestoreRequest()
+    named.CopyFrom(request)
+    named.session_id = request.session_id or secrets.token_hex(16)
+    patience = Patience(healing, timeout_s=timeout_s)
+    made = yield from _begun(
+        healing, patience, "Sessions.Restore", named, named.session_id, drawn=not request.session_id
+    )
+    return sessions_pb2.OpenResponse(session=made.session, inputs=made.inputs, outputs=made.outputs)
+
+
+def forked(
+    healing: Healing, request: sessions_pb2.ForkRequest, timeout_s: float | None
+) -> Asking[sessions_pb2.OpenResponse]:
+    """Open a session where another stands or stood. One without a name gets it here, as in `opened`."""
+    named = sessions_pb2.ForkRequest()
+    named.CopyFrom(request)
+    named.fork_session_id = request.fork_session_id or secrets.token_hex(16)
+    patience = Patience(healing, timeout_s=timeout_s)
+    made = yield from _begun(
+        healing, patience, "Sessions.Fork", named, named.fork_session_id, drawn=not request.fork_session_id
+    )
+    return (yield from _taken_up(healing, patience, made.session))
 
 
 def closed(healing: Healing, known: sessions_pb2.Session, timeout_s: float | None) -> Asking[sessions_pb2.Session]:
@@ -122,6 +160,29 @@ def settled(healing: Healing, session: SessionFacts, timeout_s: float | None) ->
             return int(stands.next_step)
         yield Pause(PAUSE_S)
         waited_s += PAUSE_S
+
+
+def _begun(
+    healing: Healing, patience: Patience, method: Method, request: Any, session_id: str, *, drawn: bool
+) -> Asking[Any]:
+    """What made a session of this name. drawn: nobody else can have the name, so one that is in use is this one."""
+    try:
+        return (yield from _tried(healing, patience, method, request, request))
+    except SessionExists:
+        if not (drawn and patience.failures):
+            raise
+    get = sessions_pb2.GetRequest(session_id=session_id)
+    found = yield from _tried(healing, patience, "Sessions.Get", get, get)
+    return (yield from _taken_up(healing, patience, found.session))
+
+
+def _taken_up(healing: Healing, patience: Patience, session: sessions_pb2.Session) -> Asking[sessions_pb2.OpenResponse]:
+    """A session that is there, with its specs."""
+    request = sessions_pb2.OpenRequest(
+        model=session.model, version=session.version, session_id=session.session_id, resume=True
+    )
+    response: sessions_pb2.OpenResponse = yield from _tried(healing, patience, "Sessions.Open", request, request)
+    return response
 
 
 def _tried(healing: Healing, patience: Patience, method: Method, request: Any, again: Any) -> Asking[Any]:

@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike
 
 from ntm_serve import errors
 from ntm_serve.client.healing import RetryPolicy, expect_standing, meaning_of
+from ntm_serve.durability import Durability
 from ntm_serve.errors import InvalidInput, NtmServeError
 from ntm_serve.spec import Array, TensorSpec, described, expect_names
 from ntm_serve.v1 import sessions_pb2
-from ntm_serve.wire import DETAILS_KEY, arrays_of, error_of, error_of_wire, spec_of, tensor_of
+from ntm_serve.wire import DETAILS_KEY, arrays_of, error_of, error_of_wire, spec_of, tensor_of, wire_durability
 
 Inputs = ArrayLike | Mapping[str, ArrayLike]
 Outputs = Array | dict[str, Array]
@@ -94,6 +95,10 @@ class SessionFacts:
         self._answered_step = max(self._answered_step, self.next_step)
         return outputs
 
+    def stand_at(self, step: int) -> None:
+        """The caller had the server take the session there."""
+        self.next_step = self._answered_step = step
+
     def meaning_of(self, error: NtmServeError) -> NtmServeError:
         """What an error means for this session: SessionLost where the server does not know it any more."""
         return meaning_of(error, self.id, self._answered_step)
@@ -105,6 +110,23 @@ class SessionFacts:
         # A caller may set next_step back, to hear again what was answered.
         sent_step = stands_at if sent_step is None else max(sent_step, self._answered_step)
         expect_standing(self.id, stands_at, answered_step=self._answered_step, sent_step=sent_step)
+
+
+def open_request(
+    model: str, version: str, session_id: str, *, resume: bool, durability: Durability | str | None
+) -> sessions_pb2.OpenRequest:
+    """Raises InvalidInput for a durability that there is not."""
+    return sessions_pb2.OpenRequest(
+        model=model, version=version, session_id=session_id, resume=resume, durability=durability_word(durability)
+    )
+
+
+def durability_word(durability: Durability | str | None) -> sessions_pb2.Durability:
+    """A durability as it travels. Raises InvalidInput."""
+    try:
+        return wire_durability(None if durability is None else Durability(durability))
+    except ValueError:
+        raise InvalidInput(f"durability: expected one of {', '.join(Durability)}, got {durability!r}") from None
 
 
 def steps_of(x: Inputs, specs: Sequence[TensorSpec]) -> Steps:

@@ -9,7 +9,19 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from ntm_serve.client.asking import Asking, Call, Method, asked, back, closed, opened, settled, stepped
+from ntm_serve.client.asking import (
+    Asking,
+    Call,
+    Method,
+    asked,
+    back,
+    closed,
+    forked,
+    opened,
+    restored,
+    settled,
+    stepped,
+)
 from ntm_serve.client.conversion import (
     IN_FLIGHT_MAX_DEFAULT,
     Grouping,
@@ -18,8 +30,10 @@ from ntm_serve.client.conversion import (
     SessionFacts,
     Steps,
     channel_options,
+    durability_word,
     error_of_call,
     expect_positive,
+    open_request,
     outputs_of,
     steps_of,
 )
@@ -27,7 +41,8 @@ from ntm_serve.client.dialogues import Opening, Pause
 from ntm_serve.client.group import Group
 from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
 from ntm_serve.client.in_flight import InFlight
-from ntm_serve.client.views import ModelInfo, SessionInfo, model_info, session_info
+from ntm_serve.client.views import ModelInfo, SessionInfo, SessionSnapshot, model_info, session_info
+from ntm_serve.durability import Durability
 from ntm_serve.errors import NtmServeError, ServerUnreachable, StepCancelled
 from ntm_serve.spec import Array
 from ntm_serve.v1 import models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
@@ -99,12 +114,61 @@ class Client:
         """
         return self._closed(sessions_pb2.Session(session_id=session_id))
 
-    def session(self, model: str, *, version: str = "", session_id: str = "", resume: bool = False) -> "Session":
+    def snapshot(self, session_id: str, *, step: int | None = None) -> SessionSnapshot:
+        """A session's state before that step, or as it stands, for `restore`, here or at another server of the same
+        model. Raises as `session_info`, StepForgotten, InvalidInput.
+        """
+        request = sessions_pb2.SnapshotRequest(session_id=session_id, step=step)
+        response = self._asked("Sessions.Snapshot", request)
+        return SessionSnapshot(response.step, response.snapshot)
+
+    def restore(
+        self, snapshot: bytes, *, session_id: str = "", durability: Durability | str | None = None
+    ) -> "Session":
+        """Open a session where a snapshot was taken; durability None is what the server is set to. Raises
+        SnapshotRejected, and as `session`.
+        """
+        request = sessions_pb2.RestoreRequest(
+            snapshot=snapshot, session_id=session_id, durability=durability_word(durability)
+        )
+        return Session(self, self._carry_out(restored(self._healing, request, self.timeout_s)))
+
+    def fork(
+        self,
+        session_id: str,
+        fork_id: str = "",
+        *,
+        step: int | None = None,
+        durability: Durability | str | None = None,
+    ) -> "Session":
+        """Open a session where another stands, or stood before that step; durability None is the other's. The other
+        goes on, unchanged. Raises as `snapshot` and `session`.
+        """
+        request = sessions_pb2.ForkRequest(
+            session_id=session_id, fork_session_id=fork_id, step=step, durability=durability_word(durability)
+        )
+        return Session(self, self._carry_out(forked(self._healing, request, self.timeout_s)))
+
+    def rewind(self, session_id: str, step: int) -> SessionInfo:
+        """Take a session back to where it stood before that step. Raises as `snapshot`."""
+        request = sessions_pb2.RewindRequest(session_id=session_id, step=step)
+        return session_info((self._asked("Sessions.Rewind", request)).session)
+
+    def session(
+        self,
+        model: str,
+        *,
+        version: str = "",
+        session_id: str = "",
+        resume: bool = False,
+        durability: Durability | str | None = None,
+    ) -> "Session":
         """Open a session; as a context manager it is closed at the end of the block.
 
-        resume: take up an open session of that id where it stands, if there is one.
+        resume: take up an open session of that id where it stands, if there is one. durability: what a new one
+        outlives; None is what the server is set to.
         """
-        request = sessions_pb2.OpenRequest(model=model, version=version, session_id=session_id, resume=resume)
+        request = open_request(model, version, session_id, resume=resume, durability=durability)
         return Session(self, self._carry_out(opened(self._healing, request, self.timeout_s)))
 
     def group(
@@ -228,6 +292,25 @@ class Session(SessionFacts):
     def state(self, *names: str) -> dict[str, Array]:
         """What is in the session's memory: state tensors by name; without names all of them."""
         return self._client.session_state(self.id, *names)
+
+    def snapshot(self, *, step: int | None = None) -> SessionSnapshot:
+        """The session's state before that step, or as it stands: see Client.snapshot."""
+        self._end_exchange()
+        return self._client.snapshot(self.id, step=step)
+
+    def fork(
+        self, session_id: str = "", *, step: int | None = None, durability: Durability | str | None = None
+    ) -> "Session":
+        """A session that begins where this one stands, or stood before that step. This one goes on."""
+        self._end_exchange()
+        return self._client.fork(self.id, session_id, step=step, durability=durability)
+
+    def rewind(self, step: int) -> SessionInfo:
+        """Go back to where the session stood before that step."""
+        self._end_exchange()
+        info = self._client.rewind(self.id, step)
+        self.stand_at(info.next_step)
+        return info
 
     def close(self) -> SessionInfo:
         """End the session on the server."""

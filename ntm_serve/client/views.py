@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 
+from ntm_serve.durability import Durability
 from ntm_serve.errors import NtmServeError
 from ntm_serve.spec import TensorSpec
 from ntm_serve.v1 import models_pb2, sessions_pb2
-from ntm_serve.wire import error_of_wire, spec_of
+from ntm_serve.wire import durability_of, error_of_wire, spec_of
 
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """Where a session stands. next_step: how many steps were made."""
+    """Where a session stands. next_step: how many steps were made. resident: whether it is in the server's memory.
+    oldest_retained_step: the oldest that it can be snapshot, forked and rewound at.
+    """
 
     session_id: str
     model: str
@@ -22,6 +25,17 @@ class SessionInfo:
     state_bytes: int
     open_for_s: float
     idle_for_s: float
+    durability: Durability
+    resident: bool
+    oldest_retained_step: int
+
+
+@dataclass(frozen=True)
+class SessionSnapshot:
+    """A session's state as bytes, and the number of steps that led to it."""
+
+    step: int
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,9 @@ def session_info(session: sessions_pb2.Session) -> SessionInfo:
         state_bytes=session.state_bytes,
         open_for_s=session.open_for.ToMilliseconds() / 1000,
         idle_for_s=session.idle_for.ToMilliseconds() / 1000,
+        durability=durability_of(session.durability) or Durability.MEMORY,
+        resident=session.resident,
+        oldest_retained_step=session.oldest_retained_step,
     )
 
 

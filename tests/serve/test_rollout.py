@@ -27,9 +27,9 @@ def repository(tmp_path):
 def client(repository, tmp_path, request):
     store = request.param and f"sqlite:{tmp_path}/sessions.db"
     loaded = load_models(repository, batch_max=8)
-    with test_server(loaded, models=repository, repository_poll_s=0.05, store=store) as server:
-        with Client(server.target) as client:
-            yield client
+    settings = {"models": repository, "repository_poll_s": 0.05, "store": store}
+    with test_server(loaded, **settings) as server, Client(server.target) as client:
+        yield client
 
 
 def put(repository, version, *, model="copy-ff"):

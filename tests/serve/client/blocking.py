@@ -61,6 +61,18 @@ class BlockingClient:
     def close_session(self, session_id):
         return self.run(self._client.close_session(session_id))
 
+    def snapshot(self, session_id, **options):
+        return self.run(self._client.snapshot(session_id, **options))
+
+    def restore(self, snapshot, **options):
+        return BlockingSession(self, self.run(self._client.restore(snapshot, **options)))
+
+    def fork(self, session_id, *fork_id, **options):
+        return BlockingSession(self, self.run(self._client.fork(session_id, *fork_id, **options)))
+
+    def rewind(self, session_id, step):
+        return self.run(self._client.rewind(session_id, step))
+
     def session(self, model, **options):
         return BlockingSession(self, self.run(self._client.session(model, **options)))
 
@@ -135,6 +147,15 @@ class BlockingSession:
 
     def step(self, x, **options):
         return self._client.run(self._session.step(x, **options))
+
+    def snapshot(self, **options):
+        return self._client.run(self._session.snapshot(**options))
+
+    def fork(self, *session_id, **options):
+        return BlockingSession(self._client, self._client.run(self._session.fork(*session_id, **options)))
+
+    def rewind(self, step):
+        return self._client.run(self._session.rewind(step))
 
     def stream(self, xs, **options):
         return self._client.each(self._session.stream(xs, **options))

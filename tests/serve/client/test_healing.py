@@ -2,12 +2,14 @@
 
 import random
 
+import grpc
 import numpy as np
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from ntm_serve.client import RetryPolicy
 from ntm_serve.client.asking import Call, asked, closed, opened, stepped
-from ntm_serve.client.conversion import SessionFacts, steps_of
+from ntm_serve.client.conversion import SessionFacts, error_of_call, steps_of
 from ntm_serve.client.dialogues import Pause
 from ntm_serve.client.healing import FIRST_ANSWER_S, Healing, Patience
 from ntm_serve.client.in_flight import InFlight
@@ -34,7 +36,7 @@ from ntm_serve.errors import (
 from ntm_serve.spec import TensorSpec
 from ntm_serve.testing import ManualClock
 from ntm_serve.v1 import sessions_pb2
-from ntm_serve.wire import tensor_of, wire_error, wire_spec
+from ntm_serve.wire import DETAILS_KEY, tensor_of, wire_error, wire_spec
 
 GONE = ServerUnreachable("gone")
 X = TensorSpec("x", "float32", (1,))
@@ -201,6 +203,26 @@ def test_a_policy_that_would_never_wait_or_never_end_is_refused(wrong):
         RetryPolicy(**wrong)
 
 
+class Failed:
+    """A call that failed."""
+
+    def __init__(self, code, trailing=()):
+        self.code, self.trailing_metadata = lambda: code, lambda: trailing
+
+    def details(self):
+        return "Stream removed"
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN])
+def test_a_status_without_a_reason_comes_from_the_transport(code):
+    assert isinstance(error_of_call(Failed(code)), ServerUnreachable)
+    info = error_details_pb2.ErrorInfo(reason="ENGINE_FAULT")
+    status = status_pb2.Status()
+    status.details.add().Pack(info)
+    ours = error_of_call(Failed(code, [(DETAILS_KEY, status.SerializeToString())]))
+    assert isinstance(ours, EngineFault)
+
+
 def test_a_step_is_sent_again_with_its_number_once_the_server_is_there():
     clock, facts = ManualClock(), facts_of(4)
     asking = stepped(healing_of(RetryPolicy(), clock), facts, steps_of([[1], [2]], [X]), 60.0)
@@ -323,10 +345,15 @@ def test_another_call_is_given_what_was_not_taken_with_the_numbers_it_had():
     assert in_flight.sent_step == 14
     in_flight.keep(sessions_pb2.StreamResponse(step=reply_of(10, tag=1)))
     assert [y.tolist() for y in in_flight.take()] == [[[11]]]
+    gap = sessions_pb2.StepResponse(tag=3, error=wire_error(StepAhead("a step before it was cancelled")))
+    in_flight.keep(sessions_pb2.StreamResponse(step=gap))
     in_flight.begin_again()
     in_flight.add(steps_of([0], [X]))
     assert sent_of(in_flight) == [(2, 11), (3, 13), (4, 14)]
     assert in_flight.again
+    in_flight.keep(sessions_pb2.StreamResponse(step=reply_of(11, 2, tag=2)))
+    list(in_flight.take())
+    assert not in_flight.answered, "what the call that broke said of it is no longer so"
 
 
 def test_a_reply_that_comes_twice_is_taken_once():
@@ -341,6 +368,7 @@ def test_a_reply_that_comes_twice_is_taken_once():
     in_flight.keep(first)
     assert not in_flight.answered
     assert len(in_flight) == 1
+    assert not in_flight._replies, "nor is it kept"
 
 
 @pytest.mark.parametrize("error", [OwnedElsewhere(""), StepCancelled(""), EngineFault(""), LimitReached("")])

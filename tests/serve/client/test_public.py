@@ -10,31 +10,39 @@ PUBLIC = {
     "AsyncClient": {
         "close",
         "close_session",
+        "fork",
         "group",
         "model",
         "models",
+        "restore",
+        "rewind",
         "session",
         "session_info",
         "session_state",
         "sessions",
+        "snapshot",
         "timeout_s",
     },
     "AsyncGroup": {"close", "forget", "next_steps", "open", "step", "step_rows", "stream", "stream_rows"},
-    "AsyncSession": {"close", "info", "state", "step", "stream"},
+    "AsyncSession": {"close", "fork", "info", "rewind", "snapshot", "state", "step", "stream"},
     "Client": {
         "close",
         "close_session",
+        "fork",
         "group",
         "model",
         "models",
+        "restore",
+        "rewind",
         "session",
         "session_info",
         "session_state",
         "sessions",
+        "snapshot",
         "timeout_s",
     },
     "Group": {"close", "forget", "next_steps", "open", "step", "step_rows", "stream", "stream_rows"},
-    "Session": {"close", "info", "state", "step", "stream"},
+    "Session": {"close", "fork", "info", "rewind", "snapshot", "state", "step", "stream"},
 }
 FACTS = {"id", "inputs", "model", "next_step", "outputs", "version"}
 
@@ -82,11 +90,13 @@ def test_the_public_names_are_these():
         "AsyncSession",
         "BatchIndependence",
         "Client",
+        "Durability",
         "Group",
         "ModelInfo",
         "RetryPolicy",
         "Session",
         "SessionInfo",
+        "SessionSnapshot",
     ]
 
 
@@ -94,7 +104,11 @@ def test_the_clients_have_these_methods(server):
     with ntm_serve.client.Client(server.target) as client, client.session("running-sum") as session:
         for one in (client, session, client.group("running-sum")):
             names = {name for name in dir(one) if not name.startswith("_")}
-            facts = FACTS | {"advance", "expect_standing", "meaning_of", "message_of"} if one is session else set()
+            facts = (
+                FACTS | {"advance", "expect_standing", "meaning_of", "message_of", "stand_at"}
+                if one is session
+                else set()
+            )
             assert names == PUBLIC[type(one).__name__] | facts
     for name in ("Client", "Session", "Group"):
         pair = [getattr(ntm_serve.client, prefix + name) for prefix in ("", "Async")]

@@ -1,0 +1,100 @@
+"""An audit of a store: whether every session in it comes back, and gives what was answered.
+
+Rules of this file: nothing is claimed and nothing is changed; one damaged session takes nothing from the others.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ntm_serve.errors import CallerFault, NtmServeError, StoreDamaged
+from ntm_serve.record import crc_of, expect_whole, read_record
+from ntm_serve.residency import bases_of, saved_at
+from ntm_serve.snapshot import expect_state
+from ntm_serve.spec import Array
+from ntm_serve.step_model import ModelKey, StepModel
+from ntm_serve.store import Store, StoredSession
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of a session. steps_run: that were run again. fault: why it would not come back; differs: the
+    first step whose outputs are not those that were answered, which is not asked of a model whose bits depend on a
+    batch's company.
+    """
+
+    session_id: str
+    next_step: int
+    steps_run: int = 0
+    fault: NtmServeError | None = None
+    differs: int | None = None
+
+    @property
+    def is_well(self) -> bool:
+        return self.fault is None and self.differs is None
+
+
+def audit(store: Store, models: Mapping[ModelKey, StepModel], *, replay: bool) -> Iterator[Finding]:
+    """Every session of a store, in the order of their ids: checksums and what leads where; and the model, where
+    models are given; and, with replay, every record run again. Raises StoreUnavailable.
+    """
+    after = ""
+    while page := store.list(after=after, limit=PAGE):
+        for summary in page:
+            try:
+                yield _of(store.read(summary.session_id), models, replay=replay)
+            except StoreDamaged as fault:
+                yield Finding(summary.session_id, summary.next_step, fault=fault)
+            except CallerFault:  # It ended since the page was made.
+                continue
+        after = page[-1].session_id
+
+
+def _of(stored: StoredSession, models: Mapping[ModelKey, StepModel], *, replay: bool) -> Finding:
+    head = stored.head
+    bases = bases_of(stored)
+    states = {step: saved_at(stored, step) for step in bases}
+    model = models.get(ModelKey(head.model, head.version))
+    if not models:
+        for one in stored.records:
+            expect_whole(stored.session_id, one)
+        return Finding(stored.session_id, stored.next_step)
+    if model is None or model.card.digest != head.digest:
+        raise StoreDamaged(
+            f"session {stored.session_id}: was opened with model {head.model}/{head.version} of digest {head.digest}, "
+            f"expected one of {', '.join(f'{key} of {one.card.digest}' for key, one in models.items())}"
+        )
+    for step, saved in states.items():
+        if saved is not None:
+            what = f"session {stored.session_id}: snapshot of step {step}"
+            expect_state(saved, model.card, model.spec.state, what=what, fault=StoreDamaged)
+    records = [read_record(stored.session_id, record, model.spec) for record in stored.records]
+    if not replay or not model.batch_independence.holds:
+        return Finding(stored.session_id, stored.next_step)
+    first = states[bases[0]]
+    state = _rows(model.initial_state if first is None else first.state, model)
+    run = 0
+    for record in records:
+        begin = max(0, bases[0] - record.first_step)
+        outputs, state = _run(model, [array[begin:] for array in record.inputs], state)
+        run += len(record.inputs[0]) - begin
+        if begin == 0 and crc_of(outputs) != record.outputs_crc:
+            return Finding(stored.session_id, stored.next_step, run, differs=record.first_step)
+    return Finding(stored.session_id, stored.next_step, run)
+
+
+def _rows(arrays: Sequence[Array], model: StepModel) -> list[Array]:
+    """So many of the same as the smallest run has."""
+    return [np.repeat(array[np.newaxis], model.batch_independence.padding, axis=0) for array in arrays]
+
+
+def _run(model: StepModel, inputs: Sequence[Array], state: list[Array]) -> tuple[list[Array], list[Array]]:
+    """Outputs `[T, ...]` of steps run one after another, and the rows of the state after them."""
+    made: list[list[Array]] = []
+    for step in range(len(inputs[0])):
+        outputs, state = model.run(_rows([array[step] for array in inputs], model), state)
+        made.append([array[0] for array in outputs])
+    return [np.stack(arrays) for arrays in zip(*made, strict=True)], state
