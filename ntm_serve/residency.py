@@ -46,7 +46,7 @@ from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import SavedState, decoded, encoded, expect_state
 from ntm_serve.state import StateBlock
 from ntm_serve.step_model import ModelKey, StepModel
-from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary
+from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.ticket import Ticket
 from ntm_serve.turns import Turns
 
@@ -110,6 +110,11 @@ class Residency:
     @property
     def has_store(self) -> bool:
         return self._keeper is not None
+
+    @property
+    def store_statistics(self) -> StoreStatistics | None:
+        """What the store has, as of not long ago; None without a store."""
+        return None if self._keeper is None else self._keeper.statistics
 
     def expect_lease(self, now_s: float) -> None:
         """To be called before sessions are looked at. Where this server was not heard of for longer than its lease,

@@ -136,7 +136,7 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise self._fault(error) from error
+            raise self.fault(error) from error
 
     def vacuum(self, pages: int) -> bool:
         """Give so many free pages back to the file system where a quarter of the file is free. Whether it was."""
@@ -210,7 +210,8 @@ class SqliteFile:
                 self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def _fault(self, error: sqlite3.Error) -> NtmServeError:
+    def fault(self, error: sqlite3.Error) -> NtmServeError:
+        """StoreDamaged, SettingsFault or StoreUnavailable for what SQLite raised."""
         code = getattr(error, "sqlite_errorcode", None)
         said = f"store: {self.path}: {error}"
         if isinstance(error, sqlite3.ProgrammingError):
