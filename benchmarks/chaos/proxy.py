@@ -89,8 +89,9 @@ class ChaosProxy:
         self.counts: Counter[str] = Counter()
         self._chance = random.Random(seed)
         self._port = port
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._connections: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-proxy", daemon=True)
 
@@ -125,18 +126,36 @@ class ChaosProxy:
         return asyncio.run_coroutine_threadsafe(cut(), self._loop).result(CONNECT_S)
 
     async def _listen(self) -> None:
-        # The port stays the proxy's own while nobody listens on it, but for others who come for just this one.
-        self._server = await asyncio.start_server(self._take, "127.0.0.1", self._port, reuse_address=True)
-        self._port = self._server.sockets[0].getsockname()[1]
+        # Not asyncio's server: one that is closed just when somebody comes leaves the connection open for ever.
+        listener = socket.create_server(("127.0.0.1", self._port), backlog=1024)
+        listener.setblocking(False)
+        self._listener, self._port = listener, listener.getsockname()[1]
+        self._loop.add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            guest, _ = listener.accept()
+            guest.setblocking(False)
+            self._own(self._loop.create_task(self._take(guest)))
+
+    def _own(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _stop_listening(self) -> bool:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._loop.remove_reader(listener)
+            listener.close()
+        return listener is not None
 
     async def _end(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        self._stop_listening()
         self._cut_all()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
+        await asyncio.sleep(0)  # A task that is cancelled before it began would leave its socket open.
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _cut_all(self) -> int:
         connections, self._connections = self._connections, set()
@@ -145,13 +164,20 @@ class ChaosProxy:
         return len(connections)
 
     async def _refuse(self, for_s: float) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
+        if self._stop_listening():
             self._cut_all()
-            self._loop.call_later(for_s, lambda: self._loop.create_task(self._listen()))
+            self._own(self._loop.create_task(self._listen_again(for_s)))
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _listen_again(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await self._listen()
+
+    async def _take(self, guest: socket.socket) -> None:
+        try:
+            reader, writer = await asyncio.open_connection(sock=guest)
+        except BaseException:
+            guest.close()
+            raise
         self.counts["connections"] += 1
         chaos, chance = self.chaos, random.Random(self._chance.getrandbits(64))
         fault = chaos.drawn(chance)

@@ -1,8 +1,7 @@
 """What a client of single sessions says to a server, as often as it takes: generators without a channel, so that the
 sync and the aio client carry out the same. Pure, but for the names that are drawn for sessions.
 
-A generator yields a call that is to be made, and is sent its reply or its error; or it yields a pause. A pause is also
-when whoever carries it out may turn to another server.
+A generator yields a call that is to be made, and is sent its reply or its error; or it yields a wait.
 """
 
 import secrets
@@ -42,8 +41,24 @@ class Call:
     request: Any
     timeout_s: float | None
 
+    @property
+    def session_id(self) -> str:
+        """Whose call it is; empty where it belongs to no session."""
+        if self.method == "Sessions.Step":
+            return str(self.request.session_ids[0])
+        if self.method in ("Sessions.Open", "Sessions.Get", "Sessions.Close"):
+            return str(self.request.session_id)
+        return ""
 
-Asking = Generator[Call | Pause, Any, A]
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Wait, and then try another line."""
+
+    wait_s: float
+
+
+Asking = Generator[Call | Pause | Backoff, Any, A]
 
 
 def asked(healing: Healing, method: Method, request: Any, timeout_s: float | None) -> Asking[Any]:
@@ -137,7 +152,7 @@ def back(
     """
     request = sessions_pb2.GetRequest(session_id=session.id)
     while True:
-        yield Pause(patience.wait_s(session.meaning_of(error), again=again))
+        yield Backoff(patience.wait_s(session.meaning_of(error), again=again))
         outcome = yield Call("Sessions.Get", request, patience.left_s(PROBE_S))
         if not isinstance(outcome, NtmServeError):
             return session.expect_standing(outcome.session.next_step, sent_step=sent_step)
@@ -192,5 +207,5 @@ def _tried(healing: Healing, patience: Patience, method: Method, request: Any, a
         healing.heard(outcome)
         if not isinstance(outcome, NtmServeError):
             return outcome
-        yield Pause(patience.wait_s(outcome, again=patience.failures > 0))
+        yield Backoff(patience.wait_s(outcome, again=patience.failures > 0))
         request = again

@@ -11,6 +11,7 @@ import grpc
 
 from ntm_serve.client.asking import (
     Asking,
+    Backoff,
     Call,
     Method,
     asked,
@@ -37,10 +38,11 @@ from ntm_serve.client.conversion import (
     outputs_of,
     steps_of,
 )
-from ntm_serve.client.dialogues import Opening, Pause
+from ntm_serve.client.dialogues import Opening
 from ntm_serve.client.group import Group
 from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
 from ntm_serve.client.in_flight import InFlight
+from ntm_serve.client.lines import Lines, Turn
 from ntm_serve.client.views import ModelInfo, SessionInfo, SessionSnapshot, model_info, session_info
 from ntm_serve.durability import Durability
 from ntm_serve.errors import NtmServeError, ServerUnreachable, StepCancelled
@@ -52,16 +54,27 @@ A = TypeVar("A")
 
 
 class Client:
-    """A connection to a server. timeout_s: the longest that a call may take, but for streams; None is no limit.
-    retry: how it goes on when the connection breaks or the server is away; None raises every error at once.
+    """A connection to a server, or to one of several: target is "host:port", or a list with commas between; a session
+    begins with the address that its id says, and turns to the next when that one fails.
+
+    timeout_s: the longest that a call may take, but for streams; None is no limit. retry: how it goes on when the
+    connection breaks or the server is away; None raises every error at once.
     """
 
     def __init__(
         self, target: str, *, timeout_s: float | None = 60.0, retry: RetryPolicy | None = RETRY_DEFAULT
     ) -> None:
-        self._channel = grpc.insecure_channel(target, options=channel_options(retry))
-        self._sessions = sessions_pb2_grpc.SessionsStub(self._channel)
-        self._models = models_pb2_grpc.ModelsStub(self._channel)
+        options = channel_options(retry)
+        self._lines = Lines(target)
+        # The number keeps gRPC from having one connection for all lines to an address.
+        self._channels = [
+            grpc.insecure_channel(address, options=(*options, ("ntm_serve.line", number)))
+            for number, address in enumerate(self._lines.addresses)
+        ]
+        self._sessions = tuple(sessions_pb2_grpc.SessionsStub(channel) for channel in self._channels)
+        self._models = tuple(models_pb2_grpc.ModelsStub(channel) for channel in self._channels)
+        # Of calls that belong to no session that is open.
+        self._turn = Turn()
         self._healing = Healing(retry, clock=time.monotonic)
         self._closing = threading.Event()
         self.timeout_s = timeout_s
@@ -75,9 +88,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection. Sessions stay open on the server."""
+        """Close every connection. Sessions stay open on the server."""
         self._closing.set()
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     def models(self) -> list[ModelInfo]:
         """Every model of the server, by name and version."""
@@ -180,7 +194,7 @@ class Client:
         outputs were lost are then answered again. A session that is not named is taken where it stands.
         """
         return Group(
-            self._sessions,
+            self._sessions[0],
             Opening(model, version, prefix),
             next_steps=next_steps or {},
             timeout_s=self.timeout_s,
@@ -189,30 +203,34 @@ class Client:
     def _asked(self, method: Method, request: Any) -> Any:
         return self._carry_out(asked(self._healing, method, request, self.timeout_s))
 
-    def _closed(self, known: sessions_pb2.Session) -> SessionInfo:
-        return session_info(self._carry_out(closed(self._healing, known, self.timeout_s)))
+    def _closed(self, known: sessions_pb2.Session, turn: Turn | None = None) -> SessionInfo:
+        return session_info(self._carry_out(closed(self._healing, known, self.timeout_s), turn))
 
-    def _carry_out(self, asking: Asking[A]) -> A:
-        """Make the calls that are asked for, until there is a result."""
+    def _carry_out(self, asking: Asking[A], turn: Turn | None = None) -> A:
+        """Make the calls that are asked for, until there is a result. turn: of the session that asks."""
+        turn = turn or self._turn
         outcome: Any = None
         try:
             while True:
                 wanted = asking.send(outcome)
                 if isinstance(wanted, Call):
-                    outcome = self._outcome(wanted)
+                    outcome = self._outcome(wanted, turn)
                 else:
-                    self._pause(wanted)
+                    self._pause(wanted.wait_s)
                     outcome = None
+                    if isinstance(wanted, Backoff):
+                        turn.next()
         except StopIteration as end:
             result: A = end.value
             return result
         finally:
             asking.close()
 
-    def _outcome(self, call: Call) -> Any:
+    def _outcome(self, call: Call, turn: Turn) -> Any:
         """The reply of a call, or the domain's error."""
         service, _, name = call.method.partition(".")
-        stub = self._sessions if service == "Sessions" else self._models
+        stubs = self._sessions if service == "Sessions" else self._models
+        stub = stubs[self._lines.place(call.session_id, turn)]
         try:
             return getattr(stub, name)(call.request, timeout=call.timeout_s)
         except grpc.RpcError as failed:
@@ -221,8 +239,12 @@ class Client:
             raise error
         return error
 
-    def _pause(self, pause: Pause) -> None:
-        if self._closing.wait(pause.wait_s):
+    def _stream_of(self, session_id: str, turn: Turn) -> Any:
+        """The method Stream over the line that a session's calls take."""
+        return self._sessions[self._lines.place(session_id, turn)].Stream
+
+    def _pause(self, wait_s: float) -> None:
+        if self._closing.wait(wait_s):
             raise StepCancelled("client: was closed while it waited to try again")
 
 
@@ -232,6 +254,7 @@ class Session(SessionFacts):
     def __init__(self, client: Client, opened: sessions_pb2.OpenResponse) -> None:
         super().__init__(opened)
         self._client = client
+        self._turn = Turn()
         self._exchange: _Exchange | None = None
         self._closed = False
 
@@ -260,7 +283,9 @@ class Session(SessionFacts):
         self._end_exchange()
         client = self._client
         limit_s = client.timeout_s if timeout_s is None else timeout_s
-        return outputs_of(client._carry_out(stepped(client._healing, self, steps, limit_s)), single=steps.single)
+        return outputs_of(
+            client._carry_out(stepped(client._healing, self, steps, limit_s), self._turn), single=steps.single
+        )
 
     def stream(
         self, xs: Iterable[Inputs], *, steps_per_message: int = 1, in_flight_max: int = IN_FLIGHT_MAX_DEFAULT
@@ -317,7 +342,7 @@ class Session(SessionFacts):
         known = sessions_pb2.Session(
             session_id=self.id, model=self.model, version=self.version, next_step=self.next_step
         )
-        info = self._client._closed(known)
+        info = self._client._closed(known, self._turn)
         self._closed = True
         return info
 
@@ -328,7 +353,7 @@ class Session(SessionFacts):
             if not self._exchange.whole:
                 # A reply was not waited for, and with it where the session stands.
                 asking = settled(self._client._healing, self, self._client.timeout_s)
-                self.next_step = self._client._carry_out(asking)
+                self.next_step = self._client._carry_out(asking, self._turn)
             self._exchange = None
 
 
@@ -406,7 +431,7 @@ class _Exchange:
         with self._sending:
             self._calls += 1
             self._in_flight.begin_again()
-        self._call: Any = self._client._sessions.Stream(self._messages(self._calls))
+        self._call: Any = self._client._stream_of(self._session.id, self._session._turn)(self._messages(self._calls))
 
     def _hear(self) -> NtmServeError | None:
         """Wait for the oldest message's reply, or for the end. What broke, if it did."""
@@ -431,7 +456,8 @@ class _Exchange:
             raise self._fault or broken
         try:
             client._carry_out(
-                back(self._patience, self._session, broken, sent_step=in_flight.sent_step, again=in_flight.again)
+                back(self._patience, self._session, broken, sent_step=in_flight.sent_step, again=in_flight.again),
+                self._session._turn,
             )
         except NtmServeError as error:
             raise self._fault or error from None

@@ -145,10 +145,13 @@ def test_a_server_that_is_away_for_two_seconds_is_waited_for(proxy, connect):
 def test_a_stream_whose_next_input_waits_goes_on_over_another_connection(proxy):
     taken = []
 
+    def connected(number):
+        while proxy.counts["connections"] <= number:  # Asked for before the break, and given after it.
+            threading.Event().wait(0.01)
+
     def xs():
         for number in range(6):
-            while proxy.counts["connections"] <= number:  # Asked for before the break, and given after it.
-                threading.Event().wait(0.01)
+            connected(number)
             yield [1]
 
     with Client(proxy.target, retry=QUICK) as client:
@@ -161,10 +164,13 @@ def test_a_stream_whose_next_input_waits_goes_on_over_another_connection(proxy):
 async def test_an_aio_stream_whose_next_input_waits_goes_on_over_another_connection(proxy):
     taken = []
 
+    def connected(number):
+        while proxy.counts["connections"] <= number:
+            threading.Event().wait(0.01)
+
     async def xs():
         for number in range(6):
-            while proxy.counts["connections"] <= number:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(connected, number)
             yield [1]
 
     async with AsyncClient(proxy.target, retry=QUICK) as client:
@@ -273,6 +279,18 @@ def test_a_session_is_opened_asked_for_and_closed_through_whatever_breaks(connec
             proxy.cut_all()
         assert client.models()[0].sessions == 0
         assert proxy.counts["cut"] + proxy.counts["cut_at_once"] >= 4
+
+
+def test_of_several_addresses_one_that_answers_is_found(server, connect):
+    with ChaosProxy(server.target) as one, ChaosProxy(server.target) as other:
+        client = connect(f"{one.target},{other.target}", retry=QUICK)
+        sessions = [client.session("running-sum") for _ in range(16)]
+        assert one.counts["connections"] == other.counts["connections"] == 1, "they are spread over both"
+        streams = [session.stream([[1]] * 20) for session in sessions]
+        assert [next(ys).item() for ys in streams] == [1] * 16
+        one.refuse(30)
+        assert [[y.item() for y in ys][-1] for ys in streams] == [20] * 16
+        assert [session.step([0]).item() for session in sessions] == [20] * 16
 
 
 def test_closing_the_client_ends_what_waits_to_try_again(proxy):

@@ -8,11 +8,11 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from ntm_serve.client import RetryPolicy
-from ntm_serve.client.asking import Call, asked, closed, opened, stepped
+from ntm_serve.client.asking import Backoff, Call, asked, closed, opened, stepped
 from ntm_serve.client.conversion import SessionFacts, error_of_call, steps_of
-from ntm_serve.client.dialogues import Pause
 from ntm_serve.client.healing import FIRST_ANSWER_S, Healing, Patience
 from ntm_serve.client.in_flight import InFlight
+from ntm_serve.client.lines import Lines, Turn
 from ntm_serve.errors import (
     CallerFault,
     DeadlinePassed,
@@ -70,7 +70,7 @@ def carried_out(asking, outcomes, clock=None):
     try:
         while True:
             wanted = asking.send(outcome)
-            if isinstance(wanted, Pause):
+            if isinstance(wanted, Backoff):
                 if clock is not None:
                     clock.advance(wanted.wait_s)
                 outcome = None
@@ -203,6 +203,45 @@ def test_a_policy_that_would_never_wait_or_never_end_is_refused(wrong):
         RetryPolicy(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("target", "lines"),
+    [
+        ("a:1", ("a:1", "a:1")),
+        ("a:1,b:2, c:3", ("a:1", "b:2", "c:3")),
+        ("ipv4:1.2.3.4:1,5.6.7.8:2", ("ipv4:1.2.3.4:1,5.6.7.8:2",) * 2),
+        ("[::1]:1,b:2", ("[::1]:1", "b:2")),
+    ],
+)
+def test_a_target_is_one_address_or_several(target, lines):
+    assert Lines(target).addresses == lines
+
+
+@pytest.mark.parametrize("target", ["", "a:1,", ",a:1"])
+def test_a_list_of_addresses_with_a_gap_is_refused(target):
+    with pytest.raises(InvalidInput, match="target: expected addresses"):
+        Lines(target)
+
+
+def test_sessions_are_spread_over_addresses_and_turn_to_each():
+    lines, turn = Lines("a:1,b:2,c:3"), Turn()
+    first = [lines.place(f"device-{number}", turn) for number in range(300)]
+    assert min(first.count(line) for line in range(3)) > 60
+    assert first == [lines.place(f"device-{number}", Turn()) for number in range(300)], "for every client alike"
+    taken = []
+    for _ in range(4):
+        taken.append(lines.place("a", turn))
+        turn.next()
+    assert sorted(taken[:3]) == [0, 1, 2]
+    assert taken[3] == taken[0]
+
+
+def test_the_second_line_to_an_address_is_for_second_tries():
+    lines, turn = Lines("a:1"), Turn()
+    assert {lines.place(f"device-{number}", turn) for number in range(30)} == {0}
+    turn.next()
+    assert {lines.place(f"device-{number}", turn) for number in range(30)} == {1}
+
+
 class Failed:
     """A call that failed."""
 
@@ -323,9 +362,9 @@ def test_a_close_whose_answer_was_lost_has_closed(error):
 
 def test_what_may_be_asked_twice_is_asked_again():
     healing = healing_of(RetryPolicy(), ManualClock())
-    reply, calls = carried_out(asked(healing, "Sessions.Get", "request", 9.0), [GONE, "reply"])
+    reply, calls = carried_out(asked(healing, "Models.List", "request", 9.0), [GONE, "reply"])
     assert reply == "reply"
-    assert calls == [Call("Sessions.Get", "request", 9.0)] * 2
+    assert calls == [Call("Models.List", "request", 9.0)] * 2
 
 
 def sent_of(in_flight):
