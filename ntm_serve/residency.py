@@ -100,6 +100,8 @@ class Residency:
         # The lease that was found to be over, so that it is dealt with once.
         self._lapsed_s = -math.inf
         self._lapses = 0
+        # Sessions that leave when what they have in flight is over.
+        self._leaving: set[str] = set()
         if keeper is not None:
             keeper.on_lost = self.lose
             keeper.on_wanted = self.give_up
@@ -125,7 +127,7 @@ class Residency:
         idle: list[Session] = []
         for session in self._sessions:
             if session.kept is not None and session.in_flight:
-                session.in_flight[-1].add_follower(partial(self._leave, session, reason="lease"))
+                self._leave(session, reason="lease")
             elif session.kept is not None:
                 idle.append(session)
         self.put_to_rest(idle, reason="lease")
@@ -137,10 +139,17 @@ class Residency:
 
     def _leave(self, session: Session, *, reason: str) -> None:
         """The session leaves memory, as soon as it has nothing in flight."""
-        if session.in_flight:
-            session.in_flight[-1].add_follower(partial(self._leave, session, reason=reason))
-        else:
+        if not session.in_flight:
+            self._leaving.discard(session.id)
             self.put_to_rest([session], reason=reason)
+        elif session.id not in self._leaving:  # Others ask many times while it is busy.
+            self._leaving.add(session.id)
+            session.in_flight[-1].add_follower(partial(self._leave_now, session, reason=reason))
+
+    def _leave_now(self, session: Session, *, reason: str) -> None:
+        """What it had in flight is over; it may have more by now."""
+        self._leaving.discard(session.id)
+        self._leave(session, reason=reason)
 
     # Coming
 

@@ -75,6 +75,24 @@ async def live_on(clock, by_s, *servers):
             await server.keeper.give_word()
 
 
+async def test_a_busy_session_that_is_asked_for_again_and_again_is_remembered_once(slow, clock):
+    async with replica(slow, clock=clock) as a:
+        await a.open()
+        with slow.held("commit") as held:
+            answers = [a.begin("s", 1), a.begin("s", 1)]
+            await asyncio.to_thread(held.await_call)
+            for _ in range(50):
+                a.residency.give_up(["s"])
+            session = a.sessions.get("s")
+            assert sum(len(ticket._followers or ()) for ticket in session.in_flight) == 1
+        assert [await one for one in answers] == [[1], [2]]
+        assert not a.in_memory("s")
+        # And when it is back, it is given up again.
+        assert await a.step("s", 1) == [3]
+        a.residency.give_up(["s"])
+        assert not a.in_memory("s")
+
+
 async def taken_over(a, b, clock, *, steps):
     """A has session s at step 2 and pauses for longer than its lease; meanwhile B steps it."""
     await a.open()
