@@ -169,9 +169,11 @@ class Residency:
         async with self._turns(name):
             self._free(scheduler, name)
             session = self._session(name, scheduler, start)
-            lapses = self._lapses
             self._coming += 1
             try:
+                if durability is not Durability.MEMORY and self._keeper is not None:
+                    await self._expect_word_taken(self._keeper)
+                lapses = self._lapses
                 if durability is not Durability.MEMORY:
                     session.kept = await self._begin(session, scheduler, durability)
                 elif session_id is not None:
@@ -216,8 +218,7 @@ class Residency:
 
     async def _bring(self, keeper: Keeper, session_id: str, from_step: int | None) -> Session:
         started_s = self._clock()
-        if started_s > keeper.lease_until_s:  # Without a lease it would be anybody's at once.
-            await keeper.give_word()
+        await self._expect_word_taken(keeper)
         lapses = self._lapses
         claim, stored = await self._claim(keeper, session_id)
         try:
@@ -237,6 +238,15 @@ class Residency:
         log.debug("session came back", session=session_id, step=session.next_step)
         self.make_room(session)
         return session
+
+    async def _expect_word_taken(self, keeper: Keeper) -> None:
+        """To be called before a session is claimed: without a lease it would be anybody's at once, and nobody would
+        notice here. Raises StoreUnavailable.
+        """
+        if self._clock() > keeper.lease_until_s:
+            await keeper.give_word()
+            if self._clock() > keeper.lease_until_s:
+                raise StoreUnavailable("store: it did not take this server's word that it lives, or not in time")
 
     async def _claim(self, keeper: Keeper, session_id: str) -> tuple[Claim, StoredSession]:
         """Claim it, once whoever has it gave it up. Raises as `find`."""
