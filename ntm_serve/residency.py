@@ -102,6 +102,8 @@ class Residency:
         # The lease that was found to be over, so that it is dealt with once.
         self._lapsed_s = -math.inf
         self._lapses = 0
+        # Sessions that leave when what they have in flight is over.
+        self._leaving: set[str] = set()
         if keeper is not None:
             keeper.on_lost = self.lose
             keeper.on_wanted = self.give_up
@@ -132,7 +134,7 @@ class Residency:
         idle: list[Session] = []
         for session in self._sessions:
             if session.kept is not None and session.in_flight:
-                session.in_flight[-1].add_follower(partial(self._leave, session, reason="lease"))
+                self._leave(session, reason="lease")
             elif session.kept is not None:
                 idle.append(session)
         self.put_to_rest(idle, reason="lease")
@@ -144,10 +146,17 @@ class Residency:
 
     def _leave(self, session: Session, *, reason: str) -> None:
         """The session leaves memory, as soon as it has nothing in flight."""
-        if session.in_flight:
-            session.in_flight[-1].add_follower(partial(self._leave, session, reason=reason))
-        else:
+        if not session.in_flight:
+            self._leaving.discard(session.id)
             self.put_to_rest([session], reason=reason)
+        elif session.id not in self._leaving:  # Others ask many times while it is busy.
+            self._leaving.add(session.id)
+            session.in_flight[-1].add_follower(partial(self._leave_now, session, reason=reason))
+
+    def _leave_now(self, session: Session, *, reason: str) -> None:
+        """What it had in flight is over; it may have more by now."""
+        self._leaving.discard(session.id)
+        self._leave(session, reason=reason)
 
     # Coming
 
@@ -167,9 +176,11 @@ class Residency:
         async with self._turns(name):
             self._free(scheduler, name)
             session = self._session(name, scheduler, start)
-            lapses = self._lapses
             self._coming += 1
             try:
+                if durability is not Durability.MEMORY and self._keeper is not None:
+                    await self._expect_word_taken(self._keeper)
+                lapses = self._lapses
                 if durability is not Durability.MEMORY:
                     session.kept = await self._begin(session, scheduler, durability)
                 elif session_id is not None:
@@ -214,8 +225,7 @@ class Residency:
 
     async def _bring(self, keeper: Keeper, session_id: str, from_step: int | None) -> Session:
         started_s = self._clock()
-        if started_s > keeper.lease_until_s:  # Without a lease it would be anybody's at once.
-            await keeper.give_word()
+        await self._expect_word_taken(keeper)
         lapses = self._lapses
         claim, stored = await self._claim(keeper, session_id)
         try:
@@ -235,6 +245,15 @@ class Residency:
         log.debug("session came back", session=session_id, step=session.next_step)
         self.make_room(session)
         return session
+
+    async def _expect_word_taken(self, keeper: Keeper) -> None:
+        """To be called before a session is claimed: without a lease it would be anybody's at once, and nobody would
+        notice here. Raises StoreUnavailable.
+        """
+        if self._clock() > keeper.lease_until_s:
+            await keeper.give_word()
+            if self._clock() > keeper.lease_until_s:
+                raise StoreUnavailable("store: it did not take this server's word that it lives, or not in time")
 
     async def _claim(self, keeper: Keeper, session_id: str) -> tuple[Claim, StoredSession]:
         """Claim it, once whoever has it gave it up. Raises as `find`."""

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ntm_serve.durability import Durability
-from ntm_serve.errors import OwnedElsewhere, SessionClosed, SessionExpired, StepAhead, StepConflict
+from ntm_serve.errors import OwnedElsewhere, SessionClosed, SessionExpired, StepAhead, StepConflict, StoreUnavailable
 from ntm_serve.sessions import Limits
 from ntm_serve.testing import Gate, RunningSum
 
@@ -73,6 +73,24 @@ async def live_on(clock, by_s, *servers):
         clock.pass_(LEASE_S / 2)
         for server in servers:
             await server.keeper.give_word()
+
+
+async def test_a_busy_session_that_is_asked_for_again_and_again_is_remembered_once(slow, clock):
+    async with replica(slow, clock=clock) as a:
+        await a.open()
+        with slow.held("commit") as held:
+            answers = [a.begin("s", 1), a.begin("s", 1)]
+            await asyncio.to_thread(held.await_call)
+            for _ in range(50):
+                a.residency.give_up(["s"])
+            session = a.sessions.get("s")
+            assert sum(len(ticket._followers or ()) for ticket in session.in_flight) == 1
+        assert [await one for one in answers] == [[1], [2]]
+        assert not a.in_memory("s")
+        # And when it is back, it is given up again.
+        assert await a.step("s", 1) == [3]
+        a.residency.give_up(["s"])
+        assert not a.in_memory("s")
 
 
 async def taken_over(a, b, clock, *, steps):
@@ -189,6 +207,19 @@ async def test_a_session_that_came_back_while_its_server_paused_is_not_trusted(s
         with pytest.raises(OwnedElsewhere, match="lease was over"):
             await looking
         assert await b.step("s", 10, first=2) == [21]
+
+
+async def test_a_server_whose_word_is_not_taken_claims_nothing(store, clock):
+    async with replica(store, clock=clock, patience_s=0.01) as a:
+        await a.open()
+        await a.step("s", 1)
+        clock.pass_(LEASE_S + 1)
+        store.fails["keep_alive"] = 10**6
+        for ask in (a.step("s", 1, first=1), a.service.get_state("s", []), a.open("new")):
+            with pytest.raises(StoreUnavailable, match="did not take this server's word"):
+                await ask
+        store.fails.clear()
+        assert await a.step("s", 1, first=1) == [2]
 
 
 async def test_a_server_whose_lease_was_over_but_that_nobody_missed_goes_on(store, clock):
