@@ -102,7 +102,10 @@ class Keeper:
 
     def keep(self, tickets: Sequence[Ticket], scheduler: Scheduler) -> None:
         """Have the store keep what these tickets made; the scheduler is told, at once where the store is quick."""
-        group = [_Done(ticket, _kept_of(ticket.session), scheduler, ticket.session.oldest_step) for ticket in tickets]
+        group = [
+            _Done(ticket, kept := _kept_of(ticket.session), scheduler, kept.window_step(ticket.session.oldest_step))
+            for ticket in tickets
+        ]
         if self.store.is_local and not self._asked and self._is_light(group):
             self._write_here(group)
             return

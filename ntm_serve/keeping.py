@@ -34,7 +34,7 @@ class Retention:
 class Kept:
     """What the store has of a session that is in memory. One Commit of it is on its way at a time."""
 
-    __slots__ = ("claim", "durability", "log_bytes", "snapshot_steps")
+    __slots__ = ("back_from", "claim", "durability", "log_bytes", "snapshot_steps")
 
     def __init__(self, claim: Claim, durability: Durability, snapshot_steps: Sequence[int], log_bytes: int) -> None:
         """snapshot_steps: of the states that the store has, ascending; the model's initial state is one where nothing
@@ -44,11 +44,18 @@ class Kept:
         self.durability = durability
         self.snapshot_steps = list(snapshot_steps)
         self.log_bytes = log_bytes
+        # Where the reply window began when the session came back: what the store has of before is as good as in it,
+        # until the window has let go itself.
+        self.back_from: int | None = None
 
     @property
     def oldest_step(self) -> int:
         """The oldest step that the session can be brought back to."""
         return self.snapshot_steps[0]
+
+    def window_step(self, oldest_step: int) -> int:
+        """The oldest step that a retry may ask for. oldest_step: of the session's window."""
+        return self.oldest_step if oldest_step == self.back_from else oldest_step
 
     def commit_of(
         self,

@@ -47,7 +47,8 @@ class Observer(Protocol):
         ...
 
     def session_left(self, model: ModelKey, *, reason: str) -> None:
-        """A session left memory, and is in the store. reason: room, wanted, lease, drain, or that of an error."""
+        """A session left memory, and is in the store. reason: room, wanted, lease, recall,
+        drain, or that of an error."""
         ...
 
     def replay_differed(self, model: ModelKey) -> None:

@@ -6,8 +6,8 @@ a version, and so have the bytes.
     version u8 | flags u8 | crc32 of what is kept u32 | crc32 of the outputs u32 | inputs | outputs, where kept
 
 Arrays are little-endian, in the order of the specs, `[T, ...]` each. The first checksum begins with the
-session's name and the steps' numbers, so that a record in a wrong place is found out. Outputs are kept where
-running the inputs again may not give the same bits; otherwise their checksum tells whether it did.
+session's name, the steps' numbers and the other checksum, so that a record in a wrong place is found out. Outputs
+are kept where running the inputs again may not give the same bits; otherwise their checksum tells whether it did.
 """
 
 import struct
@@ -57,7 +57,7 @@ def record_of(session_id: str, message: Committed, *, with_outputs: bool) -> Log
     end_step, flags, kept, outputs_crc = first_step + len(inputs[0]), 0, _bytes_of(inputs), crc_of(outputs)
     if with_outputs:
         flags, kept = _HAS_OUTPUTS, kept + _bytes_of(outputs)
-    seal = _seal(session_id, first_step, end_step, kept)
+    seal = _seal(session_id, first_step, end_step, outputs_crc, kept)
     return LogRecord(first_step, end_step, _HEADER.pack(VERSION, flags, seal, outputs_crc) + kept)
 
 
@@ -93,7 +93,7 @@ def _opened(session_id: str, record: LogRecord) -> tuple[str, int, int, memoryvi
     if version != VERSION or flags not in (0, _HAS_OUTPUTS):
         raise StoreDamaged(f"{what}: expected version {VERSION}, got version {version}, flags {flags}")
     kept = memoryview(record.payload)[_HEADER.size :]
-    actual = _seal(session_id, record.first_step, record.end_step, kept)
+    actual = _seal(session_id, record.first_step, record.end_step, outputs_crc, kept)
     if actual != seal:
         raise StoreDamaged(f"{what}: expected checksum {seal:08x}, got {actual:08x}")
     return what, flags, outputs_crc, kept
@@ -103,8 +103,9 @@ def _bytes_of(arrays: Sequence[Array]) -> bytes:
     return arrays[0].tobytes() if len(arrays) == 1 else b"".join([array.tobytes() for array in arrays])
 
 
-def _seal(session_id: str, first_step: int, end_step: int, kept: bytes | memoryview) -> int:
-    return zlib.crc32(kept, zlib.crc32(b"%b %d %d" % (session_id.encode(), first_step, end_step)))
+def _seal(session_id: str, first_step: int, end_step: int, outputs_crc: int, kept: bytes | memoryview) -> int:
+    about = b"%b %d %d %d" % (session_id.encode(), first_step, end_step, outputs_crc)
+    return zlib.crc32(kept, zlib.crc32(about))
 
 
 def _arrays(data: memoryview, specs: Sequence[TensorSpec], steps: int) -> tuple[Array, ...]:

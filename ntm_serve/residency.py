@@ -44,6 +44,7 @@ from ntm_serve.record import Committed, Recorded, crc_of, read_record
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import SavedState, decoded, encoded, expect_state
+from ntm_serve.spec import expect_finite
 from ntm_serve.state import StateBlock
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary, StoreStatistics
@@ -239,6 +240,7 @@ class Residency:
         bases = bases_of(stored)
         log_bytes = sum(len(one.payload) + RECORD_OVERHEAD_BYTES for one in stored.records if one.end_step > bases[-1])
         session.kept = Kept(claim, Durability(stored.head.durability), bases, log_bytes)
+        session.kept.back_from = session.oldest_step
         session.opened_s = self._clock() - max(0.0, time.time() - stored.head.opened_at_s)
         self._sessions.add(session)
         self._observer.session_restored(session.model, took_s=self._clock() - started_s)
@@ -338,12 +340,25 @@ class Residency:
 
     # Going
 
-    async def close(self, session_id: str) -> Session:
-        """End a session at the caller's wish. Raises as `find`."""
-        session = await self.find(session_id)
+    async def close(self, session_id: str) -> Session | StoredSession:
+        """End a session at the caller's wish, also one that could not come back. Raises as `find`."""
+        try:
+            session = await self.find(session_id)
+        except (StoreDamaged, ModelUnknown):
+            return await self._close_stored(session_id)
         fault = SessionClosed(f"session {session_id}: was closed after {session.next_step} steps")
         await self._end(session, Ending.CLOSED, fault, reason="client")
         return session
+
+    async def _close_stored(self, session_id: str) -> StoredSession:
+        """End a session that stays in the store. Raises StoreDamaged where it cannot even be claimed."""
+        keeper = self._keeper
+        assert keeper is not None, "only what a store has may not come back"
+        async with self._turns(session_id):
+            claim, stored = await self._claim(keeper, session_id)
+            message = f"session {session_id}: was closed after {stored.next_step} steps"
+            await keeper.call(lambda: keeper.store.end([claim], Ending.CLOSED, message, now_s=time.time()))
+            return stored
 
     async def expire(self) -> int:
         """End the sessions whose idle life is over, in memory and in the store; how many."""
@@ -425,6 +440,15 @@ class Residency:
         if claims and self._keeper is not None:
             self._keeper.release(claims)
 
+    def recall(self, session: Session, step: int | None) -> bool:
+        """A retry of this step is not in the session's window. Whether the store has what led there, and the session
+        has left memory, to come back from further behind.
+        """
+        if step is None or session.kept is None or session.in_flight or step < session.kept.oldest_step:
+            return False
+        self.put_to_rest([session], reason="recall")
+        return True
+
     def give_up(self, session_ids: Sequence[str]) -> None:
         """Others ask for these: they leave, each as soon as it has nothing in flight."""
         for session_id in session_ids:
@@ -504,8 +528,8 @@ class Residency:
         return await self.create(self._schedulers[session.model], fork_id, durability, start=saved)
 
     async def restore(self, saved: SavedState, session_id: str | None, durability: Durability | None) -> Session:
-        """A new session where a snapshot was taken. Raises SnapshotRejected where no model that is served made it, and
-        as `create`.
+        """A new session where a snapshot was taken. Raises SnapshotRejected where no model that is served made it,
+        InvalidInput where the state is not finite, and as `create`.
         """
         for scheduler in self._schedulers.values():
             card = scheduler.model.card
@@ -513,6 +537,8 @@ class Residency:
                 saved.digest and card.digest == saved.digest
             ):
                 expect_state(saved, card, scheduler.model.spec.state, what="snapshot", fault=SnapshotRejected)
+                for spec, array in zip(scheduler.model.spec.state, saved.state, strict=True):
+                    expect_finite(f"snapshot: {spec.name}", array)
                 return await self.create(scheduler, session_id, durability, start=saved)
         served = ", ".join(f"{key} with digest {one.model.card.digest}" for key, one in self._schedulers.items())
         raise SnapshotRejected(

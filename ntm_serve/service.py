@@ -22,6 +22,7 @@ from ntm_serve.errors import (
     OperatorFault,
     ServerDraining,
     SessionExists,
+    StepForgotten,
 )
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
@@ -219,7 +220,10 @@ class Service:
 
     async def close_session(self, session_id: str) -> SessionView:
         """End a session; steps in flight are answered with SessionClosed. Raises as `get_session`."""
-        return self._view(await self._residency.close(session_id))
+        closed = await self._residency.close(session_id)
+        if isinstance(closed, StoredSession):
+            return self._stored_view(closed, closed.next_step)
+        return self._view(closed)
 
     async def expire_sessions(self) -> int:
         """End the sessions whose idle life is over; returns how many."""
@@ -326,13 +330,20 @@ class Service:
             store=self._residency.store_statistics,
         )
 
-    def _admit(self, submission: Submission, place: int, session: Session, now_s: float) -> None:
-        """A session that is in memory takes its steps."""
+    def _admit(
+        self, submission: Submission, place: int, session: Session, now_s: float, *, recalled: bool = False
+    ) -> None:
+        """A session that is in memory takes its steps. recalled: it came back for them."""
         try:
             scheduler = self._schedulers[session.model]
             ticket = submission.admit(place, session, scheduler.model.spec, now_s, scheduler.expect_room)
             if ticket is not None:
                 scheduler.submit(ticket)
+        except StepForgotten as error:
+            if recalled or not self._residency.recall(session, submission.first_step(place)):
+                self._refuse(submission, place, session.id, error)
+            else:
+                self._await(submission, place, session.id)
         except NtmServeError as error:
             self._refuse(submission, place, session.id, error)
 
@@ -363,7 +374,7 @@ class Service:
             if error is not None:
                 self._refuse(submission, place, session_id, error)
             else:
-                self._admit(submission, place, session, self._clock())
+                self._admit(submission, place, session, self._clock(), recalled=True)
 
     def _refuse(self, submission: Submission, place: int, session_id: str, error: NtmServeError) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""

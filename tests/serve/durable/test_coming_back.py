@@ -58,6 +58,19 @@ async def test_a_restart_changes_nothing_and_every_reply_of_the_window_is_still_
         assert "differed" not in a.seen.told
 
 
+async def test_a_retry_from_before_what_a_session_came_back_with_is_answered_all_the_same(store, clock):
+    server = partial(replica, store, clock=clock, retention=Retention(snapshot_steps=3))
+    async with server() as a:
+        await a.open()
+        said = [await a.step("s", number) for number in range(10)]
+    async with server() as a:
+        assert await a.step("s", 0, first=10) == said[9]
+        assert (await a.service.get_session("s")).oldest_step > 2
+        assert await a.step("s", 2, first=2) == said[2]
+        assert await a.step("s", 9, first=9) == said[9]
+        assert a.seen.told == ["restored", "left: recall", "restored"]
+
+
 async def test_a_trained_model_comes_back_bit_for_bit_at_every_step(store, clock, zoo, tmp_path):
     (tmp_path / "copy-ff").symlink_to(zoo / "copy-ff")
     models = load_models(tmp_path, batch_max=16).models

@@ -84,7 +84,7 @@ NAMED = "session mine: record of steps 7 to 9: expected"
 
 
 @pytest.mark.parametrize("with_outputs", [False, True])
-def test_every_flipped_bit_is_refused_and_one_in_the_outputs_checksum_is_seen_by_who_runs_it(with_outputs):
+def test_every_flipped_bit_is_refused(with_outputs):
     spec, message = a_message()
     record = record_of("mine", message, with_outputs=with_outputs)
     for at in range(len(record.payload)):
@@ -92,9 +92,6 @@ def test_every_flipped_bit_is_refused_and_one_in_the_outputs_checksum_is_seen_by
             payload = bytearray(record.payload)
             payload[at] ^= 1 << bit
             damaged = record._replace(payload=bytes(payload))
-            if 6 <= at < 10:
-                assert read_record("mine", damaged, spec).outputs_crc != crc_of(message.outputs)
-                continue
             with pytest.raises(StoreDamaged, match=NAMED):
                 read_record("mine", damaged, spec)
 
