@@ -101,6 +101,9 @@ class Residency:
         self._coming = 0
         # The lease that was found to be over, so that it is dealt with once.
         self._lapsed_s = -math.inf
+        self._lapses = 0
+        # Sessions that had steps in flight when it was over; not in the table any more.
+        self._aside: dict[str, Session] = {}
         if keeper is not None:
             keeper.on_lost = self.lose
             keeper.on_wanted = self.give_up
@@ -121,8 +124,43 @@ class Residency:
         self._lapse()
 
     def _lapse(self) -> None:
-        """What is in memory may be another's. Those with steps in flight learn it from the store, with their commit."""
-        self.put_to_rest([session for session in self._sessions if session.kept is not None], reason="lease")
+        """What is in memory may be another's. Steps in flight go on, and learn it from the store, with their commit;
+        till then nothing is answered from what their sessions were.
+        """
+        self._lapses += 1
+        mine = [session for session in self._sessions if session.kept is not None]
+        self.put_to_rest(mine, reason="lease")
+        for session in mine:
+            if session.in_flight:
+                self._sessions.set_aside(session)
+                self._observer.session_left(session.model, reason="lease")
+                self._aside[session.id] = session
+                self._end_aside(session)
+
+    def _lapsed_since(self, lapses: int) -> bool:
+        """Whether the lease was over after it had been so often: what was claimed before may be another's."""
+        self.expect_lease(self._clock())
+        return self._lapses != lapses
+
+    def _end_aside(self, session: Session) -> None:
+        """Once it has nothing in flight."""
+        if session.in_flight:
+            session.in_flight[-1].add_follower(partial(self._end_aside, session))
+        elif self._aside.get(session.id) is session:
+            del self._aside[session.id]
+            session.end(StepAborted(f"session {session.id}: left memory"))
+
+    async def _until_not_aside(self, session_id: str) -> int | None:
+        """Until what its session had in flight when the lease was over is in the store, or refused. The first such
+        step, whose reply may be asked for again.
+        """
+        first_step: int | None = None
+        while (session := self._aside.get(session_id)) is not None:
+            first_step = session.next_step if first_step is None else first_step
+            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            session.in_flight[-1].add_follower(partial(_settle, settled))
+            await settled
+        return first_step
 
     # Coming
 
@@ -141,7 +179,7 @@ class Residency:
         name = self._free(scheduler, session_id)
         async with self._turns(name):
             self._free(scheduler, name)
-            session = self._session(name, scheduler, start)
+            session, lapses = self._session(name, scheduler, start), self._lapses
             self._coming += 1
             try:
                 if durability is not Durability.MEMORY:
@@ -152,6 +190,8 @@ class Residency:
                 self._coming -= 1
             self._sessions.add(session)
             self._observer.session_opened(session.model)
+            if session.kept is not None and self._lapsed_since(lapses):
+                self.put_to_rest([session], reason="lease")
         self.make_room(session)
         return session
 
@@ -188,10 +228,17 @@ class Residency:
         started_s = self._clock()
         if started_s > keeper.lease_until_s:  # Without a lease it would be anybody's at once.
             await keeper.give_word()
+        was_in_flight = await self._until_not_aside(session_id)
+        if was_in_flight is not None and from_step is not None:
+            from_step = min(from_step, was_in_flight)
+        lapses = self._lapses
         claim, stored = await self._claim(keeper, session_id)
         try:
             scheduler = self._scheduler_of(stored)
             session = await self._replayed(scheduler, stored, from_step=from_step)
+            if self._lapsed_since(lapses):  # Others may have gone on with it.
+                message = f"session {session_id}: the lease of this server was over while it came back"
+                raise OwnedElsewhere(message, fields={"owner": ""})
         except BaseException:
             keeper.release([claim])
             raise
@@ -357,6 +404,9 @@ class Residency:
             log.warning("session is not here any more", session=session.id, reason=error.reason, fault=error.message)
             self._observer.session_left(session.model, reason=error.reason)
             self._sessions.put_out(session, error)
+        elif self._aside.get(session.id) is session:
+            del self._aside[session.id]
+            session.end(error)
 
     def put_to_rest(self, sessions: Sequence[Session], *, reason: str) -> None:
         """They leave memory, and come back at their next use; but not those with steps in flight, and those that went
@@ -383,7 +433,7 @@ class Residency:
         for session_id in session_ids:
             session = self._sessions.get(session_id)
             if session is None:
-                if self._keeper is not None and session_id not in self._turns:
+                if self._keeper is not None and session_id not in self._turns and session_id not in self._aside:
                     self._keeper.disown(session_id)
             elif session.kept is None:
                 continue
@@ -483,6 +533,7 @@ class Residency:
             session = await self._find(session_id, 0)
             if step != session.next_step:
                 self._expect_retained(session, step)
+            lapses = self._lapses
             # From here on messages wait for their turn.
             self._sessions.put_out(session, StepAborted(f"session {session_id}: was rewound to step {step}"))
             keeper, kept = self._keeper, session.kept
@@ -502,6 +553,8 @@ class Residency:
                 past.window.clear()
             past.opened_s = session.opened_s
             self._sessions.add(past)
+            if past.kept is not None and self._lapsed_since(lapses):
+                self.put_to_rest([past], reason="lease")
             return past
 
     async def _past(self, session: Session, step: int) -> Session:
@@ -635,6 +688,11 @@ def _sync(keeper: Keeper, durability: Durability) -> None:
     """On the store's thread: what was written for a session of durability disk is on the disk before it is told."""
     if durability is Durability.DISK:
         keeper.store.sync()
+
+
+def _settle(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():  # Nobody waits any more.
+        waiting.set_result(None)
 
 
 def bases_of(stored: StoredSession) -> list[int]:
