@@ -45,7 +45,7 @@ from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import SavedState, decoded, encoded, expect_state
 from ntm_serve.state import StateBlock
-from ntm_serve.step_model import ModelKey
+from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary
 from ntm_serve.ticket import Ticket
 from ntm_serve.turns import Turns
@@ -104,6 +104,8 @@ class Residency:
         self._lapses = 0
         # Sessions that had steps in flight when it was over; not in the table any more.
         self._aside: dict[str, Session] = {}
+        # Sessions that leave when what they have in flight is over.
+        self._leaving: set[str] = set()
         if keeper is not None:
             keeper.on_lost = self.lose
             keeper.on_wanted = self.give_up
@@ -157,10 +159,22 @@ class Residency:
         first_step: int | None = None
         while (session := self._aside.get(session_id)) is not None:
             first_step = session.next_step if first_step is None else first_step
-            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            session.in_flight[-1].add_follower(partial(_settle, settled))
-            await settled
+            await _until_nothing_in_flight(session)
         return first_step
+
+    def _leave(self, session: Session, *, reason: str) -> None:
+        """The session leaves memory, as soon as it has nothing in flight."""
+        if not session.in_flight:
+            self._leaving.discard(session.id)
+            self.put_to_rest([session], reason=reason)
+        elif session.id not in self._leaving:  # Others ask many times while it is busy.
+            self._leaving.add(session.id)
+            session.in_flight[-1].add_follower(partial(self._leave_now, session, reason=reason))
+
+    def _leave_now(self, session: Session, *, reason: str) -> None:
+        """What it had in flight is over; it may have more by now."""
+        self._leaving.discard(session.id)
+        self._leave(session, reason=reason)
 
     # Coming
 
@@ -179,9 +193,12 @@ class Residency:
         name = self._free(scheduler, session_id)
         async with self._turns(name):
             self._free(scheduler, name)
-            session, lapses = self._session(name, scheduler, start), self._lapses
+            session = self._session(name, scheduler, start)
             self._coming += 1
             try:
+                if durability is not Durability.MEMORY and self._keeper is not None:
+                    await self._expect_word_taken(self._keeper)
+                lapses = self._lapses
                 if durability is not Durability.MEMORY:
                     session.kept = await self._begin(session, scheduler, durability)
                 elif session_id is not None:
@@ -190,8 +207,8 @@ class Residency:
                 self._coming -= 1
             self._sessions.add(session)
             self._observer.session_opened(session.model)
-            if session.kept is not None and self._lapsed_since(lapses):
-                self.put_to_rest([session], reason="lease")
+        if self._lapsed_since(lapses) and session.kept is not None:
+            self.put_to_rest([session], reason="lease")
         self.make_room(session)
         return session
 
@@ -219,6 +236,22 @@ class Residency:
             raise self._sessions.why_not(session_id)
         return await self._bring(self._keeper, session_id, from_step)
 
+    async def reach(self, session_id: str, from_step: int | None) -> Session:
+        """As `find`, with the replies from from_step on also where the session is in memory and its window does not
+        reach so far, as after coming back for a later step: while the store can tell them, it comes back once more.
+        """
+        async with self._turns(session_id):
+            session = self.here(session_id)
+            if session is not None and from_step is not None and self.reaches_further(session, from_step):
+                await _until_nothing_in_flight(session)
+                self.put_to_rest([one for one in [self.here(session_id)] if one is session], reason="retry")
+            return await self._find(session_id, from_step)
+
+    @staticmethod
+    def reaches_further(session: Session, step: int) -> bool:
+        """Whether the store can tell the reply to this step, and the session's window cannot."""
+        return session.kept is not None and session.kept.oldest_step <= step < session.oldest_step
+
     def here(self, session_id: str) -> Session | None:
         """The session where it is in memory, and right."""
         self.expect_lease(self._clock())
@@ -226,19 +259,17 @@ class Residency:
 
     async def _bring(self, keeper: Keeper, session_id: str, from_step: int | None) -> Session:
         started_s = self._clock()
-        if started_s > keeper.lease_until_s:  # Without a lease it would be anybody's at once.
-            await keeper.give_word()
         was_in_flight = await self._until_not_aside(session_id)
         if was_in_flight is not None and from_step is not None:
             from_step = min(from_step, was_in_flight)
+        await self._expect_word_taken(keeper)
         lapses = self._lapses
         claim, stored = await self._claim(keeper, session_id)
         try:
             scheduler = self._scheduler_of(stored)
             session = await self._replayed(scheduler, stored, from_step=from_step)
-            if self._lapsed_since(lapses):  # Others may have gone on with it.
-                message = f"session {session_id}: the lease of this server was over while it came back"
-                raise OwnedElsewhere(message, fields={"owner": ""})
+            if self._lapsed_since(lapses):
+                raise OwnedElsewhere(f"session {session_id}: this server's lease was over while it came back")
         except BaseException:
             keeper.release([claim])
             raise
@@ -251,6 +282,15 @@ class Residency:
         log.debug("session came back", session=session_id, step=session.next_step)
         self.make_room(session)
         return session
+
+    async def _expect_word_taken(self, keeper: Keeper) -> None:
+        """To be called before a session is claimed: without a lease it would be anybody's at once, and nobody would
+        notice here. Raises StoreUnavailable.
+        """
+        if self._clock() > keeper.lease_until_s:
+            await keeper.give_word()
+            if self._clock() > keeper.lease_until_s:
+                raise StoreUnavailable("store: it did not take this server's word that it lives, or not in time")
 
     async def _claim(self, keeper: Keeper, session_id: str) -> tuple[Claim, StoredSession]:
         """Claim it, once whoever has it gave it up. Raises as `find`."""
@@ -435,12 +475,8 @@ class Residency:
             if session is None:
                 if self._keeper is not None and session_id not in self._turns and session_id not in self._aside:
                     self._keeper.disown(session_id)
-            elif session.kept is None:
-                continue
-            elif session.in_flight:
-                session.in_flight[-1].add_follower(partial(self.give_up, [session_id]))
-            else:
-                self.put_to_rest([session], reason="wanted")
+            elif session.kept is not None:
+                self._leave(session, reason="wanted")
 
     def make_room(self, newcomer: Session) -> None:
         """Have sessions leave memory until their states fit into it; not the newcomer."""
@@ -531,9 +567,9 @@ class Residency:
         """Take a session back to that step. Steps in flight are answered with StepAborted. Raises as `saved_state`."""
         async with self._turns(session_id):
             session = await self._find(session_id, 0)
+            lapses = self._lapses
             if step != session.next_step:
                 self._expect_retained(session, step)
-            lapses = self._lapses
             # From here on messages wait for their turn.
             self._sessions.put_out(session, StepAborted(f"session {session_id}: was rewound to step {step}"))
             keeper, kept = self._keeper, session.kept
@@ -553,7 +589,7 @@ class Residency:
                 past.window.clear()
             past.opened_s = session.opened_s
             self._sessions.add(past)
-            if past.kept is not None and self._lapsed_since(lapses):
+            if self._lapsed_since(lapses) and past.kept is not None:
                 self.put_to_rest([past], reason="lease")
             return past
 
@@ -690,6 +726,13 @@ def _sync(keeper: Keeper, durability: Durability) -> None:
         keeper.store.sync()
 
 
+async def _until_nothing_in_flight(session: Session) -> None:
+    while session.in_flight:
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        session.in_flight[-1].add_follower(partial(_settle, settled))
+        await settled
+
+
 def _settle(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():  # Nobody waits any more.
         waiting.set_result(None)
@@ -720,4 +763,10 @@ class _Waiter:
 def saved_at(stored: StoredSession, step: int) -> SavedState | None:
     """The state that the store has of that step; None is the initial one. Raises StoreDamaged."""
     payloads = [snapshot.payload for snapshot in stored.snapshots if snapshot.step == step]
-    return decoded(payloads[0], fault=StoreDamaged) if payloads else None
+    if not payloads:
+        return None
+    what = f"session {stored.session_id}: snapshot of step {step}"
+    saved = decoded(payloads[0], what=what, fault=StoreDamaged)
+    if (saved.session_id, saved.step) != (stored.session_id, step):
+        raise StoreDamaged(f"{what}: got one of session {saved.session_id}, step {saved.step}")
+    return saved

@@ -25,6 +25,8 @@ from ntm_serve.step_model import ModelCard, State
 
 MAGIC = b"NTMSTATE"
 VERSION = 1
+# Room for as many steps again in the int64 of the wire and of the stores.
+STEP_MAX = 1 << 62
 _START = struct.Struct("<8sHI")
 _CRC = struct.Struct("<I")
 
@@ -59,25 +61,30 @@ def encoded(card: ModelCard, specs: Sequence[StateSpec], session_id: str, step: 
     return body + _CRC.pack(zlib.crc32(body))
 
 
-def decoded(data: bytes, *, fault: type[NtmServeError] = SnapshotRejected) -> SavedState:
-    """What the bytes say. Raises `fault`: SnapshotRejected where a caller gave them, StoreDamaged where a store did."""
+def decoded(data: bytes, *, what: str = "snapshot", fault: type[NtmServeError] = SnapshotRejected) -> SavedState:
+    """What the bytes say. Raises `fault` that names `what`: SnapshotRejected where a caller gave them, StoreDamaged
+    where a store did.
+    """
     if len(data) < _START.size + _CRC.size or data[: len(MAGIC)] != MAGIC:
-        raise fault(f"snapshot: expected bytes that begin with {MAGIC!r}, got {len(data)} bytes of something else")
+        raise fault(f"{what}: expected bytes that begin with {MAGIC!r}, got {len(data)} bytes of something else")
     _, version, length = _START.unpack_from(data)
     if version != VERSION:
-        raise fault(f"snapshot: expected version {VERSION}, got {version}")
+        raise fault(f"{what}: expected version {VERSION}, got {version}")
     (seal,) = _CRC.unpack_from(data, len(data) - _CRC.size)
     body = memoryview(data)[: -_CRC.size]
     if zlib.crc32(body) != seal:
-        raise fault(f"snapshot: expected checksum {seal:08x}, got {zlib.crc32(body):08x}: it is damaged or cut short")
+        raise fault(f"{what}: expected checksum {seal:08x}, got {zlib.crc32(body):08x}: it is damaged or cut short")
     try:
         header = json.loads(bytes(body[_START.size : _START.size + length]))
         state = _tensors(body[_START.size + length :], header["state"])
         words = [str(header[name]) for name in ("model", "version", "digest", "engine", "session_id")]
         model, version, digest, engine, session_id = words
-        return SavedState(model, version, digest, engine, session_id, int(header["step"]), state)
-    except (ValueError, KeyError, TypeError) as cause:
-        raise fault(f"snapshot: expected a header and tensors as version {VERSION} writes them: {cause!r}") from cause
+        step = int(header["step"])
+        if not 0 <= step <= STEP_MAX:
+            raise ValueError(f"step {step}")
+        return SavedState(model, version, digest, engine, session_id, step, state)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as cause:
+        raise fault(f"{what}: expected a header and tensors as version {VERSION} writes them: {cause!r}") from cause
 
 
 def expect_state(

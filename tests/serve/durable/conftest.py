@@ -33,6 +33,10 @@ def slow():
 
 
 @pytest_asyncio.fixture(autouse=True)
-async def no_task_left():
+async def nothing_left():
+    """No task is left, and nothing that the loop called raised."""
+    faults = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
     yield
     assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert not faults

@@ -181,6 +181,7 @@ class Replica:
         assert len(self.residency._turns) == 0
         assert not self.service._waiting
         assert not self.service._returns
+        assert not self.residency._leaving
         assert not any((keeper._waiting, keeper._unsynced, keeper._writing, keeper._syncing, keeper._asked))
         for scheduler in self.schedulers:
             assert scheduler.statistics().steps_waiting == 0

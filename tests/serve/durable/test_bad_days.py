@@ -167,6 +167,20 @@ async def test_a_reply_of_durability_disk_waits_for_the_disk_and_one_of_process_
         assert await asyncio.gather(first, second) == [[1], [2]]
 
 
+async def test_a_reply_of_durability_disk_waits_for_the_disk_where_a_thread_writes(slow, clock):
+    async with replica(slow, clock=clock) as a:
+        await a.open("disk", durability=Durability.DISK)
+        with slow.held("sync") as held:
+            answer = a.begin("disk", 1)
+            await asyncio.to_thread(held.await_call)
+            assert slow.calls["commit"] == 1
+            assert not answer.done()
+        assert await answer == [1]
+        slow.fails["sync"] = 1
+        assert await a.step("disk", 1) == [2]
+        assert slow.calls["commit"] == 2
+
+
 async def test_a_store_that_cannot_sync_refuses_durability_disk(store, clock, monkeypatch):
     def refuse(self):
         raise SettingsFault("store: expected appendfsync always")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ntm_serve.durability import Durability
-from ntm_serve.errors import OwnedElsewhere, SessionClosed, SessionExpired, StepAhead, StepConflict
+from ntm_serve.errors import OwnedElsewhere, SessionClosed, SessionExpired, StepAhead, StepConflict, StoreUnavailable
 from ntm_serve.sessions import Limits
 from ntm_serve.testing import Gate, RunningSum
 
@@ -73,6 +73,24 @@ async def live_on(clock, by_s, *servers):
         clock.pass_(LEASE_S / 2)
         for server in servers:
             await server.keeper.give_word()
+
+
+async def test_a_busy_session_that_is_asked_for_again_and_again_is_remembered_once(slow, clock):
+    async with replica(slow, clock=clock) as a:
+        await a.open()
+        with slow.held("commit") as held:
+            answers = [a.begin("s", 1), a.begin("s", 1)]
+            await asyncio.to_thread(held.await_call)
+            for _ in range(50):
+                a.residency.give_up(["s"])
+            session = a.sessions.get("s")
+            assert sum(len(ticket._followers or ()) for ticket in session.in_flight) == 1
+        assert [await one for one in answers] == [[1], [2]]
+        assert not a.in_memory("s")
+        # And when it is back, it is given up again.
+        assert await a.step("s", 1) == [3]
+        a.residency.give_up(["s"])
+        assert not a.in_memory("s")
 
 
 async def taken_over(a, b, clock, *, steps):
@@ -154,6 +172,54 @@ async def test_steps_that_ran_while_their_server_was_paused_write_nothing(store,
         assert b.store.read("s").next_step == 1
         assert await b.step("s", 1, first=1) == [101]
         assert not a.in_memory("s")
+
+
+async def test_a_session_whose_steps_in_flight_came_to_nothing_while_its_server_paused_is_not_trusted(store, clock):
+    gate = Gate()
+    async with (
+        replica(store, RunningSum(before_run=gate), clock=clock) as a,
+        replica(store, clock=clock, name="b", handover_s=10) as b,
+    ):
+        await a.open()
+        a.begin("s", 1)
+        await asyncio.to_thread(gate.await_run)
+        clock.pass_(LEASE_S + 1)
+        await a.keeper.give_word()
+        a.begun.cancel()
+        gate.open()
+        assert await b.step("s", 100, 100, first=0) == [100, 200]
+        assert (await a.service.get_session("s")).next_step == 2
+
+
+async def test_a_session_that_came_back_while_its_server_paused_is_not_trusted(slow, clock):
+    async with replica(slow, clock=clock) as a, replica(slow, clock=clock, name="b") as b:
+        await a.open()
+        await a.step("s", 1)
+        await a.rest("s")
+        gate = Gate()
+        a.models[0]._before_run, a.models[0].runs_inline = gate, False
+        looking = asyncio.create_task(a.service.get_state("s", []))
+        await asyncio.to_thread(gate.await_run)
+        clock.pass_(LEASE_S + 1)
+        await b.keeper.give_word()
+        assert await b.step("s", 10, first=1) == [11]
+        gate.open()
+        with pytest.raises(OwnedElsewhere, match="lease was over"):
+            await looking
+        assert await b.step("s", 10, first=2) == [21]
+
+
+async def test_a_server_whose_word_is_not_taken_claims_nothing(store, clock):
+    async with replica(store, clock=clock, patience_s=0.01) as a:
+        await a.open()
+        await a.step("s", 1)
+        clock.pass_(LEASE_S + 1)
+        store.fails["keep_alive"] = 10**6
+        for ask in (a.step("s", 1, first=1), a.service.get_state("s", []), a.open("new")):
+            with pytest.raises(StoreUnavailable, match="did not take this server's word"):
+                await ask
+        store.fails.clear()
+        assert await a.step("s", 1, first=1) == [2]
 
 
 async def test_a_server_whose_lease_was_over_but_that_nobody_missed_goes_on(store, clock):
