@@ -11,7 +11,7 @@ import numpy as np
 from ntm_serve.errors import CallerFault, NtmServeError, StoreDamaged
 from ntm_serve.record import crc_of, expect_whole, read_record
 from ntm_serve.residency import bases_of, saved_at
-from ntm_serve.snapshot import expect_state
+from ntm_serve.snapshot import decoded
 from ntm_serve.spec import Array
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.store import Store, StoredSession
@@ -22,7 +22,7 @@ PAGE = 500
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What was found of a session. steps_run: that were run again. fault: why it would not come back; differs: the
-    first step whose outputs are not those that were answered, which is not asked of a model whose bits depend on a
+    first step of a record that gives other outputs or another state, which is not asked where bits depend on a
     batch's company.
     """
 
@@ -55,33 +55,34 @@ def audit(store: Store, models: Mapping[ModelKey, StepModel], *, replay: bool) -
 
 def _of(stored: StoredSession, models: Mapping[ModelKey, StepModel], *, replay: bool) -> Finding:
     head = stored.head
-    bases = bases_of(stored)
-    states = {step: saved_at(stored, step) for step in bases}
     model = models.get(ModelKey(head.model, head.version))
     if not models:
         for one in stored.records:
             expect_whole(stored.session_id, one)
+        for snapshot in stored.snapshots:
+            what = f"session {stored.session_id}: snapshot of step {snapshot.step}"
+            decoded(snapshot.payload, what=what, fault=StoreDamaged)
         return Finding(stored.session_id, stored.next_step)
     if model is None or model.card.digest != head.digest:
         raise StoreDamaged(
             f"session {stored.session_id}: was opened with model {head.model}/{head.version} of digest {head.digest}, "
             f"expected one of {', '.join(f'{key} of {one.card.digest}' for key, one in models.items())}"
         )
-    for step, saved in states.items():
-        if saved is not None:
-            what = f"session {stored.session_id}: snapshot of step {step}"
-            expect_state(saved, model.card, model.spec.state, what=what, fault=StoreDamaged)
+    states = {step: saved_at(stored, step, model) for step in bases_of(stored)}
     records = [read_record(stored.session_id, record, model.spec) for record in stored.records]
     if not replay or not model.batch_independence.holds:
         return Finding(stored.session_id, stored.next_step)
-    first = states[bases[0]]
+    oldest = min(states)
+    first = states[oldest]
     state = _rows(model.initial_state if first is None else first.state, model)
     run = 0
     for record in records:
-        begin = max(0, bases[0] - record.first_step)
+        begin = max(0, oldest - record.first_step)
         outputs, state = _run(model, [array[begin:] for array in record.inputs], state)
         run += len(record.inputs[0]) - begin
-        if begin == 0 and crc_of(outputs) != record.outputs_crc:
+        kept = states.get(record.end_step)
+        others = kept is not None and [array[0].tobytes() for array in state] != [one.tobytes() for one in kept.state]
+        if others or (begin == 0 and crc_of(outputs) != record.outputs_crc):
             return Finding(stored.session_id, stored.next_step, run, differs=record.first_step)
     return Finding(stored.session_id, stored.next_step, run)
 

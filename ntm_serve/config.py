@@ -43,9 +43,7 @@ class Settings(BaseSettings):
         7 * 24 * 3600.0, ge=0, description="seconds without a step after which a session expires; 0 is never"
     )
     store: str = Field(
-        "",
-        description="where sessions outlive the server: sqlite:PATH for one server, redis://HOST:PORT for several "
-        "(also rediss:// and unix://); without it sessions live in memory alone",
+        "", description="where sessions outlive the server: sqlite:PATH, or for several servers redis://HOST:PORT"
     )
     store_prefix: str = Field("ntm-serve", description="redis: what the names of keys begin with")
     durability: Literal["auto", "memory", "process", "disk"] = Field(

@@ -22,11 +22,14 @@ from ntm_serve.keeping import Kept, Retention
 from ntm_serve.observer import Observer
 from ntm_serve.scheduler import Post, Scheduler
 from ntm_serve.sessions import Session
-from ntm_serve.store import Claim, Commit, Store
+from ntm_serve.store import Claim, Commit, Store, StoreStatistics
 from ntm_serve.ticket import Ticket
 
 # What a commit on the event loop may be of, as bytes of its sessions' states: now and then they are all in it.
 HERE_BYTES_MAX = 4 << 20
+
+# How old statistics of the store may be.
+STATISTICS_S = 5.0
 
 # Between two attempts, when the store did not answer.
 RETRY_S = 0.05
@@ -86,6 +89,9 @@ class Keeper:
         self._died: asyncio.Future[None] = self._loop.create_future()
         # Until when, on the monotonic clock, nobody takes a session without asking.
         self.lease_until_s = 0.0
+        # What the store has, as of not long ago.
+        self.statistics: StoreStatistics | None = None
+        self._counted_s = 0.0
         # Told of sessions that are not this server's any more, and of those that others ask for.
         self.on_lost: Lost = lambda _session, _error: None
         self.on_wanted: Callable[[Sequence[str]], None] = lambda _session_ids: None
@@ -319,6 +325,8 @@ class Keeper:
 
         def ask() -> Sequence[str]:
             self.store.keep_alive(self.owner, now_s=time.time(), lease_s=self._lease_s)
+            if self.statistics is None or started_s >= self._counted_s + STATISTICS_S:
+                self._counted_s, self.statistics = started_s, self.store.statistics()
             return self.store.wanted(self.owner)
 
         try:

@@ -52,6 +52,16 @@ HISTOGRAMS = (
     ("session_steps", "session_steps", "Steps of ended sessions."),
 )
 
+# Attribute of StoreStatistics and metric, help.
+STORE = (
+    ("sessions", "Open sessions in the store, of every server that shares it."),
+    ("ended", "Ended sessions that the store remembers the end of."),
+    ("records", "Messages in the store's logs."),
+    ("snapshots", "States in the store."),
+    ("payload_bytes", "Bytes of both."),
+    ("stored_bytes", "Bytes that the store takes up."),
+)
+
 # kind, method, and for calls that ended the code.
 Labels = tuple[str, ...]
 
@@ -264,6 +274,14 @@ class _ServiceCollector(Collector):
             state.add_metric((*key, "hot"), statistics.state_bytes[key])
             depth.add_metric(key, statistics.schedulers[key].sessions_waiting)
             inflight.add_metric(key, statistics.schedulers[key].steps_waiting)
+        stored = (
+            []
+            if statistics.store is None
+            else [
+                GaugeMetricFamily(f"ntm_serve_store_{name}", text, getattr(statistics.store, name))
+                for name, text in STORE
+            ]
+        )
         ready = GaugeMetricFamily("ntm_serve_model_ready", "1 where sessions can be opened.", labels=MODEL)
         independent = GaugeMetricFamily(
             "ntm_serve_batch_independence", "1 where a session's bits do not depend on its company.", labels=MODEL
@@ -272,7 +290,7 @@ class _ServiceCollector(Collector):
             ready.add_metric(view.key, 1 if view.model else 0)
             if view.model:
                 independent.add_metric(view.key, 1 if view.model.batch_independence.holds else 0)
-        return (sessions, state, depth, inflight, ready, independent)
+        return (sessions, state, depth, inflight, *stored, ready, independent)
 
 
 @cache

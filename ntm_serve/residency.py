@@ -46,7 +46,7 @@ from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import SavedState, decoded, encoded, expect_state
 from ntm_serve.state import StateBlock
 from ntm_serve.step_model import ModelKey, StepModel
-from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary
+from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.ticket import Ticket
 from ntm_serve.turns import Turns
 
@@ -115,6 +115,11 @@ class Residency:
     def has_store(self) -> bool:
         return self._keeper is not None
 
+    @property
+    def store_statistics(self) -> StoreStatistics | None:
+        """What the store has, as of not long ago; None without a store."""
+        return None if self._keeper is None else self._keeper.statistics
+
     def expect_lease(self, now_s: float) -> None:
         """To be called before sessions are looked at. Where this server was not heard of for longer than its lease,
         what it has may be another's by now: its sessions leave memory, and come back from the store.
@@ -151,6 +156,8 @@ class Residency:
         elif self._aside.get(session.id) is session:
             del self._aside[session.id]
             session.end(StepAborted(f"session {session.id}: left memory"))
+            if self._keeper is not None and session.kept is not None:
+                self._keeper.release([session.kept.claim])
 
     async def _until_not_aside(self, session_id: str) -> int | None:
         """Until what its session had in flight when the lease was over is in the store, or refused. The first such
@@ -330,10 +337,7 @@ class Residency:
         if not scheduler.model.batch_independence.holds:
             # Run again, steps may give other bits: the newest state is taken, and replies as they were given.
             base = bases[-1]
-        saved = saved_at(stored, base)
-        if saved is not None:
-            what = f"session {stored.session_id}: snapshot of step {base}"
-            expect_state(saved, scheduler.model.card, spec.state, what=what, fault=StoreDamaged)
+        saved = saved_at(stored, base, scheduler.model)
         session = self._session(stored.session_id, scheduler, saved)
         known = [Committed(one.first_step, one.inputs, one.outputs) for one in records if one.outputs is not None]
         session.window.extend(one for one in known if one.end_step <= base)
@@ -760,7 +764,7 @@ class _Waiter:
             self.done.set_result(None)
 
 
-def saved_at(stored: StoredSession, step: int) -> SavedState | None:
+def saved_at(stored: StoredSession, step: int, model: StepModel) -> SavedState | None:
     """The state that the store has of that step; None is the initial one. Raises StoreDamaged."""
     payloads = [snapshot.payload for snapshot in stored.snapshots if snapshot.step == step]
     if not payloads:
@@ -769,4 +773,5 @@ def saved_at(stored: StoredSession, step: int) -> SavedState | None:
     saved = decoded(payloads[0], what=what, fault=StoreDamaged)
     if (saved.session_id, saved.step) != (stored.session_id, step):
         raise StoreDamaged(f"{what}: got one of session {saved.session_id}, step {saved.step}")
+    expect_state(saved, model.card, model.spec.state, what=what, fault=StoreDamaged)
     return saved

@@ -32,7 +32,7 @@ from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import decoded, encoded
 from ntm_serve.spec import Array, StepSpec
 from ntm_serve.step_model import ModelKey, StepModel
-from ntm_serve.store import StoredSession, StoredSummary
+from ntm_serve.store import StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.submission import Reply, Submission
 from ntm_serve.ticket import Ticket
 
@@ -73,11 +73,12 @@ class ModelView(NamedTuple):
 
 @dataclass(frozen=True)
 class ServiceStatistics:
-    """Open sessions and their state's bytes, and the schedulers' statistics, by model."""
+    """Sessions in memory and their state's bytes, and the schedulers' statistics, by model; and what the store has."""
 
     sessions: Mapping[ModelKey, int]
     state_bytes: Mapping[ModelKey, int]
     schedulers: Mapping[ModelKey, SchedulerStatistics]
+    store: StoreStatistics | None
 
 
 class Service:
@@ -323,6 +324,7 @@ class Service:
             sessions=counts,
             state_bytes={key: n * self._schedulers[key].model.spec.state_bytes for key, n in counts.items()},
             schedulers={key: scheduler.statistics() for key, scheduler in self._schedulers.items()},
+            store=self._residency.store_statistics,
         )
 
     def _admit(

@@ -6,6 +6,7 @@ another number, so that nothing which was written before can be taken for its ow
 claims and endings is in `sqlite_log`.
 """
 
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,19 +96,26 @@ class SqliteStore(Store):
     def commit(self, commits: Sequence[Commit]) -> Sequence[NtmServeError | None]:
         if not commits:
             return []
-        with self._alone():
-            changes, admit, is_held, numbers = self._log.changes(), self._log.admit, self._claims.is_held, self._numbers
-            errors: list[NtmServeError | None] = [None] * len(commits)
-            for place, commit in enumerate(commits):
-                if is_held(commit.claim):
-                    try:
-                        admit(commit, numbers[commit.claim.session_id], changes)
-                    except StoreConflict as conflict:
-                        errors[place] = conflict
-                else:
-                    errors[place] = self._fault(commit.claim)
-            self._log.write(changes)
-            return errors
+        # On the path of a step: without the two context managers of `_alone`.
+        with self._lock:
+            try:
+                return self._commit(commits)
+            except sqlite3.Error as error:
+                raise self._file.fault(error) from error
+
+    def _commit(self, commits: Sequence[Commit]) -> list[NtmServeError | None]:
+        changes, admit, is_held, numbers = self._log.changes(), self._log.admit, self._claims.is_held, self._numbers
+        errors: list[NtmServeError | None] = [None] * len(commits)
+        for place, commit in enumerate(commits):
+            if is_held(commit.claim):
+                try:
+                    admit(commit, numbers[commit.claim.session_id], changes)
+                except StoreConflict as conflict:
+                    errors[place] = conflict
+            else:
+                errors[place] = self._fault(commit.claim)
+        self._log.write(changes)
+        return errors
 
     def sync(self) -> None:
         """Without the lock: whoever writes meanwhile need not wait."""

@@ -26,7 +26,7 @@ SQLITE_MIN = (3, 37, 0)
 BUSY_WAIT_S = 2.0
 # Rows written, or bytes of WAL, after which a checkpoint is due: it syncs twice, so not too often.
 CHECKPOINT_ROWS = 20_000
-CHECKPOINT_BYTES = 16 << 20
+CHECKPOINT_BYTES = 8 << 20
 # Pages of WAL at which SQLite makes one itself, within a commit, which then takes tens of milliseconds.
 CHECKPOINT_PAGES = 32 * 1024
 CACHE_KIB = 64 * 1024
@@ -136,7 +136,7 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise self._fault(error) from error
+            raise self.fault(error) from error
 
     def vacuum(self, pages: int) -> bool:
         """Give so many free pages back to the file system where a quarter of the file is free. Whether it was."""
@@ -202,7 +202,7 @@ class SqliteFile:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        self._db.execute(f"PRAGMA journal_size_limit = {2 * CHECKPOINT_BYTES}")
+        self._db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
         if not tables:
             with self.transaction():
                 for statement in SCHEMA.split(";\n"):
@@ -210,7 +210,8 @@ class SqliteFile:
                 self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def _fault(self, error: sqlite3.Error) -> NtmServeError:
+    def fault(self, error: sqlite3.Error) -> NtmServeError:
+        """StoreDamaged, SettingsFault or StoreUnavailable for what SQLite raised."""
         code = getattr(error, "sqlite_errorcode", None)
         said = f"store: {self.path}: {error}"
         if isinstance(error, sqlite3.ProgrammingError):

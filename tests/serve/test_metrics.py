@@ -66,14 +66,18 @@ def test_every_series_of_a_model_is_there_before_its_first_event(server):
     assert found["ntm_serve_build_info"] == {"version", "onnxruntime", "grpcio"}
 
 
-def test_promtool_has_nothing_against_them(server, client):
+@pytest.mark.parametrize("store", ["", "sqlite"])
+def test_promtool_has_nothing_against_them(tmp_path, store):
     promtool = shutil.which("promtool")
     if promtool is None:
         assert os.environ.get("CI") != "true", "promtool is missing (Debian package prometheus)"
         pytest.skip("promtool is missing (Debian package prometheus)")
-    client.session("running-sum").step([1])
-    with urlopen(f"{server.http}/metrics", timeout=10) as response:
-        text = response.read()
+    where = store and f"sqlite:{tmp_path}/sessions.db"
+    with test_server([RunningSum()], store=where) as server, Client(server.target) as client:
+        client.session("running-sum").step([1])
+        with urlopen(f"{server.http}/metrics", timeout=10) as response:
+            text = response.read()
+    assert (b"ntm_serve_store_sessions" in text) == bool(store)
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=60, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 

@@ -163,7 +163,7 @@ async def test_an_aio_stream_whose_next_input_waits_goes_on_over_another_connect
 
     async def xs():
         for number in range(6):
-            while proxy.counts["connections"] <= number:
+            while proxy.counts["connections"] <= number:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             yield [1]
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from ntm_serve.errors import OwnedElsewhere
+from ntm_serve.errors import OwnedElsewhere, StepAhead, StepConflict
+from ntm_serve.keeping import Retention
 from ntm_serve.testing import Gate, RunningSum
 
 from .replicas import LEASE_S, replica
@@ -79,3 +80,20 @@ async def test_a_session_whose_steps_in_flight_over_a_pause_are_cancelled_is_ask
         assert await b.step("s", 5, first=1) == [6]
         await b.rest("s")
         assert await a.step("s", 1, first=2) == [7]
+
+
+async def test_a_retry_of_a_step_before_that_for_which_a_session_came_back_is_answered(store, clock):
+    async with replica(store, clock=clock, retention=Retention(snapshot_steps=2)) as a:
+        await a.open()
+        for step, sum_ in enumerate([1, 3, 6, 10]):
+            assert await a.step("s", step + 1, first=step) == [sum_]
+        await a.rest("s")
+        with pytest.raises(StepAhead):
+            await a.step("s", 9, first=8)
+        assert (await a.service.get_session("s")).oldest_step == 4
+
+        retries = [a.begin("s", 2, first=1), a.begin("s", 5, first=4), a.begin("s", 4, first=3)]
+
+        assert [await one for one in retries] == [[3], [15], [10]]
+        with pytest.raises(StepConflict):
+            await a.step("s", 7, first=1)
