@@ -37,7 +37,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 OUTCOMES = ("ok", "error", "duplicate", "cancelled")
 ENDINGS = ("client", "idle", "evicted")
 # Why a session left memory for the store, beside the reasons of errors.
-LEAVINGS = ("room", "wanted", "lease", "recall", "drain")
+LEAVINGS = ("room", "wanted", "lease", "retry", "drain")
 REJECTIONS = ("sessions", "session", "queue", "total")
 
 # Attribute of ModelSeries, metric, help.

@@ -47,7 +47,7 @@ class Observer(Protocol):
         ...
 
     def session_left(self, model: ModelKey, *, reason: str) -> None:
-        """A session left memory, and is in the store. reason: room, wanted, lease, recall,
+        """A session left memory, and is in the store. reason: room, wanted, lease, retry,
         drain, or that of an error."""
         ...
 

@@ -103,6 +103,8 @@ class Residency:
         # The lease that was found to be over, so that it is dealt with once.
         self._lapsed_s = -math.inf
         self._lapses = 0
+        # Sessions that had steps in flight when it was over; not in the table any more.
+        self._aside: dict[str, Session] = {}
         # Sessions that leave when what they have in flight is over.
         self._leaving: set[str] = set()
         if keeper is not None:
@@ -130,20 +132,43 @@ class Residency:
         self._lapse()
 
     def _lapse(self) -> None:
-        """What is in memory may be another's: it leaves, each as soon as it has nothing in flight."""
+        """What is in memory may be another's. Steps in flight go on, and learn it from the store, with their commit;
+        till then nothing is answered from what their sessions were.
+        """
         self._lapses += 1
-        idle: list[Session] = []
-        for session in self._sessions:
-            if session.kept is not None and session.in_flight:
-                self._leave(session, reason="lease")
-            elif session.kept is not None:
-                idle.append(session)
-        self.put_to_rest(idle, reason="lease")
+        mine = [session for session in self._sessions if session.kept is not None]
+        self.put_to_rest(mine, reason="lease")
+        for session in mine:
+            if session.in_flight:
+                self._sessions.set_aside(session)
+                self._observer.session_left(session.model, reason="lease")
+                self._aside[session.id] = session
+                self._end_aside(session)
 
     def _lapsed_since(self, lapses: int) -> bool:
-        """Whether the lease was over since so many lapses were counted."""
+        """Whether the lease was over after it had been so often: what was claimed before may be another's."""
         self.expect_lease(self._clock())
         return self._lapses != lapses
+
+    def _end_aside(self, session: Session) -> None:
+        """Once it has nothing in flight."""
+        if session.in_flight:
+            session.in_flight[-1].add_follower(partial(self._end_aside, session))
+        elif self._aside.get(session.id) is session:
+            del self._aside[session.id]
+            session.end(StepAborted(f"session {session.id}: left memory"))
+            if self._keeper is not None and session.kept is not None:
+                self._keeper.release([session.kept.claim])
+
+    async def _until_not_aside(self, session_id: str) -> int | None:
+        """Until what its session had in flight when the lease was over is in the store, or refused. The first such
+        step, whose reply may be asked for again.
+        """
+        first_step: int | None = None
+        while (session := self._aside.get(session_id)) is not None:
+            first_step = session.next_step if first_step is None else first_step
+            await _until_nothing_in_flight(session)
+        return first_step
 
     def _leave(self, session: Session, *, reason: str) -> None:
         """The session leaves memory, as soon as it has nothing in flight."""
@@ -219,6 +244,22 @@ class Residency:
             raise self._sessions.why_not(session_id)
         return await self._bring(self._keeper, session_id, from_step)
 
+    async def reach(self, session_id: str, from_step: int | None) -> Session:
+        """As `find`, with the replies from from_step on also where the session is in memory and its window does not
+        reach so far, as after coming back for a later step: while the store can tell them, it comes back once more.
+        """
+        async with self._turns(session_id):
+            session = self.here(session_id)
+            if session is not None and from_step is not None and self.reaches_further(session, from_step):
+                await _until_nothing_in_flight(session)
+                self.put_to_rest([one for one in [self.here(session_id)] if one is session], reason="retry")
+            return await self._find(session_id, from_step)
+
+    @staticmethod
+    def reaches_further(session: Session, step: int) -> bool:
+        """Whether the store can tell the reply to this step, and the session's window cannot."""
+        return session.kept is not None and session.kept.oldest_step <= step < session.oldest_step
+
     def here(self, session_id: str) -> Session | None:
         """The session where it is in memory, and right."""
         self.expect_lease(self._clock())
@@ -226,6 +267,9 @@ class Residency:
 
     async def _bring(self, keeper: Keeper, session_id: str, from_step: int | None) -> Session:
         started_s = self._clock()
+        was_in_flight = await self._until_not_aside(session_id)
+        if was_in_flight is not None and from_step is not None:
+            from_step = min(from_step, was_in_flight)
         await self._expect_word_taken(keeper)
         lapses = self._lapses
         claim, stored = await self._claim(keeper, session_id)
@@ -419,6 +463,9 @@ class Residency:
             log.warning("session is not here any more", session=session.id, reason=error.reason, fault=error.message)
             self._observer.session_left(session.model, reason=error.reason)
             self._sessions.put_out(session, error)
+        elif self._aside.get(session.id) is session:
+            del self._aside[session.id]
+            session.end(error)
 
     def put_to_rest(self, sessions: Sequence[Session], *, reason: str) -> None:
         """They leave memory, and come back at their next use; but not those with steps in flight, and those that went
@@ -440,21 +487,12 @@ class Residency:
         if claims and self._keeper is not None:
             self._keeper.release(claims)
 
-    def recall(self, session: Session, step: int | None) -> bool:
-        """A retry of this step is not in the session's window. Whether the store has what led there, and the session
-        has left memory, to come back from further behind.
-        """
-        if step is None or session.kept is None or session.in_flight or step < session.kept.oldest_step:
-            return False
-        self.put_to_rest([session], reason="recall")
-        return True
-
     def give_up(self, session_ids: Sequence[str]) -> None:
         """Others ask for these: they leave, each as soon as it has nothing in flight."""
         for session_id in session_ids:
             session = self._sessions.get(session_id)
             if session is None:
-                if self._keeper is not None and session_id not in self._turns:
+                if self._keeper is not None and session_id not in self._turns and session_id not in self._aside:
                     self._keeper.disown(session_id)
             elif session.kept is not None:
                 self._leave(session, reason="wanted")
@@ -707,6 +745,18 @@ def _sync(keeper: Keeper, durability: Durability) -> None:
     """On the store's thread: what was written for a session of durability disk is on the disk before it is told."""
     if durability is Durability.DISK:
         keeper.store.sync()
+
+
+async def _until_nothing_in_flight(session: Session) -> None:
+    while session.in_flight:
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        session.in_flight[-1].add_follower(partial(_settle, settled))
+        await settled
+
+
+def _settle(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():  # Nobody waits any more.
+        waiting.set_result(None)
 
 
 def bases_of(stored: StoredSession) -> list[int]:

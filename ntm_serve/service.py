@@ -331,16 +331,17 @@ class Service:
         )
 
     def _admit(
-        self, submission: Submission, place: int, session: Session, now_s: float, *, recalled: bool = False
+        self, submission: Submission, place: int, session: Session, now_s: float, *, reached: bool = False
     ) -> None:
-        """A session that is in memory takes its steps. recalled: it came back for them."""
+        """A session that is in memory takes its steps. reached: its window goes as far back as the store could tell."""
         try:
             scheduler = self._schedulers[session.model]
             ticket = submission.admit(place, session, scheduler.model.spec, now_s, scheduler.expect_room)
             if ticket is not None:
                 scheduler.submit(ticket)
         except StepForgotten as error:
-            if recalled or not self._residency.recall(session, submission.first_step(place)):
+            first_step = submission.first_step(place)
+            if reached or first_step is None or not self._residency.reaches_further(session, first_step):
                 self._refuse(submission, place, session.id, error)
             else:
                 self._await(submission, place, session.id)
@@ -362,7 +363,7 @@ class Service:
         numbers = [number for one, place in waiting if (number := one.first_step(place)) is not None]
         error: NtmServeError | None = None
         try:
-            session = await self._residency.find(session_id, from_step=min(numbers, default=None))
+            session = await self._residency.reach(session_id, min(numbers, default=None))
         except NtmServeError as fault:
             error = fault.with_traceback(None)
         except Exception as fault:  # The boundary: a fault of ours is the answer to these messages.
@@ -374,7 +375,7 @@ class Service:
             if error is not None:
                 self._refuse(submission, place, session_id, error)
             else:
-                self._admit(submission, place, session, self._clock(), recalled=True)
+                self._admit(submission, place, session, self._clock(), reached=True)
 
     def _refuse(self, submission: Submission, place: int, session_id: str, error: NtmServeError) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""

@@ -329,6 +329,10 @@ class Sessions:
 
     def put_out(self, session: Session, fault: NtmServeError) -> None:
         """The session is in memory no longer. Whatever it has in flight is answered with the fault."""
+        self.set_aside(session)
+        session.end(fault)
+
+    def set_aside(self, session: Session) -> None:
+        """The session is not looked at any more. Whatever it has in flight goes on; whoever asks for this ends it."""
         del self._open[session.id]
         self.open_by_model[session.model] -= 1
-        session.end(fault)

@@ -68,7 +68,7 @@ async def test_a_retry_from_before_what_a_session_came_back_with_is_answered_all
         assert (await a.service.get_session("s")).oldest_step > 2
         assert await a.step("s", 2, first=2) == said[2]
         assert await a.step("s", 9, first=9) == said[9]
-        assert a.seen.told == ["restored", "left: recall", "restored"]
+        assert a.seen.told == ["restored", "left: retry", "restored"]
 
 
 async def test_a_trained_model_comes_back_bit_for_bit_at_every_step(store, clock, zoo, tmp_path):
