@@ -20,7 +20,9 @@ from ntm_serve.durability import Durability
 from ntm_serve.frontends.sessions import SessionsBehaviours
 from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import Retention
+from ntm_serve.lineage import Lineage
 from ntm_serve.metrics import Metrics
+from ntm_serve.replay import Replay
 from ntm_serve.residency import Residency, ResidencySettings
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.service import Service
@@ -81,9 +83,13 @@ async def microseconds(
         scheduler._run_s = scheduler._row_s = 1e-9  # Everything runs inline.
         arrived_s = time.monotonic()  # All that follows, as if it came at once.
         shared |= {"sessions": Sessions(limits), "schedulers": {scheduler.key: scheduler}}
+        schedulers = shared["schedulers"]
+        replay = Replay(schedulers, observer=metrics, clock=time.monotonic)
         durability = Durability.PROCESS if stored else Durability.MEMORY
+        settings = ResidencySettings(durability=durability)
+        residency = Residency(replay=replay, keeper=keeper, settings=settings, **shared)
         service = Service(
-            residency=Residency(keeper=keeper, settings=ResidencySettings(durability=durability), **shared), faults={},
+            residency=residency, lineage=Lineage(residency, replay, schedulers=schedulers, keeper=keeper), faults={},
             sessions_per_message_max=4096, steps_per_message_max=4096, arrival_s=lambda: arrived_s, **shared,
         )  # fmt: skip
         behaviours = SessionsBehaviours(service, messages_in_flight_max=1, stream_bytes_max=1 << 20)

@@ -29,8 +29,10 @@ from ntm_serve.frontends.server import GrpcServer
 from ntm_serve.http import HttpServer
 from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import Retention
+from ntm_serve.lineage import Lineage
 from ntm_serve.metrics import CONTENT_TYPE, Metrics
 from ntm_serve.model_directory import read_model_directory
+from ntm_serve.replay import Replay
 from ntm_serve.repository import Found, find_models
 from ntm_serve.residency import Residency, ResidencySettings
 from ntm_serve.rollout import Rollout
@@ -233,9 +235,11 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
     schedulers: dict[ModelKey, Scheduler] = {}
     for model in loaded.models:
         schedulers[model.card.key], _ = parts.scheduler(model, loaded.load_s.get(model.card.key, 0.0))
+    replay = Replay(schedulers, observer=parts.metrics, clock=time.monotonic)
     residency = Residency(
         sessions=sessions,
         schedulers=schedulers,
+        replay=replay,
         keeper=parts.keeper,
         settings=_residency_settings(settings),
         observer=parts.metrics,
@@ -244,6 +248,7 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
     service = Service(
         sessions=sessions,
         residency=residency,
+        lineage=Lineage(residency, replay, schedulers=schedulers, keeper=parts.keeper),
         schedulers=schedulers,
         faults=loaded.faults,
         sessions_per_message_max=settings.sessions_per_message_max,

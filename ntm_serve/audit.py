@@ -10,7 +10,7 @@ import numpy as np
 
 from ntm_serve.errors import CallerFault, NtmServeError, StoreDamaged
 from ntm_serve.record import crc_of, expect_whole, read_record
-from ntm_serve.residency import bases_of, saved_at
+from ntm_serve.replay import bases_of, saved_at
 from ntm_serve.snapshot import decoded
 from ntm_serve.spec import Array
 from ntm_serve.step_model import ModelKey, StepModel

@@ -11,11 +11,10 @@ Rules of this file:
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import structlog
 
 from ntm_serve.durability import Durability
@@ -31,24 +30,19 @@ from ntm_serve.errors import (
     SessionExists,
     SessionExpired,
     SessionUnknown,
-    SnapshotRejected,
     StepAborted,
-    StepForgotten,
     StoreDamaged,
     StoreUnavailable,
 )
 from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
 from ntm_serve.observer import Observer
-from ntm_serve.record import Committed, Recorded, crc_of, read_record
+from ntm_serve.replay import Replay, bases_of
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Session, Sessions
-from ntm_serve.snapshot import SavedState, decoded, encoded, expect_state
-from ntm_serve.spec import expect_finite
-from ntm_serve.state import StateBlock
-from ntm_serve.step_model import ModelKey, StepModel
+from ntm_serve.snapshot import SavedState, encoded
+from ntm_serve.step_model import ModelKey
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary, StoreStatistics
-from ntm_serve.ticket import Ticket
 from ntm_serve.turns import Turns
 
 # Between two questions whether another server has given up a session that it was asked for.
@@ -86,6 +80,7 @@ class Residency:
         *,
         sessions: Sessions,
         schedulers: Mapping[ModelKey, Scheduler],
+        replay: Replay,
         keeper: Keeper | None,
         settings: ResidencySettings,
         observer: Observer,
@@ -93,6 +88,7 @@ class Residency:
     ) -> None:
         self._sessions = sessions
         self._schedulers = schedulers
+        self._replay = replay
         self._keeper = keeper
         self._settings = settings
         self._observer = observer
@@ -201,7 +197,7 @@ class Residency:
         name = self._free(scheduler, session_id)
         async with self._turns(name):
             self._free(scheduler, name)
-            session = self._session(name, scheduler, start)
+            session = self._replay.begun(name, scheduler, start)
             self._coming += 1
             try:
                 if durability is not Durability.MEMORY and self._keeper is not None:
@@ -274,8 +270,7 @@ class Residency:
         lapses = self._lapses
         claim, stored = await self._claim(keeper, session_id)
         try:
-            scheduler = self._scheduler_of(stored)
-            session = await self._replayed(scheduler, stored, from_step=from_step)
+            session = await self._replay.replayed(stored, from_step=from_step)
             if self._lapsed_since(lapses):
                 raise OwnedElsewhere(f"session {session_id}: this server's lease was over while it came back")
         except BaseException:
@@ -319,68 +314,6 @@ class Residency:
                 await asyncio.sleep(ASK_AGAIN_S)
             except SessionUnknown:
                 raise self._sessions.why_not(session_id) from None
-
-    async def _replayed(
-        self, scheduler: Scheduler, stored: StoredSession, *, from_step: int | None, to_step: int | None = None
-    ) -> Session:
-        """The session as it stood before to_step, or as it stands; in no table. Its window reaches back to from_step,
-        where the store does. Raises StoreDamaged.
-        """
-        spec = scheduler.model.spec
-        end = stored.next_step if to_step is None else to_step
-        least = end if from_step is None else min(from_step, end)
-        bases = [step for step in bases_of(stored) if step <= end]
-        base = max([step for step in bases if step <= least], default=bases[0])
-        records = [
-            read_record(stored.session_id, one, spec)
-            for one in stored.records
-            if one.end_step > base and one.first_step < end
-        ]
-        if not scheduler.model.batch_independence.holds:
-            # Run again, steps may give other bits: the newest state is taken, and replies as they were given.
-            base = bases[-1]
-        saved = saved_at(stored, base, scheduler.model)
-        session = self._session(stored.session_id, scheduler, saved)
-        known = [Committed(one.first_step, one.inputs, one.outputs) for one in records if one.outputs is not None]
-        session.window.extend(one for one in known if one.end_step <= base)
-        again = [one for one in records if one.end_step > base]
-        if again:
-            await self._run_again(scheduler, session, again, end)
-        return session
-
-    async def _run_again(
-        self, scheduler: Scheduler, session: Session, records: Sequence[Recorded], end_step: int
-    ) -> None:
-        """Run what the records say, as one message; it becomes the session's."""
-        steps = slice(session.next_step - records[0].first_step, end_step - records[0].first_step)
-        inputs = tuple([np.concatenate(arrays)[steps] for arrays in zip(*[one.inputs for one in records], strict=True)])
-        count = len(inputs[0])
-        outputs = tuple([np.empty((count, *one.shape), one.numpy_dtype) for one in scheduler.model.spec.outputs])
-        ticket, _ = session.admit(inputs, outputs, None, now_s=self._clock())
-        ticket.recalled = True
-        waiter = _Waiter()
-        ticket.add_waiter(waiter, 0)
-        scheduler.submit(ticket)
-        await waiter.done
-        first = ticket.first_step
-        # Message by message, as they were made: a window lets go whole messages.
-        session.window.pop()
-        for one in records:
-            part = slice(max(0, one.first_step - first), min(count, one.end_step - first))
-            rows = [tuple([array[part] for array in arrays]) for arrays in (inputs, outputs)]
-            session.window.append(Committed(first + part.start, *rows))
-        for one in records:
-            begin, end = one.first_step - first, one.end_step - first
-            if begin < 0 or end > count:
-                continue
-            if crc_of([array[begin:end] for array in outputs]) != one.outputs_crc:
-                self._observer.replay_differed(session.model)
-                log.warning(
-                    "steps that were run again gave other bits than they were answered with: another machine, or "
-                    "another version of ONNX Runtime",
-                    session=session.id, first_step=one.first_step, engine=scheduler.model.card.engine,
-                )  # fmt: skip
-                break
 
     # Going
 
@@ -453,7 +386,7 @@ class Residency:
             [error] = keeper.store.end([kept.claim], ending, fault.message, now_s=time.time())
             if error is not None:
                 raise error
-            _sync(keeper, kept.durability)
+            sync_where_asked(keeper, kept.durability)
 
         await keeper.call(end)
 
@@ -543,103 +476,29 @@ class Residency:
         snapshot = kept.snapshot_of(session.next_step, session.state.arrays(), self._schedulers[session.model].model)
         return Commit(kept.claim, time.time(), snapshot=snapshot)
 
-    # States
-
-    async def saved_state(self, session_id: str, step: int | None) -> tuple[Session, SavedState]:
-        """A session, and its state before that step, or as it stands. Raises as `find`, and StepForgotten and
-        InvalidInput for a step that it cannot be taken back to.
-        """
-        session = await self.find(session_id)
-        if step is None or step == session.next_step:
-            return session, self._saved(session)
-        self._expect_retained(session, step)
-        past = await self._past(session, step)
-        return session, self._saved(past)
-
-    async def fork(
-        self, session_id: str, fork_id: str | None, step: int | None, durability: Durability | None
+    async def replace(
+        self,
+        session_id: str,
+        make: Callable[[Session], Awaitable[Session]],
+        *,
+        expect: Callable[[Session], None],
+        fault: NtmServeError,
     ) -> Session:
-        """A new session where another stands, or stood before that step. Raises as `saved_state` and `create`."""
-        session, saved = await self.saved_state(session_id, step)
-        if durability is None:
-            durability = Durability.MEMORY if session.kept is None else session.kept.durability
-        return await self.create(self._schedulers[session.model], fork_id, durability, start=saved)
-
-    async def restore(self, saved: SavedState, session_id: str | None, durability: Durability | None) -> Session:
-        """A new session where a snapshot was taken. Raises SnapshotRejected where no model that is served made it,
-        InvalidInput where the state is not finite, and as `create`.
+        """Have another take a session's place, which `make` makes of it. expect: may refuse, and then nothing changed.
+        fault: answers what the session has in flight. Raises as `find`, and what the others raise.
         """
-        for scheduler in self._schedulers.values():
-            card = scheduler.model.card
-            if (card.digest, card.name) == (saved.digest, saved.model) or (
-                saved.digest and card.digest == saved.digest
-            ):
-                expect_state(saved, card, scheduler.model.spec.state, what="snapshot", fault=SnapshotRejected)
-                for spec, array in zip(scheduler.model.spec.state, saved.state, strict=True):
-                    expect_finite(f"snapshot: {spec.name}", array)
-                return await self.create(scheduler, session_id, durability, start=saved)
-        served = ", ".join(f"{key} with digest {one.model.card.digest}" for key, one in self._schedulers.items())
-        raise SnapshotRejected(
-            f"snapshot: expected one of a model that is served here ({served}), "
-            f"got one of {saved.model}/{saved.version} with digest {saved.digest}"
-        )
-
-    async def rewind(self, session_id: str, step: int) -> Session:
-        """Take a session back to that step. Steps in flight are answered with StepAborted. Raises as `saved_state`."""
         async with self._turns(session_id):
             session = await self._find(session_id, 0)
             lapses = self._lapses
-            if step != session.next_step:
-                self._expect_retained(session, step)
+            expect(session)
             # From here on messages wait for their turn.
-            self._sessions.put_out(session, StepAborted(f"session {session_id}: was rewound to step {step}"))
-            keeper, kept = self._keeper, session.kept
-            if keeper is None or kept is None:
-                past = self._session(session_id, self._schedulers[session.model], self._saved(session))
-            else:
-                past = await self._past(session, step)
-                start = kept.snapshot_of(step, past.state.arrays(), self._schedulers[session.model].model)
-                claim, durability = kept.claim, kept.durability
-
-                def restart() -> None:
-                    keeper.store.restart(claim, start, used_at_s=time.time())
-                    _sync(keeper, durability)
-
-                await keeper.call(restart)
-                past.kept = Kept(claim, durability, [step], 0)
-                past.window.clear()
-            past.opened_s = session.opened_s
-            self._sessions.add(past)
-            if self._lapsed_since(lapses) and past.kept is not None:
-                self.put_to_rest([past], reason="lease")
-            return past
-
-    async def _past(self, session: Session, step: int) -> Session:
-        """The session as it stood before that step, in no table."""
-        keeper = self._keeper
-        assert keeper is not None, "only a store knows the past"
-        stored = await keeper.call(partial(keeper.store.read, session.id))
-        # Since it was found to be retained, others may have gone on with the session, or rewound it.
-        self._expect_between(session, bases_of(stored)[0], step, stored.next_step)
-        return await self._replayed(self._scheduler_of(stored), stored, from_step=None, to_step=step)
-
-    def _expect_retained(self, session: Session, step: int) -> None:
-        self._expect_between(session, session.oldest_retained_step, step, session.next_step)
-
-    def _expect_between(self, session: Session, oldest: int, step: int, newest: int) -> None:
-        if oldest <= step <= newest:
-            return
-        why = "it lives in memory alone" if session.kept is None else "what led there was let go"
-        message = f"session {session.id}: expected a step from {oldest} to {newest}, got {step}"
-        if step < oldest:
-            raise StepForgotten(f"{message}: {why}", fields={"oldest_step": str(oldest)})
-        raise InvalidInput(message)
-
-    def _saved(self, session: Session) -> SavedState:
-        """Its state by itself: a session's is a row of a block with others'."""
-        card = self._schedulers[session.model].model.card
-        state = tuple([array.copy() for array in session.state.arrays()])
-        return SavedState(card.name, card.version, card.digest, card.engine, session.id, session.next_step, state)
+            self._sessions.put_out(session, fault)
+            other = await make(session)
+            other.opened_s = session.opened_s
+            self._sessions.add(other)
+            if self._lapsed_since(lapses) and other.kept is not None:
+                self.put_to_rest([other], reason="lease")
+            return other
 
     # What is not in memory
 
@@ -679,14 +538,6 @@ class Residency:
             self._observer.rejected(scheduler.key, reason="sessions")
             raise
 
-    def _session(self, name: str, scheduler: Scheduler, start: SavedState | None) -> Session:
-        """A session in no table."""
-        row = scheduler.initial_state if start is None else StateBlock.of_one(start.state)
-        step_bytes = scheduler.model.spec.step_bytes
-        session = Session(name, scheduler.key, row, self._clock(), step_bytes=step_bytes)
-        session.next_step = 0 if start is None else start.step
-        return session
-
     async def _begin(self, session: Session, scheduler: Scheduler, durability: Durability) -> Kept:
         """Have the store begin a session where it stands."""
         keeper = self._keeper
@@ -700,9 +551,9 @@ class Residency:
             start = Snapshot(session.next_step, payload)
 
         def create() -> Claim:
-            _sync(keeper, durability)  # Refused where the store cannot.
+            sync_where_asked(keeper, durability)  # Refused where the store cannot.
             claim = keeper.store.create(session.id, head, owner=keeper.owner, now_s=now_s, start=start)
-            _sync(keeper, durability)
+            sync_where_asked(keeper, durability)
             return claim
 
         def undo(claim: Claim) -> None:
@@ -722,26 +573,8 @@ class Residency:
             return
         raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
 
-    def _scheduler_of(self, stored: StoredSession) -> Scheduler:
-        """Who runs it. Raises ModelUnknown, and StoreDamaged where the model is not the one that it was opened with."""
-        head = stored.head
-        key = ModelKey(head.model, head.version)
-        scheduler = self._schedulers.get(key)
-        if scheduler is None:
-            served = ", ".join(map(str, self._schedulers)) or "none"
-            raise ModelUnknown(
-                f"session {stored.session_id}: is one of model {key}, which is not served here: {served}"
-            )
-        digest = scheduler.model.card.digest
-        if digest != head.digest:
-            raise StoreDamaged(
-                f"session {stored.session_id}: was opened with model {key} of digest {head.digest}, "
-                f"this server's is {digest}"
-            )
-        return scheduler
 
-
-def _sync(keeper: Keeper, durability: Durability) -> None:
+def sync_where_asked(keeper: Keeper, durability: Durability) -> None:
     """On the store's thread: what was written for a session of durability disk is on the disk before it is told."""
     if durability is Durability.DISK:
         keeper.store.sync()
@@ -757,38 +590,3 @@ async def _until_nothing_in_flight(session: Session) -> None:
 def _settle(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():  # Nobody waits any more.
         waiting.set_result(None)
-
-
-def bases_of(stored: StoredSession) -> list[int]:
-    """The steps that the store has a state of; the initial state is one where nothing was let go."""
-    steps = [snapshot.step for snapshot in stored.snapshots]
-    from_the_start = stored.records[0].first_step == 0 if stored.records else not steps
-    return [0, *steps] if from_the_start and 0 not in steps else steps
-
-
-class _Waiter:
-    """Waits for a ticket by itself: see ticket.Waiter."""
-
-    def __init__(self) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def ticket_settled(self, place: int, ticket: Ticket) -> None:  # noqa: ARG002
-        if self.done.done():  # Nobody waits any more.
-            return
-        if ticket.error is not None:
-            self.done.set_exception(ticket.error)
-        else:
-            self.done.set_result(None)
-
-
-def saved_at(stored: StoredSession, step: int, model: StepModel) -> SavedState | None:
-    """The state that the store has of that step; None is the initial one. Raises StoreDamaged."""
-    payloads = [snapshot.payload for snapshot in stored.snapshots if snapshot.step == step]
-    if not payloads:
-        return None
-    what = f"session {stored.session_id}: snapshot of step {step}"
-    saved = decoded(payloads[0], what=what, fault=StoreDamaged)
-    if (saved.session_id, saved.step) != (stored.session_id, step):
-        raise StoreDamaged(f"{what}: got one of session {saved.session_id}, step {saved.step}")
-    expect_state(saved, model.card, model.spec.state, what=what, fault=StoreDamaged)
-    return saved

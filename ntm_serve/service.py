@@ -24,9 +24,11 @@ from ntm_serve.errors import (
     SessionExists,
     StepForgotten,
 )
+from ntm_serve.lineage import Lineage
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
-from ntm_serve.residency import Residency, bases_of
+from ntm_serve.replay import bases_of
+from ntm_serve.residency import Residency
 from ntm_serve.scheduler import Scheduler, SchedulerStatistics
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import decoded, encoded
@@ -89,6 +91,7 @@ class Service:
         *,
         sessions: Sessions,
         residency: Residency,
+        lineage: Lineage,
         schedulers: dict[ModelKey, Scheduler],
         faults: Mapping[ModelKey, OperatorFault],
         sessions_per_message_max: int,
@@ -99,6 +102,7 @@ class Service:
     ) -> None:
         self._sessions = sessions
         self._residency = residency
+        self._lineage = lineage
         self._schedulers = schedulers
         # Places of messages that wait for a session to come back, in the order of their arrival.
         self._waiting: dict[str, list[tuple[Submission, int]]] = {}
@@ -235,7 +239,7 @@ class Service:
         """A session's state before that step, or as it stands, as bytes (see ntm_serve.snapshot), and the step.
         Raises as `get_session`, StepForgotten, InvalidInput.
         """
-        session, saved = await self._residency.saved_state(session_id, step)
+        session, saved = await self._lineage.saved_state(session_id, step)
         card, specs = self._schedulers[session.model].model.card, self._spec(session).state
         return saved.step, encoded(card, specs, session_id, saved.step, saved.state)
 
@@ -244,7 +248,7 @@ class Service:
     ) -> SessionView:
         """A new session where a snapshot was taken. Raises SnapshotRejected, and as `open_session`."""
         self._expect_serving()
-        return self._view(await self._residency.restore(decoded(snapshot), session_id, durability))
+        return self._view(await self._lineage.restore(decoded(snapshot), session_id, durability))
 
     async def fork_session(
         self,
@@ -258,14 +262,14 @@ class Service:
         `open_session`.
         """
         self._expect_serving()
-        return self._view(await self._residency.fork(session_id, fork_id, step, durability))
+        return self._view(await self._lineage.fork(session_id, fork_id, step, durability))
 
     async def rewind_session(self, session_id: str, step: int) -> SessionView:
         """Take a session back to that step; steps in flight are answered with StepAborted. Raises as
         `snapshot_session`.
         """
         self._expect_serving()
-        return self._view(await self._residency.rewind(session_id, step))
+        return self._view(await self._lineage.rewind(session_id, step))
 
     # Steps
 

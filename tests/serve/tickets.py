@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ntm_serve.lineage import Lineage
 from ntm_serve.observer import NoObserver
+from ntm_serve.replay import Replay
 from ntm_serve.residency import Residency, ResidencySettings
 from ntm_serve.service import Service
 from ntm_serve.sessions import Sessions
@@ -39,8 +41,10 @@ def service_of(schedulers, *, limits, clock, keeper=None, settings=None, observe
     sessions, by_key = Sessions(limits), {scheduler.key: scheduler for scheduler in schedulers}
     shared = {"sessions": sessions, "schedulers": by_key, "clock": clock}
     shared["observer"] = observer or NoObserver()
-    residency = Residency(keeper=keeper, settings=settings or ResidencySettings(), **shared)
-    return Service(residency=residency, **shared, **{"faults": {}, **options})
+    replay = Replay(by_key, observer=shared["observer"], clock=clock)
+    residency = Residency(replay=replay, keeper=keeper, settings=settings or ResidencySettings(), **shared)
+    lineage = Lineage(residency, replay, schedulers=by_key, keeper=keeper)
+    return Service(residency=residency, lineage=lineage, **shared, **{"faults": {}, **options})
 
 
 class Reply(NamedTuple):

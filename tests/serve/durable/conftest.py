@@ -13,7 +13,7 @@ from .replicas import Time
 def clock(monkeypatch):
     """The time of every server in the test."""
     it = Time()
-    for module in ("keeper", "residency", "service"):
+    for module in ("keeper", "residency", "lineage", "service"):
         monkeypatch.setattr(f"ntm_serve.{module}.time", it)
     monkeypatch.setattr("ntm_serve.keeper.RETRY_S", 0.002)
     monkeypatch.setattr("ntm_serve.residency.ASK_AGAIN_S", 0.002)

@@ -1,0 +1,137 @@
+"""Lineage: a session's states at its steps, and the sessions that begin there: forked, rewound, restored.
+
+Rules of this file: what a session is taken back to is what it was, or it is refused; a fork changes nothing of its
+parent; what a snapshot's bytes say is checked against the model before anybody steps from there.
+"""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from ntm_serve.durability import Durability
+from ntm_serve.errors import InvalidInput, SnapshotRejected, StepAborted, StepForgotten
+from ntm_serve.keeper import Keeper
+from ntm_serve.keeping import Kept
+from ntm_serve.replay import Replay, bases_of
+from ntm_serve.residency import Residency, sync_where_asked
+from ntm_serve.scheduler import Scheduler
+from ntm_serve.sessions import Session
+from ntm_serve.snapshot import SavedState, expect_state
+from ntm_serve.spec import expect_finite
+from ntm_serve.step_model import ModelKey
+
+
+class Lineage:
+    """Of the sessions of a server."""
+
+    def __init__(
+        self,
+        residency: Residency,
+        replay: Replay,
+        *,
+        schedulers: Mapping[ModelKey, Scheduler],
+        keeper: Keeper | None,
+    ) -> None:
+        self._residency = residency
+        self._replay = replay
+        self._schedulers = schedulers
+        self._keeper = keeper
+
+    async def saved_state(self, session_id: str, step: int | None) -> tuple[Session, SavedState]:
+        """A session, and its state before that step, or as it stands. Raises as Residency.find, and StepForgotten and
+        InvalidInput for a step that it cannot be taken back to.
+        """
+        session = await self._residency.find(session_id)
+        if step is None or step == session.next_step:
+            return session, self._saved(session)
+        _expect_retained(session, step)
+        past = await self._past(session, step)
+        return session, self._saved(past)
+
+    async def fork(
+        self, session_id: str, fork_id: str | None, step: int | None, durability: Durability | None
+    ) -> Session:
+        """A new session where another stands, or stood before that step. Raises as `saved_state`, Residency.create."""
+        session, saved = await self.saved_state(session_id, step)
+        if durability is None:
+            durability = Durability.MEMORY if session.kept is None else session.kept.durability
+        return await self._residency.create(self._schedulers[session.model], fork_id, durability, start=saved)
+
+    async def restore(self, saved: SavedState, session_id: str | None, durability: Durability | None) -> Session:
+        """A new session where a snapshot was taken. Raises SnapshotRejected where no model that is served made it,
+        InvalidInput where the state is not finite, and as Residency.create.
+        """
+        for scheduler in self._schedulers.values():
+            card = scheduler.model.card
+            if (card.digest, card.name) == (saved.digest, saved.model) or (
+                saved.digest and card.digest == saved.digest
+            ):
+                expect_state(saved, card, scheduler.model.spec.state, what="snapshot", fault=SnapshotRejected)
+                for spec, array in zip(scheduler.model.spec.state, saved.state, strict=True):
+                    expect_finite(f"snapshot: {spec.name}", array)
+                return await self._residency.create(scheduler, session_id, durability, start=saved)
+        served = ", ".join(f"{key} with digest {one.model.card.digest}" for key, one in self._schedulers.items())
+        raise SnapshotRejected(
+            f"snapshot: expected one of a model that is served here ({served}), "
+            f"got one of {saved.model}/{saved.version} with digest {saved.digest}"
+        )
+
+    async def rewind(self, session_id: str, step: int) -> Session:
+        """Take a session back to that step. Steps in flight are answered with StepAborted. Raises as `saved_state`."""
+
+        def expect(session: Session) -> None:
+            if step != session.next_step:
+                _expect_retained(session, step)
+
+        aborted = StepAborted(f"session {session_id}: was rewound to step {step}")
+        return await self._residency.replace(
+            session_id, partial(self._rewound, step=step), expect=expect, fault=aborted
+        )
+
+    async def _rewound(self, session: Session, *, step: int) -> Session:
+        """Who takes a session's place, at that step."""
+        keeper, kept, scheduler = self._keeper, session.kept, self._schedulers[session.model]
+        if keeper is None or kept is None:
+            return self._replay.begun(session.id, scheduler, self._saved(session))
+        past = await self._past(session, step)
+        start = kept.snapshot_of(step, past.state.arrays(), scheduler.model)
+        claim, durability = kept.claim, kept.durability
+
+        def restart() -> None:
+            keeper.store.restart(claim, start, used_at_s=time.time())
+            sync_where_asked(keeper, durability)
+
+        await keeper.call(restart)
+        past.kept = Kept(claim, durability, [step], 0)
+        past.window.clear()
+        return past
+
+    async def _past(self, session: Session, step: int) -> Session:
+        """The session as it stood before that step, in no table."""
+        keeper = self._keeper
+        assert keeper is not None, "only a store knows the past"
+        stored = await keeper.call(partial(keeper.store.read, session.id))
+        # Since it was found to be retained, others may have gone on with the session, or rewound it.
+        _expect_between(session, bases_of(stored)[0], step, stored.next_step)
+        return await self._replay.replayed(stored, from_step=None, to_step=step)
+
+    def _saved(self, session: Session) -> SavedState:
+        """Its state by itself: a session's is a row of a block with others'."""
+        card = self._schedulers[session.model].model.card
+        state = tuple([array.copy() for array in session.state.arrays()])
+        return SavedState(card.name, card.version, card.digest, card.engine, session.id, session.next_step, state)
+
+
+def _expect_retained(session: Session, step: int) -> None:
+    _expect_between(session, session.oldest_retained_step, step, session.next_step)
+
+
+def _expect_between(session: Session, oldest: int, step: int, newest: int) -> None:
+    """Refuse a step that the session cannot be taken back to. Raises StepForgotten, InvalidInput."""
+    if oldest <= step <= newest:
+        return
+    why = "it lives in memory alone" if session.kept is None else "what led there was let go"
+    message = f"session {session.id}: expected a step from {oldest} to {newest}, got {step}"
+    if step < oldest:
+        raise StepForgotten(f"{message}: {why}", fields={"oldest_step": str(oldest)})
+    raise InvalidInput(message)
