@@ -23,7 +23,7 @@ import ntm_serve
 from ntm_serve.config import Settings
 from ntm_serve.durability import Durability
 from ntm_serve.engine import ORT_VERSION, OrtEngine, find_execution_provider
-from ntm_serve.errors import NtmServeError, OperatorFault, SettingsFault, StoreUnavailable
+from ntm_serve.errors import ModelRejected, NtmServeError, OperatorFault, SettingsFault
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
 from ntm_serve.frontends.server import GrpcServer
 from ntm_serve.http import HttpServer
@@ -112,8 +112,9 @@ def load_model(found: Found, *, batch_max: int, execution_provider: str = "cpu")
             batch_max=batch_max or None,
             execution_provider=execution_provider,
         )
-    except NtmServeError as fault:
-        error = fault if isinstance(fault, OperatorFault) else OperatorFault(f"{found.path}: {fault.message}")
+    except Exception as fault:  # The boundary: whatever is in a directory, its neighbours are served.
+        said = fault.message if isinstance(fault, NtmServeError) else repr(fault)
+        error = fault if isinstance(fault, OperatorFault) else ModelRejected(f"{found.path}: {said}")
         log.error("model is not served", model=str(found.key), reason=error.reason, fault=error.message)
         raise error from fault
     log.info(
@@ -192,6 +193,8 @@ class _Parts:
     total_room: TotalRoom
     tasks: asyncio.TaskGroup
     owned: set[asyncio.Task[None]] = field(default_factory=set)
+    # Of the schedulers, until their models are unloaded.
+    lives: dict[ModelKey, asyncio.Task[None]] = field(default_factory=dict)
 
     def own(self, life: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task that lives as long as the server, or until it is cancelled."""
@@ -200,8 +203,8 @@ class _Parts:
         task.add_done_callback(self.owned.discard)
         return task
 
-    def scheduler(self, model: StepModel, load_s: float) -> tuple[Scheduler, asyncio.Task[None]]:
-        """A scheduler for a model, and the task that is its life."""
+    def scheduler(self, model: StepModel, load_s: float) -> Scheduler:
+        """A scheduler for a model, which lives until `unload`."""
         scheduler = Scheduler(
             model,
             executor=self.executor,
@@ -216,7 +219,8 @@ class _Parts:
             keep=self.keeper.keep if self.keeper else None,
         )
         self.metrics.model_loaded(model.card.key, load_s)
-        return scheduler, self.own(scheduler.run())
+        self.lives[model.card.key] = self.own(scheduler.run())
+        return scheduler
 
 
 def _limits(settings: Settings) -> Limits:
@@ -234,7 +238,7 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
     # Models come and go; service and residency know the same.
     schedulers: dict[ModelKey, Scheduler] = {}
     for model in loaded.models:
-        schedulers[model.card.key], _ = parts.scheduler(model, loaded.load_s.get(model.card.key, 0.0))
+        schedulers[model.card.key] = parts.scheduler(model, loaded.load_s.get(model.card.key, 0.0))
     replay = Replay(schedulers, observer=parts.metrics, clock=time.monotonic)
     residency = Residency(
         sessions=sessions,
@@ -314,16 +318,13 @@ def _names(service: Service) -> list[str]:
 
 def _rollout(parts: _Parts, service: Service, frontend: GrpcServer) -> Rollout:
     settings = parts.settings
-    lives: dict[ModelKey, asyncio.Task[None]] = {}
 
     def begin(model: StepModel, load_s: float) -> None:
-        scheduler, lives[model.card.key] = parts.scheduler(model, load_s)
-        service.add_model(scheduler)
-        frontend.set_serving(_names(service), serving=True)
+        service.add_model(parts.scheduler(model, load_s))
+        frontend.set_serving(_names(service), serving=not service.draining)
 
     def end(key: ModelKey) -> None:
-        if key in lives:
-            lives.pop(key).cancel()
+        parts.lives.pop(key).cancel()
         gone = {key.name, str(key)} - set(_names(service))
         frontend.forget(gone)
 
@@ -370,8 +371,8 @@ async def _expire(service: Service) -> None:
         await asyncio.sleep(EXPIRY_INTERVAL_S)
         try:
             expired = await service.expire_sessions()
-        except StoreUnavailable as error:  # They expire the next time.
-            log.warning("sessions did not expire", fault=error.message)
+        except NtmServeError as error:  # They expire the next time.
+            log.warning("sessions did not expire", reason=error.reason, fault=error.message)
             continue
         if expired:
             log.info("sessions expired", sessions=expired)

@@ -39,7 +39,7 @@ class back in the client. Messages name the thing, the expected and the actual.
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-MESSAGE_MAX = 1000
+MESSAGE_BYTES_MAX = 1000
 
 
 class NtmServeError(Exception):
@@ -49,7 +49,9 @@ class NtmServeError(Exception):
 
     def __init__(self, message: str, *, fields: Mapping[str, str] | None = None) -> None:
         # A message may quote what a client sent; the metadata of a gRPC status has room for 16 KiB.
-        self.message = message if len(message) <= MESSAGE_MAX else f"{message[:MESSAGE_MAX]}... (shortened)"
+        text = message.encode(errors="replace")
+        cut = text[:MESSAGE_BYTES_MAX].decode(errors="ignore")
+        self.message = message if len(text) <= MESSAGE_BYTES_MAX else f"{cut}... (shortened)"
         super().__init__(self.message)
         self.fields = dict(fields or {})
 

@@ -79,6 +79,9 @@ class Keeper:
         self._post = post
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        # That this server lives must not wait behind what is asked of the store.
+        self._word = ThreadPoolExecutor(1, thread_name_prefix="word")
+        self._is_silent = False
         # Done, and not yet given to the thread; and written, and not known to be on the disk.
         self._waiting: list[_Done] = []
         self._unsynced: list[_Done] = []
@@ -91,7 +94,7 @@ class Keeper:
         self.lease_until_s = 0.0
         # What the store has, as of not long ago.
         self.statistics: StoreStatistics | None = None
-        self._counted_s = 0.0
+        self._counted_s = -STATISTICS_S
         # Told of sessions that are not this server's any more, and of those that others ask for.
         self.on_lost: Lost = lambda _session, _error: None
         self.on_wanted: Callable[[Sequence[str]], None] = lambda _session_ids: None
@@ -106,7 +109,7 @@ class Keeper:
             _Done(ticket, kept := _kept_of(ticket.session), scheduler, kept.window_step(ticket.session.oldest_step))
             for ticket in tickets
         ]
-        if self.store.is_local and not self._asked and self._is_light(group):
+        if self.store.is_local and not (self._asked or self._writing) and self._is_light(group):
             self._write_here(group)
             return
         self._waiting += group
@@ -152,7 +155,7 @@ class Keeper:
             self._insist(self.store.sync, end_s)
         except NtmServeError as refusal:
             error = refusal
-        except BaseException as fault:
+        except BaseException as fault:  # What a disk failed to take it says to have taken when asked again.
             self._post(partial(self._die, fault))
             return
         self._post(partial(self._synced, group, error))
@@ -235,7 +238,13 @@ class Keeper:
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._asked += 1
         self._thread.submit(self._ask, ask, answer, undo, self._patience_end_s())
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            # The answer may have come in the turn in which its caller left.
+            if undo and answer.done() and not answer.cancelled() and answer.exception() is None:
+                self.tell(partial(undo, answer.result()))
+            raise
 
     def tell(self, ask: Callable[[], object]) -> None:
         """Ask the store, and do not wait for its answer; what it refuses is logged."""
@@ -278,6 +287,8 @@ class Keeper:
         try:
             given = self._insist(ask, end_s)
         except BaseException as fault:
+            if isinstance(fault, OSError):  # The disk failed: see _sync.
+                self._post(partial(self._die, fault))
             self._post(partial(self._answered, answer, partial(answer.set_exception, fault)))
         else:
             missed = partial(undo, given) if undo else None
@@ -328,21 +339,47 @@ class Keeper:
 
         def ask() -> Sequence[str]:
             self.store.keep_alive(self.owner, now_s=time.time(), lease_s=self._lease_s)
-            if self.statistics is None or started_s >= self._counted_s + STATISTICS_S:
-                self._counted_s, self.statistics = started_s, self.store.statistics()
             return self.store.wanted(self.owner)
 
         try:
-            wanted = await self.call(ask)
-        except StoreUnavailable as error:
-            log.warning("the store does not answer", fault=error.message)
+            wanted = await self._answer(self._word, ask)
+        except NtmServeError as error:
+            if not self._is_silent:
+                log.warning("the store does not take this server's word", reason=error.reason, fault=error.message)
+            self._is_silent = True
             return
+        self._is_silent = False
+        if started_s >= self._counted_s + STATISTICS_S:
+            self._counted_s = started_s
+            self.tell(self._count)
         if time.monotonic() > self.lease_until_s:
             self.on_lapsed()
         self.lease_until_s = started_s + self._lease_s
         self.tell(self.store.tidy)
         if wanted:
             self.on_wanted(wanted)
+
+    def _count(self) -> None:
+        self.statistics = self.store.statistics()
+
+    async def _answer(self, thread: ThreadPoolExecutor, ask: Callable[[], Answer]) -> Answer:
+        """The answer of one try, on that thread."""
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+
+        def settle(set_it: Callable[[], None]) -> None:
+            if not answer.cancelled():
+                set_it()
+
+        def answered() -> None:
+            try:
+                given = ask()
+            except BaseException as fault:
+                self._post(partial(settle, partial(answer.set_exception, fault)))
+            else:
+                self._post(partial(settle, partial(answer.set_result, given)))
+
+        thread.submit(answered)
+        return await answer
 
     async def close(self) -> None:
         """What was asked before is done; then the store is closed."""
@@ -355,6 +392,7 @@ class Keeper:
 
         self._closing.set()
         self._thread.submit(over)
+        await asyncio.to_thread(self._word.shutdown)
         await asyncio.to_thread(self._thread.shutdown)
 
     def _die(self, fault: BaseException) -> None:

@@ -46,7 +46,10 @@ class Lineage:
             return session, self._saved(session)
         _expect_retained(session, step)
         past = await self._past(session, step)
-        return session, self._saved(past)
+        saved = self._saved(past)
+        # The block knows its holder, which knows the block: left so, both would wait for the garbage collector.
+        past.state.block.let_go(past.state.row, past)
+        return session, saved
 
     async def fork(
         self, session_id: str, fork_id: str | None, step: int | None, durability: Durability | None

@@ -287,7 +287,7 @@ class _ServiceCollector(Collector):
             "ntm_serve_batch_independence", "1 where a session's bits do not depend on its company.", labels=MODEL
         )
         for view in self._models():
-            ready.add_metric(view.key, 1 if view.model else 0)
+            ready.add_metric(view.key, 1 if view.takes_sessions else 0)
             if view.model:
                 independent.add_metric(view.key, 1 if view.model.batch_independence.holds else 0)
         return (sessions, state, depth, inflight, *stored, ready, independent)

@@ -22,7 +22,7 @@ from ntm_serve.errors import (
     CallerFault,
     InvalidInput,
     LimitReached,
-    ModelUnknown,
+    ModelRejected,
     NtmServeError,
     OwnedElsewhere,
     SessionClosed,
@@ -31,7 +31,6 @@ from ntm_serve.errors import (
     SessionExpired,
     SessionUnknown,
     StepAborted,
-    StoreDamaged,
     StoreUnavailable,
 )
 from ntm_serve.keeper import Keeper
@@ -39,7 +38,7 @@ from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
 from ntm_serve.observer import Observer
 from ntm_serve.replay import Replay, bases_of
 from ntm_serve.scheduler import Scheduler
-from ntm_serve.sessions import Session, Sessions
+from ntm_serve.sessions import SESSION_ID, Session, Sessions
 from ntm_serve.snapshot import SavedState, encoded
 from ntm_serve.step_model import ModelKey
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary, StoreStatistics
@@ -55,6 +54,9 @@ REST_GROUP = 256
 LIST_PAGE = 1000
 # Sessions ended in the store in one go.
 EXPIRE_GROUP = 1000
+
+# Sessions asked for in the store at once: what a server says of itself waits behind them on the store's thread.
+RETURNS_AT_ONCE = 64
 
 log = structlog.get_logger()
 
@@ -94,6 +96,7 @@ class Residency:
         self._observer = observer
         self._clock = clock
         self._turns = Turns()
+        self._returning = asyncio.Semaphore(RETURNS_AT_ONCE)
         # How many sessions are being made: there is to be room for all of them.
         self._coming = 0
         # The lease that was found to be over, so that it is dealt with once.
@@ -209,6 +212,9 @@ class Residency:
                     await self._expect_not_stored(name)
             finally:
                 self._coming -= 1
+            if self._schedulers.get(scheduler.key) is not scheduler:
+                self._end_begun(session)
+                raise ModelRejected(f"model {scheduler.key}: was taken out while the session was opened")
             self._sessions.add(session)
             self._observer.session_opened(session.model)
         if self._lapsed_since(lapses) and session.kept is not None:
@@ -226,7 +232,7 @@ class Residency:
         session = self.here(session_id)
         if session is not None:
             return session
-        if self._keeper is None:
+        if self._keeper is None or not SESSION_ID.fullmatch(session_id):
             raise self._sessions.why_not(session_id)
         async with self._turns(session_id):
             return await self._find(session_id, from_step)
@@ -305,9 +311,10 @@ class Residency:
 
         while True:
             try:
-                return await keeper.call(
-                    lambda: keeper.store.claim(session_id, owner=keeper.owner, now_s=time.time()), undo=release
-                )
+                async with self._returning:
+                    return await keeper.call(
+                        lambda: keeper.store.claim(session_id, owner=keeper.owner, now_s=time.time()), undo=release
+                    )
             except OwnedElsewhere:
                 if self._clock() > end_s:
                     raise
@@ -319,19 +326,25 @@ class Residency:
 
     async def close(self, session_id: str) -> Session | StoredSession:
         """End a session at the caller's wish, also one that could not come back. Raises as `find`."""
-        try:
-            session = await self.find(session_id)
-        except (StoreDamaged, ModelUnknown):
+        session = self.here(session_id)
+        if session is None:
             return await self._close_stored(session_id)
         fault = SessionClosed(f"session {session_id}: was closed after {session.next_step} steps")
         await self._end(session, Ending.CLOSED, fault, reason="client")
         return session
 
-    async def _close_stored(self, session_id: str) -> StoredSession:
-        """End a session that stays in the store. Raises StoreDamaged where it cannot even be claimed."""
+    async def _close_stored(self, session_id: str) -> Session | StoredSession:
+        """End a session that is not in memory: nothing of it is run again for that. Raises as `find`."""
         keeper = self._keeper
-        assert keeper is not None, "only what a store has may not come back"
+        if keeper is None or not SESSION_ID.fullmatch(session_id):
+            raise self._sessions.why_not(session_id)
         async with self._turns(session_id):
+            session = self.here(session_id)
+            if session is not None:  # It came back meanwhile.
+                fault = SessionClosed(f"session {session_id}: was closed after {session.next_step} steps")
+                await self._end(session, Ending.CLOSED, fault, reason="client")
+                return session
+            await self._expect_word_taken(keeper)
             claim, stored = await self._claim(keeper, session_id)
             message = f"session {session_id}: was closed after {stored.next_step} steps"
             await keeper.call(lambda: keeper.store.end([claim], Ending.CLOSED, message, now_s=time.time()))
@@ -340,11 +353,13 @@ class Residency:
     async def expire(self) -> int:
         """End the sessions whose idle life is over, in memory and in the store; how many."""
         life_s, keeper = self._sessions.limits.idle_life_s, self._keeper
+        self.expect_lease(self._clock())
+        idle, ended = self._sessions.idle(self._clock()), 0
+        if keeper is not None:
+            keeper.tell(partial(keeper.store.forget, ended_before_s=time.time() - self._settings.ended_life_s))
         if life_s is None:
             return 0
-        self.expect_lease(self._clock())
-        ended = 0
-        for session in self._sessions.idle(self._clock()):
+        for session in idle:
             # While the store was asked to end the ones before, this one may have gone, or been used.
             if self._sessions.get(session.id) is not session or not session.is_idle(self._clock(), life_s):
                 continue
@@ -363,7 +378,6 @@ class Residency:
             expired = keeper.store.expire(
                 unused_since_s=now_s - life_s, message=message, now_s=now_s, limit=EXPIRE_GROUP
             )
-            keeper.store.forget(ended_before_s=now_s - self._settings.ended_life_s)
             return len(expired)
 
         try:
@@ -505,7 +519,7 @@ class Residency:
     async def read(self, session_id: str) -> StoredSession:
         """A session as the store has it; it stays there. Raises as `find`."""
         keeper = self._keeper
-        if keeper is None:
+        if keeper is None or not SESSION_ID.fullmatch(session_id):
             raise self._sessions.why_not(session_id)
         try:
             return await keeper.call(partial(keeper.store.read, session_id))
@@ -561,6 +575,13 @@ class Residency:
             keeper.store.end([claim], Ending.CLOSED, message, now_s=time.time())
 
         return Kept(await keeper.call(create, undo=undo), durability, [session.next_step], 0)
+
+    def _end_begun(self, session: Session) -> None:
+        """A session that was begun, and is not to be."""
+        keeper, kept = self._keeper, session.kept
+        if keeper is not None and kept is not None:
+            message = f"session {session.id}: was never open"
+            keeper.tell(lambda: keeper.store.end([kept.claim], Ending.CLOSED, message, now_s=time.time()))
 
     async def _expect_not_stored(self, session_id: str) -> None:
         """A name in memory alone must not hide one in the store. Raises SessionExists."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from ntm_serve.errors import ModelRejected, OperatorFault, SettingsFault
+from ntm_serve.errors import ModelRejected, NtmServeError, OperatorFault, SettingsFault
 from ntm_serve.manifest import MANIFEST_FILE
 from ntm_serve.repository import Found, find_models
 from ntm_serve.service import Service
@@ -42,17 +42,22 @@ class Rollout:
         self._end = end
         self._leaving: set[ModelKey] = set()
         # When a manifest was last written: with what was seen of it nothing is tried again.
-        self._seen: dict[ModelKey, float] = {key: written for key, (_, written) in self._found().items()}
+        self._seen: dict[ModelKey, float] = {key: written for key, (_, written) in (self._found() or {}).items()}
 
     async def run(self, every_s: float) -> None:
         """Look again and again, until cancelled."""
         while True:
             await asyncio.sleep(every_s)
-            await self.look()
+            try:
+                await self.look()
+            except (NtmServeError, OSError) as fault:  # A store or a file system that does not answer: the next time.
+                log.warning("the repository was not looked through", fault=str(fault))
 
     async def look(self) -> None:
         """Load what is new, let go what is gone."""
         found = await asyncio.to_thread(self._found)
+        if found is None:  # No folder, for now: what is served is served on.
+            return
         for key, (one, written) in found.items():
             if self._seen.get(key) == written:
                 continue
@@ -69,6 +74,7 @@ class Rollout:
                 self._leaving.discard(key)
                 self._service.remove_model(key)
                 self._end(key)
+                self._seen.pop(key, None)  # What is there under its number now may be served.
                 log.info("model is unloaded", model=str(key))
 
     async def _add(self, found: Found) -> None:
@@ -105,8 +111,12 @@ class Rollout:
     def _served(self) -> set[ModelKey]:
         return {view.key for view in self._service.models() if view.model is not None}
 
-    def _found(self) -> dict[ModelKey, tuple[Found, float]]:
-        """What is in the repository and whole, as a manifest is written last, and when that was."""
+    def _found(self) -> dict[ModelKey, tuple[Found, float]] | None:
+        """The versions in the repository that have a manifest, and when a file of each was last written; None where
+        there is no repository. One that is being copied fails, and is tried again when more of it is there.
+        """
+        if not self._repository.is_dir():
+            return None
         try:
             all_found = find_models(self._repository)
         except SettingsFault:
@@ -114,7 +124,8 @@ class Rollout:
         found: dict[ModelKey, tuple[Found, float]] = {}
         for one in all_found:
             try:
-                found[one.key] = one, (one.path / MANIFEST_FILE).stat().st_mtime
+                if (one.path / MANIFEST_FILE).exists():
+                    found[one.key] = one, max(file.stat().st_mtime for file in one.path.iterdir())
             except OSError:
                 continue
         return found

@@ -152,9 +152,9 @@ class Scheduler:
             self._ride_end_s = self._clock() + LONE_RIDE_MAX_S
             try:
                 ride = run_ride(self.model, company, self._interrupted)
+                self._conclude(company, ride)
             except BaseException as fault:
                 return self._die(fault)
-            self._conclude(company, ride)
             # One ride a turn: short rides in a row must not keep the event loop to themselves.
             return self._tick_soon() if len(self._batcher) else None
         return None
@@ -187,9 +187,11 @@ class Scheduler:
         if len(self._batcher) >= self._batcher.batch_max and (following := self._next_company()):
             self._lanes_free -= 1
             self._executor.submit(self._ride, following)
-        self._conclude(company, ride)
-        if len(self._batcher):
-            self._tick_soon()
+        try:
+            self._conclude(company, ride)
+        except BaseException as fault:
+            return self._die(fault)
+        return self._tick_soon() if len(self._batcher) else None
 
     def _die(self, fault: BaseException) -> None:
         if not self._died.done():

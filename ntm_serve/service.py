@@ -156,7 +156,8 @@ class Service:
 
     async def is_used(self, key: ModelKey) -> bool:
         """Whether a session of this model is in memory or in the store."""
-        return self._sessions.open_by_model[key] > 0 or await self._residency.is_stored(key)
+        # In this order: one may have come while the store was asked.
+        return await self._residency.is_stored(key) or self._sessions.open_by_model[key] > 0
 
     # Sessions
 
@@ -215,7 +216,7 @@ class Service:
         """Open sessions in the order of their ids, those after `after`, at most page_size of them."""
         stored = await self._residency.list_stored(model=model_name, after=after, limit=page_size)
         wanted = (s.id for s in self._sessions if s.id > after and model_name in ("", s.model.name))
-        views = {one.session_id: self._stored_view(one, one.next_step) for one in stored}
+        views = {one.session_id: self._stored_view(one, 0) for one in stored}
         for session_id in heapq.nsmallest(page_size, wanted):
             session = self._sessions.get(session_id)
             if session is not None:
@@ -378,8 +379,12 @@ class Service:
                 continue
             if error is not None:
                 self._refuse(submission, place, session_id, error)
-            else:
+                continue
+            try:
                 self._admit(submission, place, session, self._clock(), reached=True)
+            except Exception as fault:  # The same boundary, so that those behind it are answered.
+                log.exception("steps were not admitted", session=session_id)
+                self._refuse(submission, place, session_id, EngineFault(f"session {session_id}: failed: {fault!r}"))
 
     def _refuse(self, submission: Submission, place: int, session_id: str, error: NtmServeError) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""

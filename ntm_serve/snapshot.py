@@ -25,6 +25,8 @@ from ntm_serve.step_model import ModelCard, State
 
 MAGIC = b"NTMSTATE"
 VERSION = 1
+# A header is a few hundred bytes a tensor; JSON takes fifty times its size to read.
+HEADER_BYTES_MAX = 1 << 16
 # Room for as many steps again in the int64 of the wire and of the stores.
 STEP_MAX = 1 << 62
 _START = struct.Struct("<8sHI")
@@ -70,6 +72,8 @@ def decoded(data: bytes, *, what: str = "snapshot", fault: type[NtmServeError] =
     _, version, length = _START.unpack_from(data)
     if version != VERSION:
         raise fault(f"{what}: expected version {VERSION}, got {version}")
+    if length > HEADER_BYTES_MAX:
+        raise fault(f"{what}: expected a header of at most {HEADER_BYTES_MAX} bytes, got {length}")
     (seal,) = _CRC.unpack_from(data, len(data) - _CRC.size)
     body = memoryview(data)[: -_CRC.size]
     if zlib.crc32(body) != seal:

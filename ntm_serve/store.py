@@ -185,7 +185,8 @@ class Store(Protocol):
 
     def sync(self) -> None:
         """Come back when all that was written before would survive the loss of power. It may take its time while
-        others commit. Raises SettingsFault where the store is not set up for it.
+        others commit. Raises SettingsFault where the store is not set up for it, and OSError where the disk failed:
+        then nobody knows what is on it, and asking again would not tell.
         """
         ...
 

@@ -115,9 +115,13 @@ def array_of(tensor: tensor_pb2.Tensor) -> Array:
         except (TypeError, ValueError):  # The bytes are too few, or the shape is none.
             pass
         else:
-            if array.nbytes == len(data):
+            if array.nbytes == len(data) and (tensor.dtype != tensor_pb2.DATA_TYPE_BOOL or _are_bools(data)):
                 return array
     raise _misfit(tensor)
+
+
+def _are_bools(data: bytes) -> bool:
+    return not data.strip(b"\0\1")
 
 
 def _misfit(tensor: tensor_pb2.Tensor) -> InvalidInput:
@@ -130,6 +134,8 @@ def _misfit(tensor: tensor_pb2.Tensor) -> InvalidInput:
         return InvalidInput(f"{tensor.name}: expected at most {AXES_MAX} axes, got {len(shape)}")
     if not 0 <= min(shape, default=0) <= max(shape, default=0) <= AXIS_MAX:
         return InvalidInput(f"{tensor.name}: expected axes of 0 to {AXIS_MAX}, got {list(shape)}")
+    if len(tensor.data) == math.prod(shape) * dtype.itemsize:
+        return InvalidInput(f"{tensor.name}: expected a bool to be a byte 0 or 1")
     return InvalidInput(
         f"{tensor.name}: expected {math.prod(shape) * dtype.itemsize} bytes for {described(dtype.name, shape)}, "
         f"got {len(tensor.data)}"

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import structlog
+
 from ntm_serve.errors import NtmServeError, SettingsFault, StoreConflict, StoreDamaged
 from ntm_serve.store import (
     Claim,
@@ -36,6 +38,8 @@ from ntm_serve.stores.redis_indexes import RedisIndexes, session_key
 from ntm_serve.stores.redis_link import Command, RedisLink, script_command
 from ntm_serve.stores.redis_scripts import Script
 from ntm_serve.stores.redis_values import head_to_bytes, readable, record_from_bytes, record_to_bytes, summary
+
+log = structlog.get_logger()
 
 PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Names read from an index at once.
@@ -179,7 +183,11 @@ class RedisStore(Store):
             for session_id, row in zip(ids, rows, strict=True):
                 # A name without a head has ended, or is being made.
                 if row[0] is not None:
-                    line = summary(session_id, *row)
+                    try:
+                        line = summary(session_id, *row)
+                    except StoreDamaged as damage:  # Its own: whoever asks for it is told.
+                        log.warning("a session is left out of the list", session=session_id, fault=damage.message)
+                        continue
                     if model in ("", line.head.model):
                         found.append(line)
             after = ids[-1]

@@ -14,7 +14,7 @@ def readable(session_id: str) -> Iterator[None]:
     """Raises StoreDamaged for what cannot be read as what it should be."""
     try:
         yield
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise StoreDamaged(
             f"session {session_id}: expected what was stored of it, got something else: {error}"
         ) from error

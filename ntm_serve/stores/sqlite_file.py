@@ -85,6 +85,8 @@ class SqliteFile:
                     cached_statements=2 * ROWS_PER_STATEMENT,
                 )
                 self._open()
+                # The keeper asks again; whoever calls from an event loop must not wait here.
+                self._db.execute("PRAGMA busy_timeout = 0")
         except BaseException:
             self.close()
             raise
@@ -104,19 +106,19 @@ class SqliteFile:
         return given
 
     def sync(self) -> None:
-        """Come back when the disk has all that was written before. It may be called while others write."""
-        try:
-            if self._wal is None:
-                self._wal = os.open(self._wal_path, os.O_RDONLY)
-                # The first time: that there is such a file is on the disk as well.
-                folder = os.open(self.path.parent, os.O_RDONLY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
-            os.fsync(self._wal)
-        except OSError as error:
-            raise StoreUnavailable(f"store: {self.path}: {error}") from error
+        """Come back when the disk has all that was written before. It may be called while others write.
+
+        Raises OSError where the disk failed: it tells so once, and the next time as if all were there.
+        """
+        if self._wal is None:
+            self._wal = os.open(self._wal_path, os.O_RDONLY)
+            # The first time: that there is such a file is on the disk as well.
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        os.fsync(self._wal)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
