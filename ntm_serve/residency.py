@@ -242,7 +242,7 @@ class Residency:
         session = self.here(session_id)
         if session is not None:
             return session
-        if self._keeper is None:
+        if self._keeper is None or not SESSION_ID.fullmatch(session_id):
             raise self._sessions.why_not(session_id)
         return await self._bring(self._keeper, session_id, from_step)
 

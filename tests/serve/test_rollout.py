@@ -112,3 +112,44 @@ def test_content_that_changes_under_its_number_is_not_loaded(client, repository)
     until(lambda: "2" in versions(client))
     assert client.model("copy-ff", "1").digest == digest
     session.step(X)
+
+
+def test_a_version_that_is_copied_file_by_file_is_served_once_it_is_whole(client, repository):
+    there = repository / "copy-ff" / "2"
+    there.mkdir()
+    shutil.copy(ZOO / "copy-ff" / "1" / "manifest.json", there)
+    until(lambda: versions(client).get("2") is False)
+    for file in (ZOO / "copy-ff" / "1").iterdir():
+        shutil.copy(file, there)
+    until(lambda: versions(client).get("2") is True)
+
+
+def test_other_content_under_the_number_of_a_version_that_left_is_served_after_its_last_session(client, repository):
+    session = client.session("copy-ff")
+    digest = client.model("copy-ff").digest
+    shutil.rmtree(repository / "copy-ff" / "1")
+    until(lambda: not versions(client)["1"])
+    beside = repository.parent / "beside"
+    shutil.copytree(ZOO / "copy-lstm" / "1", beside)
+    beside.rename(repository / "copy-ff" / "1")
+    until(lambda: "came back with other content" in client.model("copy-ff").fault.message)
+    session.step(X)
+    session.close()
+    until(lambda: versions(client).get("1") is True)
+    assert client.model("copy-ff").digest != digest
+
+
+def test_a_repository_that_is_away_for_a_while_takes_nothing_away(client, repository):
+    repository.rename(repository.parent / "elsewhere")
+    time.sleep(0.3)
+    assert versions(client) == {"1": True}
+    (repository.parent / "elsewhere").rename(repository)
+    client.session("copy-ff").step(X)
+
+
+def test_whatever_is_in_a_directory_its_neighbours_are_served(client, repository):
+    there = repository / "copy-ff" / "2"
+    there.mkdir()
+    (there / "manifest.json").write_text("[" * 100_000)
+    until(lambda: versions(client) == {"1": True, "2": False})
+    client.session("copy-ff").step(X)

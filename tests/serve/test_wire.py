@@ -103,3 +103,15 @@ def test_an_error_comes_back_as_what_it_was():
     assert (back.message, back.fields) == ("expected 3, got 5", {"expected_step": "3"})
     limited = error_of_wire(wire_error(LimitReached("full", retry_after_s=2.5)))
     assert limited.retry_after_s == 2.5
+
+
+def test_a_bool_is_a_byte_0_or_1():
+    good = tensor_pb2.Tensor(name="x", dtype=tensor_pb2.DATA_TYPE_BOOL, shape=[3], data=b"\0\1\0")
+    assert array_of(good).tolist() == [False, True, False]
+    good.data = b"\0\2\xff"
+    with pytest.raises(InvalidInput, match="x: expected a bool to be a byte 0 or 1"):
+        array_of(good)
+
+
+def test_a_message_is_short_in_bytes_whatever_a_client_sent():
+    assert len(InvalidInput("😀" * 1000).message.encode()) < 1100

@@ -335,3 +335,38 @@ async def test_a_store_that_raises_what_it_may_not_ends_the_server(store, clock,
 def test_every_method_of_the_store_that_may_be_unavailable_is_tried():
     public = {name for name in dir(FaultyStore) if not name.startswith("_")}
     assert set(ASKED) <= public
+
+
+async def test_a_disk_that_failed_is_not_believed_the_next_time(clock, monkeypatch, store):
+    failed = OSError(5, "Input/output error")
+    monkeypatch.setattr(store, "sync", lambda: (_ for _ in ()).throw(failed))
+    async with replica(store, clock=clock, polls=True) as a:
+        await a.open(durability=Durability.PROCESS)
+        await a.open("d", durability=Durability.MEMORY)
+        with pytest.raises(OSError, match="Input/output error"):
+            await a.open("s2", durability=Durability.DISK)
+        # Whoever runs the keeper is told, and ends the server.
+        assert a.keeper._died.exception() is failed
+        a.keeper._died = asyncio.get_running_loop().create_future()
+
+
+async def test_closing_a_session_that_is_not_in_memory_runs_nothing_again(store, clock):
+    async with replica(store, clock=clock) as a:
+        await a.open()
+        for number in range(5):
+            await a.step("s", number)
+    async with replica(store, clock=clock) as a:
+        assert (await a.service.close_session("s")).next_step == 5
+        assert not a.models[0].batches
+        with pytest.raises(SessionClosed):
+            await a.step("s", 1)
+
+
+async def test_without_an_idle_life_ends_are_forgotten_all_the_same(store, clock):
+    async with replica(store, clock=clock, limits=Limits(idle_life_s=None), ended_life_s=10) as a:
+        await a.open()
+        await a.service.close_session("s")
+        clock.pass_(11)
+        await a.service.expire_sessions()
+        await a.keeper.call(lambda: None)
+        assert store.statistics().ended == 0

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ntm_serve.errors import OwnedElsewhere, StepAhead, StepConflict
+from ntm_serve.errors import OwnedElsewhere, SessionUnknown, StepAhead, StepConflict
 from ntm_serve.keeping import Retention
 from ntm_serve.testing import Gate, RunningSum
 
@@ -97,3 +97,28 @@ async def test_a_retry_of_a_step_before_that_for_which_a_session_came_back_is_an
         assert [await one for one in retries] == [[3], [15], [10]]
         with pytest.raises(StepConflict):
             await a.step("s", 7, first=1)
+
+
+async def test_that_a_server_lives_is_not_said_behind_what_is_asked_of_the_store(slow, clock):
+    async with replica(slow, clock=clock) as a:
+        with slow.held("read") as held:
+            asking = asyncio.create_task(a.service.get_session("nobody"))
+            await asyncio.to_thread(held.await_call)
+            before = a.keeper.lease_until_s
+            clock.pass_(1)
+            await asyncio.wait_for(a.keeper.give_word(), 5)
+            assert a.keeper.lease_until_s > before
+        with pytest.raises(SessionUnknown):
+            await asking
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 129, "{}"])
+async def test_a_name_that_no_session_can_have_is_not_asked_of_the_store(store, clock, name):
+    async with replica(store, clock=clock) as a:
+        asked = dict(store.calls)
+        with pytest.raises(SessionUnknown):
+            await a.step(name, 1)
+        for ask in (a.service.get_session, a.service.close_session):
+            with pytest.raises(SessionUnknown):
+                await ask(name)
+        assert {store.calls[one] - asked.get(one, 0) for one in ("read", "claim")} == {0}

@@ -123,3 +123,11 @@ def test_a_state_of_another_models_digest_is_refused():
 )  # fmt: skip
 def test_a_state_of_other_dtypes_or_shapes_is_refused(specs):
     expect_refused(CARD, specs, r"expected \[.*\], got \['float32\[2\]', 'int64\[\]'\]")
+
+
+def test_a_header_that_is_too_long_to_read_is_refused_unread():
+    header = b'{"state":[' + b"[]," * 100_000 + b"[]]}"
+    data = struct.pack("<8sHI", MAGIC, VERSION, len(header)) + header
+    data += struct.pack("<I", zlib.crc32(data))
+    with pytest.raises(SnapshotRejected, match="expected a header of at most 65536 bytes"):
+        decoded(data)
