@@ -49,8 +49,10 @@ def check(answers: Sequence[Answer], reference: Array, *, start: int = 0, stands
     `[N, ...]` of the steps from 0 on, at least as many as were answered. stands_at: the session's next step as its
     server tells it in the end; None where it is not known.
     """
-    numbers = np.concatenate([np.arange(one.first_step, one.first_step + len(one.outputs)) for one in answers] or [[]])
-    numbers = numbers.astype(np.int64)
+    nothing = np.empty(0, np.int64)
+    numbers = np.concatenate(
+        [nothing, *(np.arange(one.first_step, one.first_step + len(one.outputs)) for one in answers)]
+    )
     known = numbers < len(reference)
     end = max([start, *(numbers + 1).tolist()]) if stands_at is None else stands_at
     counts = np.bincount(numbers[numbers >= start] - start, minlength=max(0, end - start))
