@@ -340,7 +340,7 @@ def test_every_method_of_the_store_that_may_be_unavailable_is_tried():
 async def test_a_disk_that_failed_is_not_believed_the_next_time(clock, monkeypatch, store):
     failed = OSError(5, "Input/output error")
     monkeypatch.setattr(store, "sync", lambda: (_ for _ in ()).throw(failed))
-    async with replica(store, clock=clock, polls=True) as a:
+    async with replica(store, clock=clock) as a:
         await a.open(durability=Durability.PROCESS)
         await a.open("d", durability=Durability.MEMORY)
         with pytest.raises(OSError, match="Input/output error"):
