@@ -38,7 +38,7 @@ class Settings(BaseSettings):
         description="most sessions in one batch; 0 measures what makes the most steps a second",
     )
     execution_provider: Literal["cpu", "openvino", "cuda"] = Field("cpu", description="what ONNX Runtime computes with")
-    sessions_max: int = Field(200_000, ge=1, description="most open sessions")
+    sessions_max: int = Field(200_000, ge=1, description="most sessions in memory, or coming there to be opened")
     idle_life_s: float = Field(
         7 * 24 * 3600.0, ge=0, description="seconds without a step after which a session expires; 0 is never"
     )
@@ -50,7 +50,9 @@ class Settings(BaseSettings):
         "auto", description="of sessions that are opened without one; auto is process with a store, memory without"
     )
     resident_bytes_max: int = Field(
-        0, ge=0, description="most bytes of states in memory, beyond which idle sessions leave it; 0 is no limit"
+        0,
+        ge=0,
+        description="most bytes of states in memory; idle sessions leave it for the store, or end; 0 is no limit",
     )
     snapshot_steps: int = Field(128, ge=1, description="most steps that run again when a session comes back")
     retain_steps: int = Field(

@@ -13,7 +13,7 @@
     │   ├── StepAhead             the number is higher than the session's next step
     │   ├── StepForgotten         the number is lower than the reply window reaches
     │   ├── StepConflict          the number was taken with other inputs: two callers step one session
-    │   ├── StepAborted           an earlier step that this one was to follow failed
+    │   ├── StepAborted           a step that this one was to follow failed, or the session was rewound
     │   ├── StepCancelled         nobody waited for it any more
     │   ├── SnapshotRejected      bytes that are no snapshot, or not one of a model that is served
     │   └── NonFiniteState        the step would have left NaN or infinity in the session's state
@@ -133,7 +133,7 @@ class StepConflict(CallerFault):
 
 
 class StepAborted(CallerFault):
-    """A step that this one was to follow failed or was cancelled; the session stands where it stood."""
+    """A step that this one was to follow failed or was cancelled, or the session was rewound meanwhile."""
 
     reason = "STEP_ABORTED"
 

@@ -1,8 +1,9 @@
-"""The keeper: talks to the store, on one thread, in the order of asking.
+"""The keeper: talks to the store, on one thread and in the order of asking, but for two things.
 
-Rules of this file: nobody else calls the store; whatever messages were done while a commit was written are one
-commit together; what the store did not answer is asked again, as it was, until patience ends; the event loop is
-told and waits for nothing.
+Rules of this file: nobody else calls the store; a commit to a local store is written by the event loop itself, while
+the thread does nothing that it could wait for; otherwise messages that were done while one was written are the next
+together; that this server lives is said on a thread of its own; what the store did not answer is asked again, as it
+was, until patience ends.
 """
 
 import asyncio
@@ -232,8 +233,8 @@ class Keeper:
     # What is asked now and then
 
     async def call(self, ask: Callable[[], Answer], *, undo: Callable[[Answer], object] | None = None) -> Answer:
-        """The store's answer, after all that was asked before. Raises what it raises. undo: what the store is asked to
-        do with an answer that nobody waits for any more.
+        """The store's answer, after all that was asked of its thread before. Raises what it raises. undo: what the
+        store is asked to do with an answer that nobody waits for any more.
         """
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._asked += 1

@@ -3,7 +3,7 @@
 Rules of this file:
 - a session that is not in memory is asked for in the store, and comes back as it was: the newest snapshot that
   serves, and the records after it run again, through the same scheduler as all other steps;
-- of one name there is one coming or going at a time;
+- of one name there is one coming at a time; whoever goes, goes at once;
 - what is in memory is right for as long as this server's lease lasts, and not looked at after;
 - without a store, sessions live in memory alone.
 """

@@ -1,6 +1,6 @@
 """The service: models and sessions, in domain types only. Frontends translate to it and from it.
 
-Rules of this file: it runs on one event loop and nothing in it waits for a lock; a message is checked
+Rules of this file: it runs on one event loop, and sessions need no lock; a message is checked
 whole before anything of it is admitted; one session's error is its own.
 """
 

@@ -3,7 +3,7 @@
 Rules of this file: a store keeps bytes and does not look into them; it is told the time (leases may go by a
 clock that its users share: see `keep_alive`); every write names a claim, and a claim that was lost writes
 nothing; a Commit is kept whole or not at all. The methods block: whoever calls them does so on a thread made
-for it.
+for it, but for commits to a store that is local.
 
 A session in a store is its head (what it is), snapshots of its state (what it was after some step), and
 the log of records that lead on from there. The newest snapshot and the records after it give its state.

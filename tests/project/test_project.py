@@ -37,7 +37,7 @@ def test_reasons_in_the_wire_contract_are_the_real_ones():
     text = (ROOT / "proto" / "ntm_serve" / "v1" / "error.proto").read_text()
     named = set(re.findall(r"\b[A-Z]{3,}(?:_[A-Z]+)*\b", text))
     client_only = {"UNREACHABLE", "DEADLINE_PASSED", "LOST"}
-    abstract = {"ERROR", "CALLER_FAULT", "OPERATOR_FAULT", "SETTINGS_FAULT"}
+    abstract = {"ERROR", "CALLER_FAULT", "OPERATOR_FAULT"}
     assert named == set(errors.ERROR_OF_REASON) - client_only - abstract
 
 
