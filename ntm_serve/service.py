@@ -366,9 +366,10 @@ class Service:
         """Have a session come back, and take the steps that wait for it, in order; or refuse them."""
         waiting = self._waiting[session_id]
         numbers = [number for one, place in waiting if (number := one.first_step(place)) is not None]
+        from_step = min(numbers, default=None)
         error: NtmServeError | None = None
         try:
-            session = await self._residency.reach(session_id, min(numbers, default=None))
+            session = await self._residency.reach(session_id, from_step)
         except NtmServeError as fault:
             error = fault.with_traceback(None)
         except Exception as fault:  # The boundary: a fault of ours is the answer to these messages.
@@ -381,7 +382,10 @@ class Service:
                 self._refuse(submission, place, session_id, error)
                 continue
             try:
-                self._admit(submission, place, session, self._clock(), reached=True)
+                # One that came meanwhile may ask for what is further back.
+                number = submission.first_step(place)
+                reached = number is None or (from_step is not None and number >= from_step)
+                self._admit(submission, place, session, self._clock(), reached=reached)
             except Exception as fault:  # The same boundary, so that those behind it are answered.
                 log.exception("steps were not admitted", session=session_id)
                 self._refuse(submission, place, session_id, EngineFault(f"session {session_id}: failed: {fault!r}"))

@@ -79,7 +79,8 @@ class Caller:
         self.raised: list[NtmServeError] = []
         self.connections = 0
         self.has_successor = False
-        self.sent_step = start
+        # What this one has sent, and what it or those before it have: a server that stood still may yet run that.
+        self.sent_step = self.ever_sent_step = start
         self._reference = reference
         self._seed = seed
         self._random = random.Random(f"{seed} {place} {start}")
@@ -88,7 +89,9 @@ class Caller:
     def successor(self) -> "Caller":
         """Another client of the session, that goes on where this one is."""
         self.has_successor = True
-        return Caller(self._reference, self.place, session_id=self.session_id, seed=self._seed, start=self.at)
+        it = Caller(self._reference, self.place, session_id=self.session_id, seed=self._seed, start=self.at)
+        it.ever_sent_step = max(self.ever_sent_step, self.sent_step)
+        return it
 
     async def talk(self, target: str, until: asyncio.Event, *, messages_max: int | None = None) -> None:
         """Stream steps until it is time, and hear all the answers. messages_max: over one connection; then it makes

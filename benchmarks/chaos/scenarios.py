@@ -166,7 +166,7 @@ def _stored_otherwise(stage: Stage, callers: Sequence[Caller], following: Sequen
         for before, after in zip(callers, following, strict=True):
             stored = store.read(after.session_id)
             # What was sent and not heard may have been made, by whoever had the session by then.
-            sent_step = max(before.sent_step, after.sent_step)
+            sent_step = max(max(one.sent_step, one.ever_sent_step) for one in (before, after))
             is_as_heard = max(before.at, after.at) <= stored.next_step <= sent_step
             for one in stored.records:
                 record = read_record(stored.session_id, one, spec)

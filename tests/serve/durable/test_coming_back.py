@@ -442,3 +442,17 @@ async def test_an_error_of_a_step_leaves_the_session_and_the_store_where_they_we
         assert store.read("s").next_step == 1
         await a.rest("s")
         assert await a.step("s", -3e38, first=1) == [0]
+
+
+async def test_a_retry_that_comes_while_a_later_step_brings_its_session_back_is_answered(slow, clock):
+    server = partial(replica, slow, clock=clock, retention=Retention(snapshot_steps=3))
+    async with server() as a:
+        await a.open()
+        said = [await a.step("s", number) for number in range(10)]
+    async with server() as a:
+        with slow.held("claim") as held:
+            later = a.begin("s", 9, first=9)
+            await asyncio.to_thread(held.await_call)
+            earlier = [a.begin("s", number, first=number) for number in (2, 7)]
+        assert await later == said[9]
+        assert [await one for one in earlier] == [said[2], said[7]]
