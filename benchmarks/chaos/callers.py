@@ -86,9 +86,13 @@ class Caller:
         self._failed: tuple[float, NtmServeError] | None = None
 
     def successor(self) -> "Caller":
-        """Another client of the session, that goes on where this one is."""
+        """Another client of the session, that goes on where this one is. It sends all that this one has sent too: what
+        of it was made, nobody knows.
+        """
         self.has_successor = True
-        return Caller(self._reference, self.place, session_id=self.session_id, seed=self._seed, start=self.at)
+        other = Caller(self._reference, self.place, session_id=self.session_id, seed=self._seed, start=self.at)
+        other.sent_step = self.sent_step
+        return other
 
     async def talk(self, target: str, until: asyncio.Event, *, messages_max: int | None = None) -> None:
         """Stream steps until it is time, and hear all the answers. messages_max: over one connection; then it makes
