@@ -79,19 +79,20 @@ class Caller:
         self.raised: list[NtmServeError] = []
         self.connections = 0
         self.has_successor = False
-        # What this one has sent, and what it or those before it have: a server that stood still may yet run that.
-        self.sent_step = self.ever_sent_step = start
+        self.sent_step = start
         self._reference = reference
         self._seed = seed
         self._random = random.Random(f"{seed} {place} {start}")
         self._failed: tuple[float, NtmServeError] | None = None
 
     def successor(self) -> "Caller":
-        """Another client of the session, that goes on where this one is."""
+        """Another client of the session, that goes on where this one is. It sends all that this one has sent too: what
+        of it was made, nobody knows.
+        """
         self.has_successor = True
-        it = Caller(self._reference, self.place, session_id=self.session_id, seed=self._seed, start=self.at)
-        it.ever_sent_step = max(self.ever_sent_step, self.sent_step)
-        return it
+        other = Caller(self._reference, self.place, session_id=self.session_id, seed=self._seed, start=self.at)
+        other.sent_step = self.sent_step
+        return other
 
     async def talk(self, target: str, until: asyncio.Event, *, messages_max: int | None = None) -> None:
         """Stream steps until it is time, and hear all the answers. messages_max: over one connection; then it makes

@@ -117,8 +117,7 @@ class Stage:
     def outputs(self, callers: Sequence[Caller]) -> dict[int, np.ndarray]:
         """What these must have heard, by place."""
         return self.reference.outputs(
-            [caller.place for caller in callers],
-            max(max(caller.at, caller.sent_step, caller.ever_sent_step) for caller in callers),
+            [caller.place for caller in callers], max(max(caller.at, caller.sent_step) for caller in callers)
         )
 
 
