@@ -96,7 +96,9 @@ def import_command(
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name [default: SOURCE-TASK].")] = None,
     version: Version = "1",
-    tolerance: Tolerance = 1e-5,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0.0, help="How far one step may differ from torch [default: the program's].")
+    ] = None,
     sequences: Sequences = 100,
     licence: Annotated[str | None, typer.Option(help="The licence of the weights [default: the program's].")] = None,
     provenance: Annotated[
@@ -110,7 +112,8 @@ def import_command(
         said = _settings(activations, settings or [])
         imported = import_source(source, file, task, said)
         return imported, Options(
-            out=out, name=name, version=version, tolerance=tolerance, sequences=sequences, force=force,
+            out=out, name=name, version=version, sequences=sequences, force=force,
+            tolerance=program_of(source).tolerance if tolerance is None else tolerance,
             licence=program_of(source).licence if licence is None else licence,
             provenance=provenance_of(source, file, said) if provenance is None else provenance,
         )  # fmt: skip

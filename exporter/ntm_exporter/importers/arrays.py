@@ -7,6 +7,7 @@ fits a model of any size.
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -88,7 +89,10 @@ def _npz(path: Path) -> dict[str, NDArray[np.generic]]:
 def _state_dict(path: Path) -> dict[str, NDArray[np.generic]]:
     expected = "expected an .npz file of plain arrays, or tensors alone, as torch.save(module.state_dict()) writes them"
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            # torch warns of a pickle that it then refuses.
+            warnings.simplefilter("ignore")
+            state = torch.load(path, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as fault:
         raise SourceFault(f"{path}: {expected}") from fault
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -60,4 +60,7 @@ PROGRAM = Program(
     tasks={"copy": "copy-wide", "copy-series": "copy-series"},
     convert=convert,
     free_slots=True,
+    # Strengths of hundreds multiply the rounding of a cosine, and a read multiplies that by memories of tens: torch
+    # and the engine are each as far from the exact value as from each other.
+    tolerance=1e-3,
 )

@@ -24,7 +24,7 @@ class Program:
     """Where weights come from. tasks: what the program calls a task, and which of ours that is. convert: from the
     arrays of a file to the step with its weights and its first state; raises SourceFault. activations: its sets, one
     of which has to be named. free_slots: whether the number of slots can be chosen. unused: arrays that its files have
-    and a step does not need.
+    and a step does not need. tolerance: how far one step may differ from torch, where the user does not say.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Program:
     activations: tuple[str, ...] = ()
     free_slots: bool = False
     unused: frozenset[str] = frozenset()
+    tolerance: float = 1e-5
 
     def task(self, asked: str | None) -> str:
         """The program's own task, or its only one. Raises SourceFault."""

@@ -12,6 +12,11 @@ from torch import Tensor
 # Below this square a vector is not made longer to have length 1. A memory that starts as 1e-6 has to stay above it.
 SQUARE_MIN = 1e-12
 
+# Usages are compared in steps of 1 / 65536. Slots that were never written have the same usage but for the rounding of a
+# softmax, and programs round its last elements differently: each would find another slot to be the free one. Steps and
+# not a distance, because who is equal to whom must not depend on who is between them.
+USAGE_STEPS = 2.0**16
+
 # Keeps log(0) out of a product that is taken by logarithms; what is multiplied by it is gone.
 USAGE_MIN = 1e-30
 
@@ -41,7 +46,8 @@ def allocation(usages: Tensor) -> Tensor:
     running products of a free batch can be relied on in ONNX.
     """
     slots = torch.arange(usages.shape[1], device=usages.device)
-    mine, others = usages.unsqueeze(2), usages.unsqueeze(1)
+    compared = torch.round(usages * USAGE_STEPS)
+    mine, others = compared.unsqueeze(2), compared.unsqueeze(1)
     earlier = slots.unsqueeze(0) < slots.unsqueeze(1)
     lesser = (others < mine) | ((others == mine) & earlier)
     logs = torch.log(usages.clamp(min=USAGE_MIN)).unsqueeze(1)
