@@ -4,6 +4,7 @@
 reserved, and a source of such a name is written with its folder, as in `./export.toml`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +15,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from typer.core import TyperGroup
 
-from ntm_exporter.errors import ExportFault
+from ntm_exporter.errors import ExportFault, SourceFault
 from ntm_exporter.export import STAGES, Exported, Options, export
-from ntm_exporter.source import load_source
+from ntm_exporter.importers import PROGRAMS, Settings, import_source, program_of, provenance_of
+from ntm_exporter.source import Source, load_source
 from ntm_serve.errors import NtmServeError
 
 DEFAULT_COMMAND = "export"
@@ -45,38 +47,78 @@ def _group() -> None:
     """Turn a trained step into a model directory, and prove that it is the same function."""
 
 
+Out = Annotated[Path, typer.Option(help="The folder of models to write into, as OUT/NAME/VERSION.")]
+Version = Annotated[str, typer.Option(help="The model's version, a whole number.")]
+Tolerance = Annotated[float, typer.Option(min=0.0, help="How far one step may differ from torch.")]
+Sequences = Annotated[int, typer.Option(min=1, help="Sequences of each length for the task's score.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the model directory that is there.")]
+
+
 @app.command(DEFAULT_COMMAND)
 def export_command(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="FILE.py:FUNCTION, which returns a step, or RECIPE.toml.")
     ],
-    out: Annotated[Path, typer.Option(help="The folder of models to write into, as OUT/NAME/VERSION.")],
+    out: Out,
     weights: Annotated[Path | None, typer.Option(help="A state_dict, as torch.save writes it.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name [default: the recipe's, or the file's].")] = None,
-    version: Annotated[str, typer.Option(help="The model's version, a whole number.")] = "1",
-    tolerance: Annotated[float, typer.Option(min=0.0, help="How far one step may differ from torch.")] = 1e-5,
-    sequences: Annotated[int, typer.Option(min=1, help="Sequences of each length for the task's score.")] = 100,
+    version: Version = "1",
+    tolerance: Tolerance = 1e-5,
+    sequences: Sequences = 100,
     licence: Annotated[str, typer.Option(help="The licence of the weights.")] = "",
     provenance: Annotated[str, typer.Option("--source", help="Where the weights come from.")] = "",
     curve: Annotated[Path | None, typer.Option(help="A picture of the training, .svg or .png, for the card.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the model directory that is there.")] = False,
+    force: Force = False,
 ) -> None:
     """Export SOURCE to OUT/NAME/VERSION."""
-    errors = Console(stderr=True)
-    # A step is too small to share: two threads wait for each other longer than they compute.
-    torch.set_num_threads(1)
     options = Options(
         out=out, name=name, version=version, tolerance=tolerance, sequences=sequences, licence=licence,
         provenance=provenance, curve=curve, force=force,
     )  # fmt: skip
-    try:
-        exported = _shown(source, weights, options, errors)
-    except (ExportFault, NtmServeError) as fault:
-        errors.print(f"ntm-export: {fault}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from fault
-    console = Console()
-    console.print(summary(exported))
-    console.print(f"{exported.path}", highlight=False, soft_wrap=True)
+    _told(source, lambda: (load_source(source, weights), options))
+
+
+@app.command("import")
+def import_command(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help=f"The program that trained the weights: {', '.join(PROGRAMS)}.")
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An .npz of its arrays, or a torch state_dict.")],
+    out: Out,
+    task: Annotated[
+        str | None, typer.Option(help="What the weights learned [default: the program's, if it has one].")
+    ] = None,
+    activations: Annotated[
+        str | None, typer.Option(help="pytorch-ntm: 2017, of its first weights, or current, of its later code.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="dnc-tensorflow: slots, of its memory.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name [default: SOURCE-TASK].")] = None,
+    version: Version = "1",
+    tolerance: Annotated[
+        float | None, typer.Option(min=0.0, help="How far one step may differ from torch [default: the program's].")
+    ] = None,
+    sequences: Sequences = 100,
+    licence: Annotated[str | None, typer.Option(help="The licence of the weights [default: the program's].")] = None,
+    provenance: Annotated[
+        str | None, typer.Option("--source", help="Where the weights come from [default: the program and FILE].")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Import FILE, which SOURCE trained, and export it to OUT/NAME/VERSION with the same proof."""
+
+    def load() -> tuple[Source, Options]:
+        said = _settings(activations, settings or [])
+        imported = import_source(source, file, task, said)
+        return imported, Options(
+            out=out, name=name, version=version, sequences=sequences, force=force,
+            tolerance=program_of(source).tolerance if tolerance is None else tolerance,
+            licence=program_of(source).licence if licence is None else licence,
+            provenance=provenance_of(source, file, said) if provenance is None else provenance,
+        )  # fmt: skip
+
+    _told(str(file), load)
 
 
 def summary(exported: Exported) -> Table:
@@ -105,13 +147,39 @@ def main() -> None:
     app()
 
 
-def _shown(source: str, weights: Path | None, options: Options, console: Console) -> Exported:
+def _settings(activations: str | None, pairs: list[str]) -> Settings:
+    """What was said of a file, from NAME=VALUE. Raises SourceFault."""
+    said: dict[str, int] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name != "slots" or not value.isdecimal():
+            raise SourceFault(f"--set: expected slots=NUMBER, got {pair!r}")
+        said[name] = int(value)
+    return Settings(activations=activations, **said)
+
+
+def _told(label: str, load: Callable[[], tuple[Source, Options]]) -> None:
+    """Export what `load` gives and say what was proved, or say in one message why not."""
+    errors = Console(stderr=True)
+    # A step is too small to share: two threads wait for each other longer than they compute.
+    torch.set_num_threads(1)
+    try:
+        exported = _shown(label, load, errors)
+    except (ExportFault, NtmServeError) as fault:
+        errors.print(f"ntm-export: {fault}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from fault
+    console = Console()
+    console.print(summary(exported))
+    console.print(f"{exported.path}", highlight=False, soft_wrap=True)
+
+
+def _shown(label: str, load: Callable[[], tuple[Source, Options]], console: Console) -> Exported:
     """The export, with its stages on the console while it goes on."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(f"loading {source}", total=len(STAGES) + 1)
+        bar = progress.add_task(f"loading {label}", total=len(STAGES) + 1)
 
         def report(stage: str) -> None:
             progress.update(bar, description=stage, advance=1)
 
-        return export(load_source(source, weights), options, report)
+        return export(*load(), report)

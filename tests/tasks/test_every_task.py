@@ -7,6 +7,12 @@ from hypothesis import strategies as st
 
 from ntm_models.tasks import TASKS
 
+# Output channels on which an encoding never wants anything.
+BLANK = {
+    "copy-markers-first": [0, 1], "copy-wide": [5], "copy-series": [5], "repeat-copy-unary": [8, 9],
+    "associative-recall-wide": [8, 9],
+}  # fmt: skip
+
 every_task = pytest.mark.parametrize("name", sorted(TASKS))
 
 
@@ -41,12 +47,13 @@ def test_episodes_have_the_channels_of_the_task_and_wanted_outputs_are_bits(name
 
 
 @every_task
-def test_every_input_channel_says_something_and_every_scored_output_varies(name):
+def test_every_input_channel_says_something_and_every_scored_output_varies_but_for_blank_ones(name):
     task = TASKS[name]()
     episodes = task.episodes(length=8, sequences=200, seed=3)
     assert episodes.x.any(axis=(0, 1)).all()
     wanted = episodes.y[:, episodes.scored]
-    assert (wanted.reshape(-1, task.outputs).std(axis=0) > 0).all()
+    varies = wanted.reshape(-1, task.outputs).std(axis=0) > 0
+    assert np.flatnonzero(~varies).tolist() == BLANK.get(name, [])
 
 
 @every_task

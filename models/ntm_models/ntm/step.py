@@ -9,17 +9,19 @@ One step, in this order, with the equations of Graves et al. 2014 (arXiv:1410.54
    as it was (eq. 5 to 9);
 3. the read heads read that memory (eq. 2), the write heads erase and add (eq. 3 and 4);
 4. the output is a logistic function of the controller's output and the new read vectors.
+
+What other programs do differently is `NTMOptions.form`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ntm_models.ntm import addressing
 from ntm_models.ntm.controllers import CONTROLLERS, Controller
+from ntm_models.ntm.form import ACTIVATIONS, OURS, SHARPENINGS, SIMILARITIES, Form
 
 SHIFT_OFFSETS = (-1, 0, 1)
 
@@ -40,7 +42,7 @@ ROLES = {
 
 @dataclass(frozen=True)
 class NTMOptions:
-    """Sizes of an NTM: inputs I, outputs O, slots N, width M, heads R and W, controller size C."""
+    """Sizes of an NTM: inputs I, outputs O, slots N, width M, heads R and W, controller size C; and its form."""
 
     inputs: int
     outputs: int
@@ -50,6 +52,7 @@ class NTMOptions:
     width: int = 20
     read_heads: int = 1
     write_heads: int = 1
+    form: Form = OURS
 
     def __post_init__(self) -> None:
         if self.controller not in CONTROLLERS:
@@ -57,6 +60,8 @@ class NTMOptions:
         for name in ("inputs", "outputs", "controller_size", "slots", "width", "read_heads", "write_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.form.heads_see == "cell" and self.controller != "lstm":
+            raise ValueError(f"form.heads_see: cell: expected the controller lstm, got {self.controller}")
 
 
 class NTM(nn.Module):
@@ -71,13 +76,21 @@ class NTM(nn.Module):
     def __init__(self, options: NTMOptions) -> None:
         super().__init__()
         self.options = o = options
-        heads = o.read_heads + o.write_heads
-        self.controller: Controller = CONTROLLERS[o.controller](o.inputs + o.read_heads * o.width, o.controller_size)
+        self.activations = {part: ACTIVATIONS[name] for part, name in asdict(o.form.activations).items()}
+        heads, reads = o.read_heads + o.write_heads, o.read_heads * o.width
+        self.controller: Controller = CONTROLLERS[o.controller](o.inputs + reads, o.controller_size)
         # Per head: key M, strength 1, gate 1, exponent 1, shift weighting S; per write head: erase M, add M.
-        self.parts = [heads * o.width, heads, heads, heads, heads * len(SHIFT_OFFSETS), *[o.write_heads * o.width] * 2]
+        written = 1 if o.form.activations.erase == "one" else 2
+        self.parts = [heads * o.width, heads, heads, heads, heads * len(SHIFT_OFFSETS)]
+        self.parts += [o.write_heads * o.width] * written
         self.heads = nn.Linear(o.controller_size, sum(self.parts))
-        self.output = nn.Linear(o.controller_size + o.read_heads * o.width, o.outputs)
-        self.register_buffer("shift_index", addressing.shift_index(o.slots, SHIFT_OFFSETS), persistent=False)
+        self.output = nn.Linear(o.controller_size + (0 if o.form.output_sees == "controller" else reads), o.outputs)
+        index = addressing.shift_index(o.slots, SHIFT_OFFSETS, circular=o.form.shift == "circular")
+        self.register_buffer("shift_index", index, persistent=False)
+        if o.form.start == "given":
+            shapes = self._state_shapes()
+            self.first_state = nn.ParameterDict({name: nn.Parameter(torch.zeros(shapes[name])) for name in shapes})
+            return
         self.first_weightings = nn.Parameter(torch.randn(heads, o.slots))
         self.first_read = nn.Parameter(torch.randn(o.read_heads, o.width))
         self.first_controller = nn.ParameterDict(
@@ -85,8 +98,10 @@ class NTM(nn.Module):
         )
 
     def initial_state(self) -> dict[str, Tensor]:
-        """The state of a session that made no step, without a batch axis: learned, but for the memory."""
+        """The state of a session that made no step, without a batch axis: learned, but for the memory; or given."""
         o = self.options
+        if o.form.start == "given":
+            return {name: self.first_state[name] for name in self._state_shapes()}
         weightings = torch.softmax(self.first_weightings, dim=1)
         return {
             "memory": torch.full((o.slots, o.width), MEMORY_START),
@@ -95,6 +110,16 @@ class NTM(nn.Module):
             "read_vector": torch.tanh(self.first_read),
             # In the order of the steps to come; a ParameterDict has one of its own.
             **{name: torch.tanh(self.first_controller[name]) for name in self.controller.state_shapes},
+        }
+
+    def _state_shapes(self) -> dict[str, tuple[int, ...]]:
+        o = self.options
+        return {
+            "memory": (o.slots, o.width),
+            "read_weighting": (o.read_heads, o.slots),
+            "write_weighting": (o.write_heads, o.slots),
+            "read_vector": (o.read_heads, o.width),
+            **self.controller.state_shapes,
         }
 
     def forward(
@@ -106,33 +131,42 @@ class NTM(nn.Module):
 
     def logits(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The step before its last logistic function: what a stable cross-entropy wants."""
-        o = self.options
+        o, form, activated = self.options, self.options.form, self.activations
         memory = state["memory"]
         seen = torch.cat([x, state["read_vector"].flatten(1)], dim=1)
         h, controller_state = self.controller(seen, {name: state[name] for name in self.controller.state_shapes})
 
-        keys, strengths, gates, exponents, shifts, erase, add = self.heads(h).split(self.parts, dim=1)
+        projected = self.heads(controller_state["controller_c"] if form.heads_see == "cell" else h)
+        keys, strengths, gates, exponents, shifts, *written = projected.split(self.parts, dim=1)
         heads = o.read_heads + o.write_heads
         previous = torch.cat([state["read_weighting"], state["write_weighting"]], dim=1)
         content = addressing.content_weighting(
-            torch.tanh(keys).unflatten(1, (heads, o.width)), functional.softplus(strengths).unsqueeze(2), memory
+            activated["key"](keys).unflatten(1, (heads, o.width)),
+            activated["strength"](strengths).unsqueeze(2),
+            memory,
+            SIMILARITIES[form.similarity],
+            form.similarity_epsilon,
         )
-        gated = addressing.interpolate(torch.sigmoid(gates).unsqueeze(2), content, previous)
-        shift_weightings = torch.softmax(shifts.unflatten(1, (heads, len(SHIFT_OFFSETS))), dim=2)
-        shifted = addressing.shift(gated, shift_weightings, self.shift_index)
-        weightings = addressing.sharpen(shifted, 1 + functional.softplus(exponents).unsqueeze(2))
+        gated = addressing.interpolate(activated["gate"](gates).unsqueeze(2), content, previous)
+        shift_weightings = activated["shift"](shifts.unflatten(1, (heads, len(SHIFT_OFFSETS))))
+        around = gated if form.shift == "circular" else addressing.beyond(gated)
+        shifted = addressing.shift(around, shift_weightings, self.shift_index)
+        weightings = SHARPENINGS[form.sharpening](
+            shifted, activated["exponent"](exponents).unsqueeze(2), form.sharpening_epsilon
+        )
         read_weighting, write_weighting = weightings.split([o.read_heads, o.write_heads], dim=1)
 
-        read_vector = addressing.read(read_weighting, memory)
-        written = addressing.write(
+        # Where nothing is learned of erasing, `written` is the add alone, and its shape is all that erasing needs.
+        following = addressing.write(
             memory,
             write_weighting,
-            torch.sigmoid(erase).unflatten(1, (o.write_heads, o.width)),
-            torch.tanh(add).unflatten(1, (o.write_heads, o.width)),
+            activated["erase"](written[0]).unflatten(1, (o.write_heads, o.width)),
+            activated["add"](written[-1]).unflatten(1, (o.write_heads, o.width)),
         )
-        logits = self.output(torch.cat([h, read_vector.flatten(1)], dim=1))
-        return logits, {
-            "memory": written,
+        read_vector = addressing.read(read_weighting, memory if form.reads == "before-write" else following)
+        told = h if form.output_sees == "controller" else torch.cat([h, read_vector.flatten(1)], dim=1)
+        return self.output(told), {
+            "memory": following,
             "read_weighting": read_weighting,
             "write_weighting": write_weighting,
             "read_vector": read_vector,

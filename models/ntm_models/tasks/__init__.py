@@ -3,6 +3,15 @@
 from ntm_models.tasks.associative_recall import AssociativeRecall
 from ntm_models.tasks.copy import Copy
 from ntm_models.tasks.dyck import DyckWords
+from ntm_models.tasks.encodings import (
+    CopySeries,
+    EndedCopy,
+    MarkersFirstCopy,
+    StartedCopy,
+    UnaryRepeatCopy,
+    WideAssociativeRecall,
+    WideCopy,
+)
 from ntm_models.tasks.episode import Episodes
 from ntm_models.tasks.ngrams import DynamicNGrams
 from ntm_models.tasks.priority_sort import PrioritySort
@@ -16,16 +25,31 @@ TASKS: dict[str, type[Task]] = {
     "dynamic-ngrams": DynamicNGrams,
     "priority-sort": PrioritySort,
     "dyck-words": DyckWords,
+    # As other programs encode them.
+    "copy-ended": EndedCopy,
+    "copy-started": StartedCopy,
+    "copy-markers-first": MarkersFirstCopy,
+    "copy-wide": WideCopy,
+    "copy-series": CopySeries,
+    "repeat-copy-unary": UnaryRepeatCopy,
+    "associative-recall-wide": WideAssociativeRecall,
 }
 
 __all__ = [
     "TASKS",
     "AssociativeRecall",
     "Copy",
+    "CopySeries",
     "DyckWords",
     "DynamicNGrams",
+    "EndedCopy",
     "Episodes",
+    "MarkersFirstCopy",
     "PrioritySort",
     "RepeatCopy",
+    "StartedCopy",
     "Task",
+    "UnaryRepeatCopy",
+    "WideAssociativeRecall",
+    "WideCopy",
 ]
