@@ -12,15 +12,18 @@ import grpc
 from ntm_serve.client.conversion import Inputs, error_of_call, expect_positive
 from ntm_serve.client.dialogues import (
     CALLS_IN_FLIGHT_MAX,
+    Backoff,
+    Calls,
     Dialogue,
     Opening,
-    Pause,
     closed,
     opened,
     sent_again,
     stepped,
 )
 from ntm_serve.client.group import ROUNDS_IN_FLIGHT_MAX_DEFAULT
+from ntm_serve.client.healing import Healing, Patience
+from ntm_serve.client.lines import Lines, Turn
 from ntm_serve.client.roster import OnFailure, Roster
 from ntm_serve.client.rounds import Answer, Answers, ByKey, ByRow, Form, Round
 from ntm_serve.client.views import SessionInfo, session_info
@@ -37,8 +40,23 @@ class AsyncGroup:
     open. One call at a time.
     """
 
-    def __init__(self, stub: Any, opening: Opening, *, next_steps: Mapping[str, int], timeout_s: float | None) -> None:
-        self._stub = stub
+    def __init__(
+        self,
+        stubs: Sequence[Any],
+        opening: Opening,
+        *,
+        lines: Lines,
+        healing: Healing,
+        closing: asyncio.Event,
+        next_steps: Mapping[str, int],
+        timeout_s: float | None,
+    ) -> None:
+        """stubs, lines, healing, closing: the client's."""
+        self._stubs = stubs
+        self._lines = lines
+        self._turn = Turn()
+        self._healing = healing
+        self._closing = closing
         self._opening = opening
         self._timeout_s = timeout_s
         self._roster = Roster(next_steps=next_steps)
@@ -71,15 +89,17 @@ class AsyncGroup:
         No key needs it; it tells where sessions stand before they are stepped.
         """
         wanted = list(keys)
-        errors = await self._carry_out(opened(self._roster, self._opening, wanted))
+        errors = await self._carry_out(opened(self._roster, self._opening, wanted, self._patience(self._timeout_s)))
         stands = self.next_steps()
         return {key: errors[key] if key in errors else stands[key] for key in wanted}
 
     async def step(self, xs: Mapping[str, Inputs], *, timeout_s: float | None = None) -> dict[str, Answer]:
-        """`{key: x}` to `{key: y or its error}`: one step of each key, or T steps; y has the form of x.
+        """`{key: x}` to `{key: y or its error}`: one step of each key, or T steps; y has the form of x. timeout_s: the
+        longest that it may take, all tries together; None is the client's.
 
         Raises nothing of the server's: each key has its own error. After ServerUnreachable, DeadlinePassed,
-        ServerDraining, StoreUnavailable and LimitReached the same x may be passed again, it is run once.
+        ServerDraining, OwnedElsewhere, StoreUnavailable and LimitReached the same x may be passed again, it is run
+        once. SessionLost: the server lost the session's memory.
         """
         return await self._stepped(ByKey(xs), timeout_s)
 
@@ -137,14 +157,15 @@ class AsyncGroup:
         """End the sessions of these keys on the server, or all that this group has: how each one stood."""
         await self._end_exchange()
         wanted = list(self._roster.next_steps() if keys is None else keys)
-        outcomes = await self._carry_out(closed(self._roster, wanted))
+        outcomes = await self._carry_out(closed(self._roster, wanted, self._patience(self._timeout_s)))
         return {
             key: one if isinstance(one, NtmServeError) else session_info(one.session) for key, one in outcomes.items()
         }
 
     async def _stepped(self, form: Form[A], timeout_s: float | None) -> A:
         await self._end_exchange()
-        return await self._carry_out(stepped(self._roster, self._opening, form), timeout_s)
+        patience = self._patience(self._timeout_s if timeout_s is None else timeout_s)
+        return await self._carry_out(stepped(self._roster, self._opening, form, patience))
 
     async def _streamed(
         self,
@@ -158,11 +179,13 @@ class AsyncGroup:
         await self._end_exchange()
         self._roster.begin(go_on=go_on, on_failure=on_failure)
         exchange = self._exchange = _Exchange(
-            self._stub,
+            self._stub(),
             self._roster,
             forms,
             carry_out=self._carry_out,
             opening=self._opening,
+            patience=lambda: self._patience(self._timeout_s),
+            timeout_s=self._timeout_s,
             in_flight_max=in_flight_max,
         )
         try:
@@ -176,18 +199,33 @@ class AsyncGroup:
             await self._exchange.end(self._timeout_s)
             self._exchange = None
 
-    async def _carry_out(self, dialogue: Dialogue[A], timeout_s: float | None = None) -> A:
+    def _patience(self, timeout_s: float | None) -> Patience:
+        return Patience(self._healing, timeout_s=timeout_s)
+
+    def _stub(self) -> Any:
+        """Over the line that the group's calls take."""
+        return self._stubs[self._lines.place(self._opening.prefix, self._turn)]
+
+    def _turn_from(self, turned: int) -> None:
+        """Take the next line, unless a stream or a call beside it did so already."""
+        if self._turn.number == turned:
+            self._turn.next()
+
+    async def _carry_out(self, dialogue: Dialogue[A]) -> A:
         """Make the calls that a dialogue asks for, until it has its result."""
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
         outcomes: Any = None
+        turned = self._turn.number
         try:
             while True:
                 wanted = dialogue.send(outcomes)
-                if isinstance(wanted, Pause):
-                    await asyncio.sleep(wanted.wait_s)
-                    outcomes = []
+                if isinstance(wanted, Calls):
+                    turned = self._turn.number
+                    outcomes = await _made(getattr(self._stub(), wanted.method), wanted.requests, wanted.timeout_s)
                 else:
-                    outcomes = await _made(getattr(self._stub, wanted.method), wanted.requests, limit_s)
+                    await pause(self._closing, wanted.wait_s)
+                    outcomes = []
+                    if isinstance(wanted, Backoff):
+                        self._turn_from(turned)
         except StopIteration as end:
             result: A = end.value
             return result
@@ -206,12 +244,16 @@ class _Exchange(Generic[A]):
         *,
         carry_out: Callable[[Dialogue[Any]], Coroutine[Any, Any, Any]],
         opening: Opening,
+        patience: Callable[[], Patience],
+        timeout_s: float | None,
         in_flight_max: int,
     ) -> None:
         self._roster = roster
         self._forms = forms
         self._carry_out = carry_out
         self._opening = opening
+        self._patience = patience
+        self._timeout_s = timeout_s
         self._room = asyncio.Semaphore(in_flight_max)
         self._pending: deque[tuple[Form[A], Round]] = deque()
         self._rounds = 0
@@ -276,7 +318,7 @@ class _Exchange(Generic[A]):
         if response is grpc.aio.EOF:
             return False
         self._take(response)
-        lost = await self._carry_out(sent_again(self._roster))
+        lost = await self._carry_out(sent_again(self._roster, self._patience(), self._timeout_s))
         if lost is not None:
             self._break_off(lost)
         return True
@@ -300,7 +342,7 @@ class _Exchange(Generic[A]):
                 form = await anext(self._forms, None)
                 if form is None or self._is_over():
                     break
-                errors = await self._carry_out(opened(self._roster, self._opening, form.keys))
+                errors = await self._carry_out(opened(self._roster, self._opening, form.keys, self._patience()))
                 if self._is_over():
                     break
                 made = form.round(self._roster.inputs, self._roster.outputs, errors)
@@ -321,6 +363,15 @@ class _Exchange(Generic[A]):
         except BaseException as fault:  # The fault of the rounds: the caller's task shall see it.
             self._fault = fault
         await self._call.done_writing()
+
+
+async def pause(closing: asyncio.Event, wait_s: float) -> None:
+    """Raises StepCancelled once the client is closed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            await closing.wait()
+    if closing.is_set():
+        raise StepCancelled("client: was closed while it waited to try again")
 
 
 async def _made(method: Any, requests: Sequence[Any], timeout_s: float | None) -> list[Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -13,14 +12,17 @@ import grpc
 from ntm_serve.client.conversion import Inputs, error_of_call, expect_positive
 from ntm_serve.client.dialogues import (
     CALLS_IN_FLIGHT_MAX,
+    Backoff,
+    Calls,
     Dialogue,
     Opening,
-    Pause,
     closed,
     opened,
     sent_again,
     stepped,
 )
+from ntm_serve.client.healing import Healing, Patience
+from ntm_serve.client.lines import Lines, Turn
 from ntm_serve.client.roster import OnFailure, Roster
 from ntm_serve.client.rounds import Answer, Answers, ByKey, ByRow, Form, Round
 from ntm_serve.client.views import SessionInfo, session_info
@@ -42,13 +44,21 @@ class Group:
 
     def __init__(
         self,
-        stub: sessions_pb2_grpc.SessionsStub,
+        stubs: Sequence[sessions_pb2_grpc.SessionsStub],
         opening: Opening,
         *,
+        lines: Lines,
+        healing: Healing,
+        closing: threading.Event,
         next_steps: Mapping[str, int],
         timeout_s: float | None,
     ) -> None:
-        self._stub = stub
+        """stubs, lines, healing, closing: the client's."""
+        self._stubs = stubs
+        self._lines = lines
+        self._turn = Turn()
+        self._healing = healing
+        self._closing = closing
         self._opening = opening
         self._timeout_s = timeout_s
         self._roster = Roster(next_steps=next_steps)
@@ -84,15 +94,17 @@ class Group:
         No key needs it; it tells where sessions stand before they are stepped.
         """
         wanted = list(keys)
-        errors = self._carry_out(opened(self._roster, self._opening, wanted))
+        errors = self._carry_out(opened(self._roster, self._opening, wanted, self._patience(self._timeout_s)))
         stands = self.next_steps()
         return {key: errors[key] if key in errors else stands[key] for key in wanted}
 
     def step(self, xs: Mapping[str, Inputs], *, timeout_s: float | None = None) -> dict[str, Answer]:
-        """`{key: x}` to `{key: y or its error}`: one step of each key, or T steps; y has the form of x.
+        """`{key: x}` to `{key: y or its error}`: one step of each key, or T steps; y has the form of x. timeout_s: the
+        longest that it may take, all tries together; None is the client's.
 
         Raises nothing of the server's: each key has its own error. After ServerUnreachable, DeadlinePassed,
-        ServerDraining, StoreUnavailable and LimitReached the same x may be passed again, it is run once.
+        ServerDraining, OwnedElsewhere, StoreUnavailable and LimitReached the same x may be passed again, it is run
+        once. SessionLost: the server lost the session's memory.
         """
         return self._stepped(ByKey(xs), timeout_s)
 
@@ -146,14 +158,15 @@ class Group:
         """End the sessions of these keys on the server, or all that this group has: how each one stood."""
         self._end_exchange()
         wanted = list(self._roster.next_steps() if keys is None else keys)
-        outcomes = self._carry_out(closed(self._roster, wanted))
+        outcomes = self._carry_out(closed(self._roster, wanted, self._patience(self._timeout_s)))
         return {
             key: one if isinstance(one, NtmServeError) else session_info(one.session) for key, one in outcomes.items()
         }
 
     def _stepped(self, form: Form[A], timeout_s: float | None) -> A:
         self._end_exchange()
-        return self._carry_out(stepped(self._roster, self._opening, form), timeout_s)
+        patience = self._patience(self._timeout_s if timeout_s is None else timeout_s)
+        return self._carry_out(stepped(self._roster, self._opening, form, patience))
 
     def _streamed(
         self, forms: Iterator[Form[A]], in_flight_max: int, *, go_on: bool = True, on_failure: OnFailure | None = None
@@ -163,12 +176,14 @@ class Group:
         with self._lock:
             self._roster.begin(go_on=go_on, on_failure=on_failure)
         exchange = self._exchange = _Exchange(
-            self._stub,
+            self._stub(),
             self._roster,
             self._lock,
             forms,
             carry_out=self._carry_out,
             opening=self._opening,
+            patience=lambda: self._patience(self._timeout_s),
+            timeout_s=self._timeout_s,
             in_flight_max=in_flight_max,
         )
         try:
@@ -182,19 +197,34 @@ class Group:
             self._exchange.end(self._timeout_s)
             self._exchange = None
 
-    def _carry_out(self, dialogue: Dialogue[A], timeout_s: float | None = None) -> A:
+    def _patience(self, timeout_s: float | None) -> Patience:
+        return Patience(self._healing, timeout_s=timeout_s)
+
+    def _stub(self) -> sessions_pb2_grpc.SessionsStub:
+        """Over the line that the group's calls take."""
+        return self._stubs[self._lines.place(self._opening.prefix, self._turn)]
+
+    def _turn_from(self, turned: int) -> None:
+        """Take the next line, unless a stream or a call beside it did so already."""
+        if self._turn.number == turned:
+            self._turn.next()
+
+    def _carry_out(self, dialogue: Dialogue[A]) -> A:
         """Make the calls that a dialogue asks for, until it has its result."""
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
         outcomes: Any = None
+        turned = self._turn.number
         try:
             while True:
                 with self._lock:
                     wanted = dialogue.send(outcomes)
-                if isinstance(wanted, Pause):
-                    time.sleep(wanted.wait_s)
-                    outcomes = []
+                if isinstance(wanted, Calls):
+                    turned = self._turn.number
+                    outcomes = _made(getattr(self._stub(), wanted.method), wanted.requests, wanted.timeout_s)
                 else:
-                    outcomes = _made(getattr(self._stub, wanted.method), wanted.requests, limit_s)
+                    pause(self._closing, wanted.wait_s)
+                    outcomes = []
+                    if isinstance(wanted, Backoff):
+                        self._turn_from(turned)
         except StopIteration as end:
             result: A = end.value
             return result
@@ -215,6 +245,8 @@ class _Exchange(Generic[A]):
         *,
         carry_out: Callable[[Dialogue[Any]], Any],
         opening: Opening,
+        patience: Callable[[], Patience],
+        timeout_s: float | None,
         in_flight_max: int,
     ) -> None:
         self._roster = roster
@@ -222,6 +254,8 @@ class _Exchange(Generic[A]):
         self._forms = forms
         self._carry_out = carry_out
         self._opening = opening
+        self._patience = patience
+        self._timeout_s = timeout_s
         self._room = threading.Semaphore(in_flight_max)
         self._pending: deque[tuple[Form[A], Round]] = deque()
         self._rounds = 0
@@ -286,7 +320,7 @@ class _Exchange(Generic[A]):
         if response is None:
             return False
         self._take(response)
-        lost = self._carry_out(sent_again(self._roster))
+        lost = self._carry_out(sent_again(self._roster, self._patience(), self._timeout_s))
         if lost is not None:
             self._break_off(lost)
         return True
@@ -312,7 +346,7 @@ class _Exchange(Generic[A]):
                 form = next(self._forms, None)
                 if form is None:
                     return
-                errors = self._carry_out(opened(self._roster, self._opening, form.keys))
+                errors = self._carry_out(opened(self._roster, self._opening, form.keys, self._patience()))
                 with self._lock:
                     if self._is_over():
                         return
@@ -330,6 +364,12 @@ class _Exchange(Generic[A]):
             raise
         except BaseException as fault:  # The fault of the rounds: the caller's thread shall see it, not gRPC's.
             self._fault = fault
+
+
+def pause(closing: threading.Event, wait_s: float) -> None:
+    """Raises StepCancelled once the client is closed."""
+    if closing.wait(wait_s):
+        raise StepCancelled("client: was closed while it waited to try again")
 
 
 def _made(method: Any, requests: Sequence[Any], timeout_s: float | None) -> list[Any]:

@@ -319,7 +319,7 @@ def test_a_step_that_was_not_answered_in_time_is_run_once_when_it_comes_again(co
 
 def test_nobody_answering_is_the_error_of_each_key(connect):
     with test_server([RunningSum()]) as server:
-        group = connect(server.target).group("running-sum")
+        group = connect(server.target, retry=None).group("running-sum")
         group.step({"a": [1]})
     answers = group.step({"a": [1], "b": [1]})
     assert {type(answer) for answer in answers.values()} <= {ServerUnreachable, ServerDraining}
