@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -27,7 +27,7 @@ from ntm_serve.client.lines import Lines, Turn
 from ntm_serve.client.roster import OnFailure, Roster
 from ntm_serve.client.rounds import Answer, Answers, ByKey, ByRow, Form, Round
 from ntm_serve.client.views import SessionInfo, session_info
-from ntm_serve.errors import CallerFault, NtmServeError, StepCancelled
+from ntm_serve.errors import CallerFault, NtmServeError, ServerUnreachable, StepCancelled
 from ntm_serve.spec import Array
 from ntm_serve.v1 import sessions_pb2
 
@@ -122,8 +122,10 @@ class AsyncGroup:
         """As `step` for one round after another, in order, over one stream. rounds is read ahead, by another
         task, as far as `in_flight_max` rounds: for an x that depends on the y before it use `step`.
 
-        A step that fails does not keep its key from the steps of later rounds. When the connection breaks, every
-        round that was sent still has its answers, with the error where there was none; then it is raised.
+        A step that fails does not keep its key from the steps of later rounds. When the connection breaks, what was not
+        answered is sent again over another, and the loop notices nothing but the time; see RetryPolicy. Where patience
+        is at its end every round that was sent still has its answers, with the error where there was none; then it is
+        raised.
         """
         forms = (ByKey(xs) async for xs in each(rounds))
         return self._streamed(forms, in_flight_max)
@@ -177,17 +179,9 @@ class AsyncGroup:
     ) -> AsyncIterator[A]:
         expect_positive("in_flight_max", in_flight_max)
         await self._end_exchange()
-        self._roster.begin(go_on=go_on, on_failure=on_failure)
-        exchange = self._exchange = _Exchange(
-            self._stub(),
-            self._roster,
-            forms,
-            carry_out=self._carry_out,
-            opening=self._opening,
-            patience=lambda: self._patience(self._timeout_s),
-            timeout_s=self._timeout_s,
-            in_flight_max=in_flight_max,
-        )
+        patience = self._patience(None)
+        self._roster.begin(patience, go_on=go_on, on_failure=on_failure)
+        exchange = self._exchange = _Exchange(self, forms, patience=patience, in_flight_max=in_flight_max)
         try:
             while (answers := await exchange.receive()) is not None:
                 yield answers
@@ -234,38 +228,33 @@ class AsyncGroup:
 
 
 class _Exchange(Generic[A]):
-    """One stream of a group: rounds are read and sent by a task of its own while the caller's takes the replies."""
+    """One stream of a group: one task reads rounds, another sends what was read, and the caller's takes the replies.
+    When the call breaks, another takes its place with a task of its own that sends.
+    """
 
     def __init__(
-        self,
-        stub: Any,
-        roster: Roster,
-        forms: AsyncIterator[Form[A]],
-        *,
-        carry_out: Callable[[Dialogue[Any]], Coroutine[Any, Any, Any]],
-        opening: Opening,
-        patience: Callable[[], Patience],
-        timeout_s: float | None,
-        in_flight_max: int,
+        self, group: AsyncGroup, forms: AsyncIterator[Form[A]], *, patience: Patience, in_flight_max: int
     ) -> None:
-        self._roster = roster
+        self._group = group
+        self._roster = group._roster
         self._forms = forms
-        self._carry_out = carry_out
-        self._opening = opening
         self._patience = patience
-        self._timeout_s = timeout_s
         self._room = asyncio.Semaphore(in_flight_max)
+        # Rounds that were read and whose answers were not taken; and what of them this call was not given yet.
         self._pending: deque[tuple[Form[A], Round]] = deque()
+        self._unsent: deque[sessions_pb2.StreamRequest] = deque()
         self._rounds = 0
-        self._ended = False
+        self._ended = self._read_all = self._all_heard = False
+        # There is something to send, or nothing more will be.
+        self._read_more = asyncio.Event()
         self._broken: NtmServeError | None = None
         self._fault: BaseException | None = None
         # Whether the caller left between two answers: if not, no reply can be waited for any more.
         self._whole = True
         # Held to end: a loop that was left early ends its exchange later, in a task of the event loop.
         self._ending = asyncio.Lock()
-        self._call = stub.Stream()
-        self._sending = asyncio.create_task(self._send())
+        self._reading = asyncio.create_task(self._read())
+        self._begin_call()
 
     async def receive(self) -> A | None:
         """What the next round gave; None after the last. Raises the error of the connection, or of the rounds."""
@@ -280,11 +269,12 @@ class _Exchange(Generic[A]):
                 self._whole = True
                 return answers
             if self._broken is not None:
-                raise self._broken
-            if not await self._hear():
+                raise self._fault or self._broken
+            if self._all_heard:
                 if self._fault is not None:
                     raise self._fault
                 return None
+            await self._hear()
 
     async def end(self, timeout_s: float | None) -> None:
         """Send no more, and hear what became of that which was sent: a message still on its way could else
@@ -299,31 +289,66 @@ class _Exchange(Generic[A]):
                 with contextlib.suppress(grpc.RpcError, TimeoutError):
                     async with asyncio.timeout(timeout_s):
                         while self._whole and self._roster.messages_in_flight:
-                            if (response := await self._call.read()) is grpc.aio.EOF:
+                            response = await self._call.read()
+                            if response is grpc.aio.EOF or self._take(response) is not None:
                                 break
-                            self._take(response)
             finally:
+                self._reading.cancel()
                 self._sending.cancel()
                 self._call.cancel()
                 self._roster.leave()
-                await asyncio.gather(self._sending, return_exceptions=True)
+                await asyncio.gather(self._reading, self._sending, return_exceptions=True)
 
-    async def _hear(self) -> bool:
-        """One reply, and what follows from it; False after the last."""
+    def _begin_call(self) -> None:
+        group = self._group
+        self._unsent = deque(sessions_pb2.StreamRequest(step=message) for message in self._roster.unanswered())
+        self._turned = group._turn.number
+        self._call = group._stub().Stream()
+        self._sending = asyncio.create_task(self._send(self._call))
+
+    async def _hear(self) -> None:
+        """One reply, or the end of a wait, and what follows from it."""
+        group = self._group
+        try:
+            broken = await self._heard()
+            if broken is None:
+                broken = await group._carry_out(sent_again(self._roster, self._patience, group._timeout_s))
+            if broken is not None:
+                await self._heal(broken)
+        except NtmServeError as error:
+            self._break_off(error)
+
+    async def _heard(self) -> NtmServeError | None:
+        """Wait for a reply; or where none is to come, until something is sent again. What broke, if it did."""
+        wait_s = None if self._roster.messages_in_flight else self._roster.wait_s
+        if wait_s is not None:
+            await pause(self._group._closing, wait_s)
+            return None
         try:
             response = await self._call.read()
         except grpc.RpcError as failed:
-            self._break_off(error_of_call(failed))
-            return True
-        if response is grpc.aio.EOF:
-            return False
-        self._take(response)
-        lost = await self._carry_out(sent_again(self._roster, self._patience(), self._timeout_s))
-        if lost is not None:
-            self._break_off(lost)
-        return True
+            return error_of_call(failed)
+        if response is not grpc.aio.EOF:
+            return self._take(response)
+        if self._read_all and not self._pending:
+            self._all_heard = True
+            return None
+        return ServerUnreachable("the stream ended before its messages were answered")
+
+    async def _heal(self, broken: NtmServeError) -> None:
+        """Have another call take the place of one that broke. Raises what does not pass."""
+        self._sending.cancel()
+        self._call.cancel()
+        await asyncio.gather(self._sending, return_exceptions=True)
+        group = self._group
+        if group._closing.is_set():
+            raise broken
+        await pause(group._closing, self._patience.wait_s(broken, again=True))
+        group._turn_from(self._turned)
+        self._begin_call()
 
     def _break_off(self, error: NtmServeError) -> None:
+        self._call.cancel()
         self._broken = error
         self._roster.break_off(error)
         self._room.release()
@@ -331,18 +356,26 @@ class _Exchange(Generic[A]):
     def _is_over(self) -> bool:
         return self._ended or self._broken is not None
 
-    def _take(self, response: sessions_pb2.StreamResponse) -> None:
-        if response.HasField("step"):
-            self._roster.take(response.step)
+    def _take(self, response: sessions_pb2.StreamResponse) -> NtmServeError | None:
+        """The error in the reply, where its message is to be sent again because of it."""
+        self._patience.heard(response)
+        if not response.HasField("step"):
+            return None
+        error = self._roster.take(response.step)
+        if error is None:
+            self._patience.progress()
+        return error
 
-    async def _send(self) -> None:
+    async def _read(self) -> None:
         """One round after another, each once there is room."""
+        group = self._group
         try:
             while await self._room.acquire() and not self._is_over():
                 form = await anext(self._forms, None)
                 if form is None or self._is_over():
                     break
-                errors = await self._carry_out(opened(self._roster, self._opening, form.keys, self._patience()))
+                patience = group._patience(group._timeout_s)
+                errors = await group._carry_out(opened(self._roster, group._opening, form.keys, patience))
                 if self._is_over():
                     break
                 made = form.round(self._roster.inputs, self._roster.outputs, errors)
@@ -350,19 +383,31 @@ class _Exchange(Generic[A]):
                 self._rounds += 1
                 messages = [message for wave in self._roster.send(made) for message in wave]
                 self._pending.append((form, made))
-                try:
-                    if not messages:
-                        # Nothing of it goes to the server, and still its reader must hear that it is done.
-                        await self._call.write(sessions_pb2.StreamRequest(heartbeat=sessions_pb2.Heartbeat()))
-                    for message in messages:
-                        await self._call.write(sessions_pb2.StreamRequest(step=message))
-                except (grpc.RpcError, asyncio.InvalidStateError):  # The call is over; its reader learns why.
-                    return
+                self._unsent.extend(sessions_pb2.StreamRequest(step=message) for message in messages)
+                if not messages:
+                    # Nothing of it goes to the server, and still its reader must hear that it is done.
+                    self._unsent.append(sessions_pb2.StreamRequest(heartbeat=sessions_pb2.Heartbeat()))
+                self._read_more.set()
         except asyncio.CancelledError:
             raise
         except BaseException as fault:  # The fault of the rounds: the caller's task shall see it.
             self._fault = fault
-        await self._call.done_writing()
+        self._read_all = True
+        self._read_more.set()
+
+    async def _send(self, call: Any) -> None:
+        """What was read, over that call."""
+        try:
+            while True:
+                while self._unsent:
+                    await call.write(self._unsent.popleft())
+                if self._read_all:
+                    await call.done_writing()
+                    return
+                self._read_more.clear()
+                await self._read_more.wait()
+        except (grpc.RpcError, asyncio.InvalidStateError):  # The call is over; its reader learns why.
+            return
 
 
 async def pause(closing: asyncio.Event, wait_s: float) -> None:

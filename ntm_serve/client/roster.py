@@ -279,6 +279,12 @@ class Roster:
         for piece in self._sent[tag]:
             piece.again = True
 
+    def unanswered(self) -> list[sessions_pb2.StepRequest]:
+        """All that is on its way, in its order, to be sent again as it was."""
+        for tag in self._sent:
+            self.send_again(tag)
+        return [self._request(tag, pieces) for tag, pieces in self._sent.items()]
+
     def break_off(self, error: NtmServeError) -> None:
         """Nobody answers any more: all that was not answered has this error, and may be sent again as it was."""
         lost = [piece for pieces in self._sent.values() for piece in pieces]
@@ -349,14 +355,17 @@ class Roster:
         """Pieces of one round with as many rows each, as messages."""
         steps = len(pieces[0].rows)
         most = max(1, min(self._sessions_max, MESSAGE_BYTES_MAX // (steps * self._step_bytes)))
-        return [self._message(pieces[at : at + most], steps) for at in range(0, len(pieces), most)]
+        return [self._message(pieces[at : at + most]) for at in range(0, len(pieces), most)]
 
-    def _message(self, pieces: Sequence[_Piece], steps: int) -> sessions_pb2.StepRequest:
+    def _message(self, pieces: Sequence[_Piece]) -> sessions_pb2.StepRequest:
         self._tag += 1
         self._sent[self._tag] = list(pieces)
-        rows = _rows_of(pieces)
+        return self._request(self._tag, pieces)
+
+    def _request(self, tag: int, pieces: Sequence[_Piece]) -> sessions_pb2.StepRequest:
+        steps, rows = len(pieces[0].rows), _rows_of(pieces)
         return sessions_pb2.StepRequest(
-            tag=self._tag,
+            tag=tag,
             session_ids=[piece.standing.id for piece in pieces],
             first_steps=[piece.first_step for piece in pieces],
             inputs=[

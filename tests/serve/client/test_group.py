@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from serve.exposition import scrape, value
 
+from ntm_serve.client import RetryPolicy
 from ntm_serve.errors import (
     DeadlinePassed,
     EngineFault,
@@ -326,10 +327,11 @@ def test_nobody_answering_is_the_error_of_each_key(connect):
     assert group.next_steps() == {"a": 1}
 
 
-def test_when_the_connection_breaks_what_was_answered_comes_first(connect):
+@pytest.mark.parametrize("retry", [None, RetryPolicy(patience_s=0.5)], ids=["no policy", "some patience"])
+def test_when_the_connection_breaks_for_good_what_was_answered_comes_first(connect, retry):
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(test_server([RunningSum()]))
-        group = connect(server.target).group("running-sum")
+        group = connect(server.target, retry=retry).group("running-sum")
         answers = group.stream(Counted(), in_flight_max=16)
         taken = [next(answers) for _ in range(5)]
         stack.close()
