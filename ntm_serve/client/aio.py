@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from ntm_serve.client.aio_group import AsyncGroup, each
+from ntm_serve.client.aio_group import AsyncGroup, each, pause
 from ntm_serve.client.asking import (
     Asking,
     Backoff,
@@ -198,8 +198,11 @@ class AsyncClient:
         outputs were lost are then answered again. A session that is not named is taken where it stands.
         """
         return AsyncGroup(
-            self._sessions[0],
+            self._sessions,
             Opening(model, version, prefix),
+            lines=self._lines,
+            healing=self._healing,
+            closing=self._closing,
             next_steps=next_steps or {},
             timeout_s=self.timeout_s,
         )
@@ -220,7 +223,7 @@ class AsyncClient:
                 if isinstance(wanted, Call):
                     outcome = await self._outcome(wanted, turn)
                 else:
-                    await self._pause(wanted.wait_s)
+                    await pause(self._closing, wanted.wait_s)
                     outcome = None
                     if isinstance(wanted, Backoff):
                         turn.next()
@@ -246,13 +249,6 @@ class AsyncClient:
     def _stream_of(self, session_id: str, turn: Turn) -> Any:
         """The method Stream over the line that a session's calls take."""
         return self._sessions[self._lines.place(session_id, turn)].Stream
-
-    async def _pause(self, wait_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._closing.wait()
-        if self._closing.is_set():
-            raise StepCancelled("client: was closed while it waited to try again")
 
 
 class _Opening:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -12,19 +12,22 @@ import grpc
 from ntm_serve.client.conversion import Inputs, error_of_call, expect_positive
 from ntm_serve.client.dialogues import (
     CALLS_IN_FLIGHT_MAX,
+    Backoff,
+    Calls,
     Dialogue,
     Opening,
-    Pause,
     closed,
     opened,
     sent_again,
     stepped,
 )
 from ntm_serve.client.group import ROUNDS_IN_FLIGHT_MAX_DEFAULT
+from ntm_serve.client.healing import Healing, Patience
+from ntm_serve.client.lines import Lines, Turn
 from ntm_serve.client.roster import OnFailure, Roster
 from ntm_serve.client.rounds import Answer, Answers, ByKey, ByRow, Form, Round
 from ntm_serve.client.views import SessionInfo, session_info
-from ntm_serve.errors import CallerFault, NtmServeError, StepCancelled
+from ntm_serve.errors import CallerFault, NtmServeError, ServerUnreachable, StepCancelled
 from ntm_serve.spec import Array
 from ntm_serve.v1 import sessions_pb2
 
@@ -37,8 +40,23 @@ class AsyncGroup:
     open. One call at a time.
     """
 
-    def __init__(self, stub: Any, opening: Opening, *, next_steps: Mapping[str, int], timeout_s: float | None) -> None:
-        self._stub = stub
+    def __init__(
+        self,
+        stubs: Sequence[Any],
+        opening: Opening,
+        *,
+        lines: Lines,
+        healing: Healing,
+        closing: asyncio.Event,
+        next_steps: Mapping[str, int],
+        timeout_s: float | None,
+    ) -> None:
+        """stubs, lines, healing, closing: the client's."""
+        self._stubs = stubs
+        self._lines = lines
+        self._turn = Turn()
+        self._healing = healing
+        self._closing = closing
         self._opening = opening
         self._timeout_s = timeout_s
         self._roster = Roster(next_steps=next_steps)
@@ -71,15 +89,17 @@ class AsyncGroup:
         No key needs it; it tells where sessions stand before they are stepped.
         """
         wanted = list(keys)
-        errors = await self._carry_out(opened(self._roster, self._opening, wanted))
+        errors = await self._carry_out(opened(self._roster, self._opening, wanted, self._patience(self._timeout_s)))
         stands = self.next_steps()
         return {key: errors[key] if key in errors else stands[key] for key in wanted}
 
     async def step(self, xs: Mapping[str, Inputs], *, timeout_s: float | None = None) -> dict[str, Answer]:
-        """`{key: x}` to `{key: y or its error}`: one step of each key, or T steps; y has the form of x.
+        """`{key: x}` to `{key: y or its error}`: one step of each key, or T steps; y has the form of x. timeout_s: the
+        longest that it may take, all tries together; None is the client's.
 
         Raises nothing of the server's: each key has its own error. After ServerUnreachable, DeadlinePassed,
-        ServerDraining, StoreUnavailable and LimitReached the same x may be passed again, it is run once.
+        ServerDraining, OwnedElsewhere, StoreUnavailable and LimitReached the same x may be passed again, it is run
+        once. SessionLost: the server lost the session's memory.
         """
         return await self._stepped(ByKey(xs), timeout_s)
 
@@ -102,8 +122,10 @@ class AsyncGroup:
         """As `step` for one round after another, in order, over one stream. rounds is read ahead, by another
         task, as far as `in_flight_max` rounds: for an x that depends on the y before it use `step`.
 
-        A step that fails does not keep its key from the steps of later rounds. When the connection breaks, every
-        round that was sent still has its answers, with the error where there was none; then it is raised.
+        A step that fails does not keep its key from the steps of later rounds. When the connection breaks, what was not
+        answered is sent again over another, and the loop notices nothing but the time; see RetryPolicy. Where patience
+        is at its end every round that was sent still has its answers, with the error where there was none; then it is
+        raised.
         """
         forms = (ByKey(xs) async for xs in each(rounds))
         return self._streamed(forms, in_flight_max)
@@ -137,14 +159,15 @@ class AsyncGroup:
         """End the sessions of these keys on the server, or all that this group has: how each one stood."""
         await self._end_exchange()
         wanted = list(self._roster.next_steps() if keys is None else keys)
-        outcomes = await self._carry_out(closed(self._roster, wanted))
+        outcomes = await self._carry_out(closed(self._roster, wanted, self._patience(self._timeout_s)))
         return {
             key: one if isinstance(one, NtmServeError) else session_info(one.session) for key, one in outcomes.items()
         }
 
     async def _stepped(self, form: Form[A], timeout_s: float | None) -> A:
         await self._end_exchange()
-        return await self._carry_out(stepped(self._roster, self._opening, form), timeout_s)
+        patience = self._patience(self._timeout_s if timeout_s is None else timeout_s)
+        return await self._carry_out(stepped(self._roster, self._opening, form, patience))
 
     async def _streamed(
         self,
@@ -156,15 +179,9 @@ class AsyncGroup:
     ) -> AsyncIterator[A]:
         expect_positive("in_flight_max", in_flight_max)
         await self._end_exchange()
-        self._roster.begin(go_on=go_on, on_failure=on_failure)
-        exchange = self._exchange = _Exchange(
-            self._stub,
-            self._roster,
-            forms,
-            carry_out=self._carry_out,
-            opening=self._opening,
-            in_flight_max=in_flight_max,
-        )
+        patience = self._patience(None)
+        self._roster.begin(patience, go_on=go_on, on_failure=on_failure)
+        exchange = self._exchange = _Exchange(self, forms, patience=patience, in_flight_max=in_flight_max)
         try:
             while (answers := await exchange.receive()) is not None:
                 yield answers
@@ -176,18 +193,33 @@ class AsyncGroup:
             await self._exchange.end(self._timeout_s)
             self._exchange = None
 
-    async def _carry_out(self, dialogue: Dialogue[A], timeout_s: float | None = None) -> A:
+    def _patience(self, timeout_s: float | None) -> Patience:
+        return Patience(self._healing, timeout_s=timeout_s)
+
+    def _stub(self) -> Any:
+        """Over the line that the group's calls take."""
+        return self._stubs[self._lines.place(self._opening.prefix, self._turn)]
+
+    def _turn_from(self, turned: int) -> None:
+        """Take the next line, unless a stream or a call beside it did so already."""
+        if self._turn.number == turned:
+            self._turn.next()
+
+    async def _carry_out(self, dialogue: Dialogue[A]) -> A:
         """Make the calls that a dialogue asks for, until it has its result."""
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
         outcomes: Any = None
+        turned = self._turn.number
         try:
             while True:
                 wanted = dialogue.send(outcomes)
-                if isinstance(wanted, Pause):
-                    await asyncio.sleep(wanted.wait_s)
-                    outcomes = []
+                if isinstance(wanted, Calls):
+                    turned = self._turn.number
+                    outcomes = await _made(getattr(self._stub(), wanted.method), wanted.requests, wanted.timeout_s)
                 else:
-                    outcomes = await _made(getattr(self._stub, wanted.method), wanted.requests, limit_s)
+                    await pause(self._closing, wanted.wait_s)
+                    outcomes = []
+                    if isinstance(wanted, Backoff):
+                        self._turn_from(turned)
         except StopIteration as end:
             result: A = end.value
             return result
@@ -196,34 +228,33 @@ class AsyncGroup:
 
 
 class _Exchange(Generic[A]):
-    """One stream of a group: rounds are read and sent by a task of its own while the caller's takes the replies."""
+    """One stream of a group: one task reads rounds, another sends what was read, and the caller's takes the replies.
+    When the call breaks, another takes its place with a task of its own that sends.
+    """
 
     def __init__(
-        self,
-        stub: Any,
-        roster: Roster,
-        forms: AsyncIterator[Form[A]],
-        *,
-        carry_out: Callable[[Dialogue[Any]], Coroutine[Any, Any, Any]],
-        opening: Opening,
-        in_flight_max: int,
+        self, group: AsyncGroup, forms: AsyncIterator[Form[A]], *, patience: Patience, in_flight_max: int
     ) -> None:
-        self._roster = roster
+        self._group = group
+        self._roster = group._roster
         self._forms = forms
-        self._carry_out = carry_out
-        self._opening = opening
+        self._patience = patience
         self._room = asyncio.Semaphore(in_flight_max)
+        # Rounds that were read and whose answers were not taken; and what of them this call was not given yet.
         self._pending: deque[tuple[Form[A], Round]] = deque()
+        self._unsent: deque[sessions_pb2.StreamRequest] = deque()
         self._rounds = 0
-        self._ended = False
+        self._ended = self._read_all = self._all_heard = False
+        # There is something to send, or nothing more will be.
+        self._read_more = asyncio.Event()
         self._broken: NtmServeError | None = None
         self._fault: BaseException | None = None
         # Whether the caller left between two answers: if not, no reply can be waited for any more.
         self._whole = True
         # Held to end: a loop that was left early ends its exchange later, in a task of the event loop.
         self._ending = asyncio.Lock()
-        self._call = stub.Stream()
-        self._sending = asyncio.create_task(self._send())
+        self._reading = asyncio.create_task(self._read())
+        self._begin_call()
 
     async def receive(self) -> A | None:
         """What the next round gave; None after the last. Raises the error of the connection, or of the rounds."""
@@ -238,11 +269,12 @@ class _Exchange(Generic[A]):
                 self._whole = True
                 return answers
             if self._broken is not None:
-                raise self._broken
-            if not await self._hear():
+                raise self._fault or self._broken
+            if self._all_heard:
                 if self._fault is not None:
                     raise self._fault
                 return None
+            await self._hear()
 
     async def end(self, timeout_s: float | None) -> None:
         """Send no more, and hear what became of that which was sent: a message still on its way could else
@@ -257,31 +289,66 @@ class _Exchange(Generic[A]):
                 with contextlib.suppress(grpc.RpcError, TimeoutError):
                     async with asyncio.timeout(timeout_s):
                         while self._whole and self._roster.messages_in_flight:
-                            if (response := await self._call.read()) is grpc.aio.EOF:
+                            response = await self._call.read()
+                            if response is grpc.aio.EOF or self._take(response) is not None:
                                 break
-                            self._take(response)
             finally:
+                self._reading.cancel()
                 self._sending.cancel()
                 self._call.cancel()
                 self._roster.leave()
-                await asyncio.gather(self._sending, return_exceptions=True)
+                await asyncio.gather(self._reading, self._sending, return_exceptions=True)
 
-    async def _hear(self) -> bool:
-        """One reply, and what follows from it; False after the last."""
+    def _begin_call(self) -> None:
+        group = self._group
+        self._unsent = deque(sessions_pb2.StreamRequest(step=message) for message in self._roster.unanswered())
+        self._turned = group._turn.number
+        self._call = group._stub().Stream()
+        self._sending = asyncio.create_task(self._send(self._call))
+
+    async def _hear(self) -> None:
+        """One reply, or the end of a wait, and what follows from it."""
+        group = self._group
+        try:
+            broken = await self._heard()
+            if broken is None:
+                broken = await group._carry_out(sent_again(self._roster, self._patience, group._timeout_s))
+            if broken is not None:
+                await self._heal(broken)
+        except NtmServeError as error:
+            self._break_off(error)
+
+    async def _heard(self) -> NtmServeError | None:
+        """Wait for a reply; or where none is to come, until something is sent again. What broke, if it did."""
+        wait_s = None if self._roster.messages_in_flight else self._roster.wait_s
+        if wait_s is not None:
+            await pause(self._group._closing, wait_s)
+            return None
         try:
             response = await self._call.read()
         except grpc.RpcError as failed:
-            self._break_off(error_of_call(failed))
-            return True
-        if response is grpc.aio.EOF:
-            return False
-        self._take(response)
-        lost = await self._carry_out(sent_again(self._roster))
-        if lost is not None:
-            self._break_off(lost)
-        return True
+            return error_of_call(failed)
+        if response is not grpc.aio.EOF:
+            return self._take(response)
+        if self._read_all and not self._pending:
+            self._all_heard = True
+            return None
+        return ServerUnreachable("the stream ended before its messages were answered")
+
+    async def _heal(self, broken: NtmServeError) -> None:
+        """Have another call take the place of one that broke. Raises what does not pass."""
+        self._sending.cancel()
+        self._call.cancel()
+        await asyncio.gather(self._sending, return_exceptions=True)
+        group = self._group
+        if group._closing.is_set():
+            raise broken
+        await pause(group._closing, self._patience.wait_s(broken, again=True))
+        group._turn_from(self._turned)
+        self._begin_call()
 
     def _break_off(self, error: NtmServeError) -> None:
+        self._call.cancel()
         self._broken = error
         self._roster.break_off(error)
         self._room.release()
@@ -289,18 +356,26 @@ class _Exchange(Generic[A]):
     def _is_over(self) -> bool:
         return self._ended or self._broken is not None
 
-    def _take(self, response: sessions_pb2.StreamResponse) -> None:
-        if response.HasField("step"):
-            self._roster.take(response.step)
+    def _take(self, response: sessions_pb2.StreamResponse) -> NtmServeError | None:
+        """The error in the reply, where its message is to be sent again because of it."""
+        self._patience.heard(response)
+        if not response.HasField("step"):
+            return None
+        error = self._roster.take(response.step)
+        if error is None:
+            self._patience.progress()
+        return error
 
-    async def _send(self) -> None:
+    async def _read(self) -> None:
         """One round after another, each once there is room."""
+        group = self._group
         try:
             while await self._room.acquire() and not self._is_over():
                 form = await anext(self._forms, None)
                 if form is None or self._is_over():
                     break
-                errors = await self._carry_out(opened(self._roster, self._opening, form.keys))
+                patience = group._patience(group._timeout_s)
+                errors = await group._carry_out(opened(self._roster, group._opening, form.keys, patience))
                 if self._is_over():
                     break
                 made = form.round(self._roster.inputs, self._roster.outputs, errors)
@@ -308,19 +383,40 @@ class _Exchange(Generic[A]):
                 self._rounds += 1
                 messages = [message for wave in self._roster.send(made) for message in wave]
                 self._pending.append((form, made))
-                try:
-                    if not messages:
-                        # Nothing of it goes to the server, and still its reader must hear that it is done.
-                        await self._call.write(sessions_pb2.StreamRequest(heartbeat=sessions_pb2.Heartbeat()))
-                    for message in messages:
-                        await self._call.write(sessions_pb2.StreamRequest(step=message))
-                except (grpc.RpcError, asyncio.InvalidStateError):  # The call is over; its reader learns why.
-                    return
+                self._unsent.extend(sessions_pb2.StreamRequest(step=message) for message in messages)
+                if not messages:
+                    # Nothing of it goes to the server, and still its reader must hear that it is done.
+                    self._unsent.append(sessions_pb2.StreamRequest(heartbeat=sessions_pb2.Heartbeat()))
+                self._read_more.set()
         except asyncio.CancelledError:
             raise
         except BaseException as fault:  # The fault of the rounds: the caller's task shall see it.
             self._fault = fault
-        await self._call.done_writing()
+        self._read_all = True
+        self._read_more.set()
+
+    async def _send(self, call: Any) -> None:
+        """What was read, over that call."""
+        try:
+            while True:
+                while self._unsent:
+                    await call.write(self._unsent.popleft())
+                if self._read_all:
+                    await call.done_writing()
+                    return
+                self._read_more.clear()
+                await self._read_more.wait()
+        except (grpc.RpcError, asyncio.InvalidStateError):  # The call is over; its reader learns why.
+            return
+
+
+async def pause(closing: asyncio.Event, wait_s: float) -> None:
+    """Raises StepCancelled once the client is closed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            await closing.wait()
+    if closing.is_set():
+        raise StepCancelled("client: was closed while it waited to try again")
 
 
 async def _made(method: Any, requests: Sequence[Any], timeout_s: float | None) -> list[Any]:

@@ -8,9 +8,18 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from ntm_serve.client.healing import Patience
 from ntm_serve.client.roster import Roster
 from ntm_serve.client.rounds import Form
-from ntm_serve.errors import DeadlinePassed, InvalidInput, NtmServeError, ServerDraining, ServerUnreachable
+from ntm_serve.errors import (
+    DeadlinePassed,
+    InvalidInput,
+    NtmServeError,
+    ServerDraining,
+    ServerUnreachable,
+    SessionClosed,
+    SessionUnknown,
+)
 from ntm_serve.v1 import sessions_pb2
 
 A = TypeVar("A")
@@ -29,10 +38,11 @@ UNANSWERED = (ServerUnreachable, DeadlinePassed, ServerDraining)
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Calls of one method of Sessions, to be made side by side."""
+    """Calls of one method of Sessions, to be made side by side; timeout_s None is no limit."""
 
     method: Literal["Open", "Step", "Get", "Close"]
     requests: Sequence[Any]
+    timeout_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,14 @@ class Pause:
     wait_s: float
 
 
-Dialogue = Generator[Calls | Pause, list[Any], A]
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Wait, and then try another line."""
+
+    wait_s: float
+
+
+Dialogue = Generator[Calls | Pause | Backoff, list[Any], A]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +71,9 @@ class Opening:
     prefix: str
 
 
-def opened(roster: Roster, opening: Opening, keys: Iterable[str]) -> Dialogue[dict[str, NtmServeError]]:
+def opened(
+    roster: Roster, opening: Opening, keys: Iterable[str], patience: Patience
+) -> Dialogue[dict[str, NtmServeError]]:
     """Open the sessions of those keys that are not in the roster yet, or take them up. The keys that failed."""
     errors: dict[str, NtmServeError] = {}
     fresh: list[str] = []
@@ -68,17 +87,17 @@ def opened(roster: Roster, opening: Opening, keys: Iterable[str]) -> Dialogue[di
             errors[key] = InvalidInput(f"key: expected 1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -, got {key!a}")
     if not fresh:
         return errors
-    outcomes = yield Calls(
-        "Open",
-        [
-            sessions_pb2.OpenRequest(
-                model=opening.model, version=opening.version, session_id=opening.prefix + key, resume=True
-            )
-            for key in fresh
-        ],
-    )
+    # With resume a second try finds what the first has opened.
+    requests = [
+        sessions_pb2.OpenRequest(
+            model=opening.model, version=opening.version, session_id=opening.prefix + key, resume=True
+        )
+        for key in fresh
+    ]
+    outcomes, _ = yield from _tried(patience, "Open", requests)
     answers = dict(zip(fresh, outcomes, strict=True))
-    stands = yield from _settled({key: one for key, one in answers.items() if not isinstance(one, NtmServeError)})
+    taken_up = {key: one for key, one in answers.items() if not isinstance(one, NtmServeError)}
+    stands = yield from _settled(taken_up, patience)
     for key, answer in answers.items():
         try:
             if isinstance(answer, NtmServeError):
@@ -90,17 +109,15 @@ def opened(roster: Roster, opening: Opening, keys: Iterable[str]) -> Dialogue[di
     return errors
 
 
-def stepped(roster: Roster, opening: Opening, form: Form[A]) -> Dialogue[A]:
+def stepped(roster: Roster, opening: Opening, form: Form[A], patience: Patience) -> Dialogue[A]:
     """Open whom it takes, and make one round. Raises InvalidInput for what belongs to no single key."""
-    roster.begin()
-    errors = yield from opened(roster, opening, form.keys)
+    roster.begin(patience)
+    errors = yield from opened(roster, opening, form.keys, patience)
     made = form.round(roster.inputs, roster.outputs, errors)
     try:
-        for wave in roster.send(made):
-            if (yield from _asked(roster, wave)) is not None:
-                break
-        else:
-            yield from sent_again(roster)
+        lost = yield from _made(roster, roster.send(made), patience)
+        if lost is not None:
+            roster.break_off(lost)
     except BaseException:  # The caller waits no longer.
         roster.leave()
         raise
@@ -108,40 +125,119 @@ def stepped(roster: Roster, opening: Opening, form: Form[A]) -> Dialogue[A]:
     return form.answers(made)
 
 
-def sent_again(roster: Roster) -> Dialogue[NtmServeError | None]:
-    """Send what followed a step that failed, until none is left. The error, where nobody answered any more."""
+def sent_again(roster: Roster, patience: Patience, timeout_s: float | None) -> Dialogue[NtmServeError | None]:
+    """Send what followed a step that failed, and what failed for a while, until none is left that is due. The error,
+    where nobody answered any more. timeout_s: the longest that a call may take.
+    """
     while messages := roster.again():
-        if (lost := (yield from _asked(roster, messages))) is not None:
+        if (lost := (yield from _asked(roster, messages, patience, timeout_s))) is not None:
             return lost
     return None
 
 
-def closed(roster: Roster, keys: Sequence[str]) -> Dialogue[dict[str, Any]]:
-    """End the sessions of keys in the roster: what the server said of each."""
-    ids = {key: roster.id_of(key) for key in keys if key in roster}
-    outcomes = yield Calls("Close", [sessions_pb2.CloseRequest(session_id=one) for one in ids.values()])
-    for key in ids:
+def closed(roster: Roster, keys: Sequence[str], patience: Patience) -> Dialogue[dict[str, Any]]:
+    """End the sessions of keys in the roster: what the server said of each; or where it stood, as far as replies told,
+    where an earlier try ended it and its answer was lost.
+    """
+    stands = {key: step for key, step in roster.next_steps().items() if key in set(keys)}
+    ids = {key: roster.id_of(key) for key in keys if key in stands}
+    requests = [sessions_pb2.CloseRequest(session_id=one) for one in ids.values()]
+    outcomes, again = yield from _tried(patience, "Close", requests)
+    ends = dict(zip(ids, outcomes, strict=True))
+    for nth, key in enumerate(ids):
+        if nth in again and isinstance(ends[key], (SessionClosed, SessionUnknown)):
+            known = sessions_pb2.Session(session_id=ids[key], next_step=stands[key])
+            ends[key] = sessions_pb2.CloseResponse(session=known)
         roster.forget(key)
-    return dict(zip(ids, outcomes, strict=True))
+    return ends
 
 
-def _asked(roster: Roster, messages: Sequence[sessions_pb2.StepRequest]) -> Dialogue[NtmServeError | None]:
-    """One wave of messages, each as a call. The error, where one was not answered: then all is broken off."""
+def _made(
+    roster: Roster, waves: Iterable[Sequence[sessions_pb2.StepRequest]], patience: Patience
+) -> Dialogue[NtmServeError | None]:
+    """Waves of messages, and what is to be sent again because of them. The error, where patience with a server that
+    does not answer ended.
+    """
+    for wave in waves:
+        if (lost := (yield from _insisted(roster, wave, patience))) is not None:
+            return lost
+    while (wait_s := roster.wait_s) is not None:
+        if wait_s > 0:
+            yield Pause(wait_s)
+        if (lost := (yield from _insisted(roster, roster.again(), patience))) is not None:
+            return lost
+    return None
+
+
+def _insisted(
+    roster: Roster, messages: Sequence[sessions_pb2.StepRequest], patience: Patience
+) -> Dialogue[NtmServeError | None]:
+    """Messages that have no session in common, sent until each was answered. The error that patience ended with."""
+    while messages:
+        lost = yield from _asked(roster, messages, patience, patience.left_s())
+        if lost is None:
+            return None
+        try:
+            yield Backoff(patience.wait_s(lost, again=True))
+        except NtmServeError as last:
+            return last
+        messages = [message for message in messages if not roster.is_answered(message.tag)]
+        for message in messages:
+            roster.send_again(message.tag)
+    return None
+
+
+def _asked(
+    roster: Roster, messages: Sequence[sessions_pb2.StepRequest], patience: Patience, timeout_s: float | None
+) -> Dialogue[NtmServeError | None]:
+    """Messages that have no session in common, each as a call. The error of one that was not answered."""
+    if not messages:
+        return None
     lost: NtmServeError | None = None
-    outcomes = yield Calls("Step", messages)
+    outcomes = yield Calls("Step", messages, timeout_s)
     for message, outcome in zip(messages, outcomes, strict=True):
+        patience.heard(outcome)
         if isinstance(outcome, UNANSWERED):
             lost = outcome
         elif isinstance(outcome, NtmServeError):
-            roster.fail(message.tag, outcome)
+            lost = roster.fail(message.tag, outcome) or lost
         else:
+            patience.progress()
             roster.take(outcome)
-    if lost is not None:
-        roster.break_off(lost)
     return lost
 
 
-def _settled(taken_up: dict[str, sessions_pb2.OpenResponse]) -> Dialogue[dict[str, int]]:
+def _tried(
+    patience: Patience, method: Literal["Open", "Close"], requests: Sequence[Any]
+) -> Dialogue[tuple[list[Any], set[int]]]:
+    """The outcome of each request, of what may be asked twice; and which were sent again."""
+    outcomes: list[Any] = [None] * len(requests)
+    own: dict[int, Patience] = {}
+    again: set[int] = set()
+    waiting: Sequence[int] = range(len(requests))
+    while waiting:
+        answers = yield Calls(method, [requests[nth] for nth in waiting], patience.left_s())
+        waits_s: dict[int, float] = {}
+        unanswered = False
+        for nth, outcome in zip(waiting, answers, strict=True):
+            patience.heard(outcome)
+            outcomes[nth] = outcome
+            if isinstance(outcome, NtmServeError):
+                try:
+                    waits_s[nth] = own.setdefault(nth, patience.fresh()).wait_s(outcome, again=nth in again)
+                except NtmServeError as last:
+                    outcomes[nth] = last
+                else:
+                    unanswered = unanswered or isinstance(outcome, UNANSWERED)
+        waiting = list(waits_s)
+        again.update(waiting)
+        if waiting:
+            wait_s = max(waits_s.values())
+            yield Backoff(wait_s) if unanswered else Pause(wait_s)
+    return outcomes, again
+
+
+def _settled(taken_up: dict[str, sessions_pb2.OpenResponse], patience: Patience) -> Dialogue[dict[str, int]]:
     """Where each session stands, once it makes no more steps of whoever had it before; or after some patience:
     the server refuses whatever two clients have sent.
     """
@@ -152,10 +248,13 @@ def _settled(taken_up: dict[str, sessions_pb2.OpenResponse]) -> Dialogue[dict[st
         yield Pause(PAUSE_S)
         waited_s += PAUSE_S
         requests = [sessions_pb2.GetRequest(session_id=taken_up[key].session.session_id) for key in busy]
-        outcomes = yield Calls("Get", requests)
+        outcomes = yield Calls("Get", requests, patience.left_s())
         still = []
         for key, outcome in zip(busy, outcomes, strict=True):
-            if not isinstance(outcome, NtmServeError):
+            if isinstance(outcome, NtmServeError):
+                if patience.waits_after(outcome, again=True):
+                    still.append(key)
+            else:
                 stands[key] = outcome.session.next_step
                 if outcome.session.steps_in_flight:
                     still.append(key)

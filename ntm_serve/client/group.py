@@ -2,9 +2,8 @@
 
 import contextlib
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -13,18 +12,21 @@ import grpc
 from ntm_serve.client.conversion import Inputs, error_of_call, expect_positive
 from ntm_serve.client.dialogues import (
     CALLS_IN_FLIGHT_MAX,
+    Backoff,
+    Calls,
     Dialogue,
     Opening,
-    Pause,
     closed,
     opened,
     sent_again,
     stepped,
 )
+from ntm_serve.client.healing import Healing, Patience
+from ntm_serve.client.lines import Lines, Turn
 from ntm_serve.client.roster import OnFailure, Roster
 from ntm_serve.client.rounds import Answer, Answers, ByKey, ByRow, Form, Round
 from ntm_serve.client.views import SessionInfo, session_info
-from ntm_serve.errors import CallerFault, NtmServeError, StepCancelled
+from ntm_serve.errors import CallerFault, NtmServeError, ServerUnreachable, StepCancelled
 from ntm_serve.spec import Array
 from ntm_serve.v1 import sessions_pb2, sessions_pb2_grpc
 
@@ -42,13 +44,21 @@ class Group:
 
     def __init__(
         self,
-        stub: sessions_pb2_grpc.SessionsStub,
+        stubs: Sequence[sessions_pb2_grpc.SessionsStub],
         opening: Opening,
         *,
+        lines: Lines,
+        healing: Healing,
+        closing: threading.Event,
         next_steps: Mapping[str, int],
         timeout_s: float | None,
     ) -> None:
-        self._stub = stub
+        """stubs, lines, healing, closing: the client's."""
+        self._stubs = stubs
+        self._lines = lines
+        self._turn = Turn()
+        self._healing = healing
+        self._closing = closing
         self._opening = opening
         self._timeout_s = timeout_s
         self._roster = Roster(next_steps=next_steps)
@@ -84,15 +94,17 @@ class Group:
         No key needs it; it tells where sessions stand before they are stepped.
         """
         wanted = list(keys)
-        errors = self._carry_out(opened(self._roster, self._opening, wanted))
+        errors = self._carry_out(opened(self._roster, self._opening, wanted, self._patience(self._timeout_s)))
         stands = self.next_steps()
         return {key: errors[key] if key in errors else stands[key] for key in wanted}
 
     def step(self, xs: Mapping[str, Inputs], *, timeout_s: float | None = None) -> dict[str, Answer]:
-        """`{key: x}` to `{key: y or its error}`: one step of each key, or T steps; y has the form of x.
+        """`{key: x}` to `{key: y or its error}`: one step of each key, or T steps; y has the form of x. timeout_s: the
+        longest that it may take, all tries together; None is the client's.
 
         Raises nothing of the server's: each key has its own error. After ServerUnreachable, DeadlinePassed,
-        ServerDraining, StoreUnavailable and LimitReached the same x may be passed again, it is run once.
+        ServerDraining, OwnedElsewhere, StoreUnavailable and LimitReached the same x may be passed again, it is run
+        once. SessionLost: the server lost the session's memory.
         """
         return self._stepped(ByKey(xs), timeout_s)
 
@@ -112,8 +124,10 @@ class Group:
         """As `step` for one round after another, in order, over one stream. rounds is read ahead, by another
         thread, as far as `in_flight_max` rounds: for an x that depends on the y before it use `step`.
 
-        A step that fails does not keep its key from the steps of later rounds. When the connection breaks, every
-        round that was sent still has its answers, with the error where there was none; then it is raised.
+        A step that fails does not keep its key from the steps of later rounds. When the connection breaks, what was not
+        answered is sent again over another, and the loop notices nothing but the time; see RetryPolicy. Where patience
+        is at its end every round that was sent still has its answers, with the error where there was none; then it is
+        raised.
         """
         yield from self._streamed((ByKey(xs) for xs in rounds), in_flight_max)
 
@@ -146,31 +160,25 @@ class Group:
         """End the sessions of these keys on the server, or all that this group has: how each one stood."""
         self._end_exchange()
         wanted = list(self._roster.next_steps() if keys is None else keys)
-        outcomes = self._carry_out(closed(self._roster, wanted))
+        outcomes = self._carry_out(closed(self._roster, wanted, self._patience(self._timeout_s)))
         return {
             key: one if isinstance(one, NtmServeError) else session_info(one.session) for key, one in outcomes.items()
         }
 
     def _stepped(self, form: Form[A], timeout_s: float | None) -> A:
         self._end_exchange()
-        return self._carry_out(stepped(self._roster, self._opening, form), timeout_s)
+        patience = self._patience(self._timeout_s if timeout_s is None else timeout_s)
+        return self._carry_out(stepped(self._roster, self._opening, form, patience))
 
     def _streamed(
         self, forms: Iterator[Form[A]], in_flight_max: int, *, go_on: bool = True, on_failure: OnFailure | None = None
     ) -> Generator[A, None, None]:
         expect_positive("in_flight_max", in_flight_max)
         self._end_exchange()
+        patience = self._patience(None)
         with self._lock:
-            self._roster.begin(go_on=go_on, on_failure=on_failure)
-        exchange = self._exchange = _Exchange(
-            self._stub,
-            self._roster,
-            self._lock,
-            forms,
-            carry_out=self._carry_out,
-            opening=self._opening,
-            in_flight_max=in_flight_max,
-        )
+            self._roster.begin(patience, go_on=go_on, on_failure=on_failure)
+        exchange = self._exchange = _Exchange(self, forms, patience=patience, in_flight_max=in_flight_max)
         try:
             while (answers := exchange.receive()) is not None:
                 yield answers
@@ -182,19 +190,34 @@ class Group:
             self._exchange.end(self._timeout_s)
             self._exchange = None
 
-    def _carry_out(self, dialogue: Dialogue[A], timeout_s: float | None = None) -> A:
+    def _patience(self, timeout_s: float | None) -> Patience:
+        return Patience(self._healing, timeout_s=timeout_s)
+
+    def _stub(self) -> sessions_pb2_grpc.SessionsStub:
+        """Over the line that the group's calls take."""
+        return self._stubs[self._lines.place(self._opening.prefix, self._turn)]
+
+    def _turn_from(self, turned: int) -> None:
+        """Take the next line, unless a stream or a call beside it did so already."""
+        if self._turn.number == turned:
+            self._turn.next()
+
+    def _carry_out(self, dialogue: Dialogue[A]) -> A:
         """Make the calls that a dialogue asks for, until it has its result."""
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
         outcomes: Any = None
+        turned = self._turn.number
         try:
             while True:
                 with self._lock:
                     wanted = dialogue.send(outcomes)
-                if isinstance(wanted, Pause):
-                    time.sleep(wanted.wait_s)
-                    outcomes = []
+                if isinstance(wanted, Calls):
+                    turned = self._turn.number
+                    outcomes = _made(getattr(self._stub(), wanted.method), wanted.requests, wanted.timeout_s)
                 else:
-                    outcomes = _made(getattr(self._stub, wanted.method), wanted.requests, limit_s)
+                    pause(self._closing, wanted.wait_s)
+                    outcomes = []
+                    if isinstance(wanted, Backoff):
+                        self._turn_from(turned)
         except StopIteration as end:
             result: A = end.value
             return result
@@ -204,33 +227,30 @@ class Group:
 
 
 class _Exchange(Generic[A]):
-    """One stream of a group: rounds are read and sent by gRPC's own thread while the caller's takes the replies."""
+    """One stream of a group: rounds are read and sent by gRPC's own thread while the caller's takes the replies. When
+    its call breaks another takes its place, and gRPC's thread of that one goes on where the one before is.
+    """
 
-    def __init__(
-        self,
-        stub: sessions_pb2_grpc.SessionsStub,
-        roster: Roster,
-        lock: threading.RLock,
-        forms: Iterator[Form[A]],
-        *,
-        carry_out: Callable[[Dialogue[Any]], Any],
-        opening: Opening,
-        in_flight_max: int,
-    ) -> None:
-        self._roster = roster
-        self._lock = lock
+    def __init__(self, group: Group, forms: Iterator[Form[A]], *, patience: Patience, in_flight_max: int) -> None:
+        self._group = group
+        self._roster = group._roster
+        self._lock = group._lock
         self._forms = forms
-        self._carry_out = carry_out
-        self._opening = opening
+        self._patience = patience
         self._room = threading.Semaphore(in_flight_max)
+        # Rounds that were read and whose answers were not taken; and what of them this call was not given yet.
         self._pending: deque[tuple[Form[A], Round]] = deque()
+        self._unsent: deque[sessions_pb2.StreamRequest] = deque()
+        # Held to read rounds: the thread of a call that broke may still wait for the next when another call begins.
+        self._reading = threading.Lock()
         self._rounds = 0
-        self._ended = False
+        self._ended = self._read_all = self._all_heard = False
         self._broken: NtmServeError | None = None
         self._fault: BaseException | None = None
         # Whether the caller left between two answers: if not, no reply can be waited for any more.
         self._whole = True
-        self._call: Any = stub.Stream(self._messages())
+        self._calls = 0
+        self._begin_call()
 
     def receive(self) -> A | None:
         """What the next round gave; None after the last. Raises the error of the connection, or of the rounds."""
@@ -246,11 +266,12 @@ class _Exchange(Generic[A]):
                     self._whole = True
                     return answers
             if self._broken is not None:
-                raise self._broken
-            if not self._hear():
+                raise self._fault or self._broken
+            if self._all_heard:
                 if self._fault is not None:
                     raise self._fault
                 return None
+            self._hear()
 
     def end(self, timeout_s: float | None) -> None:
         """Send no more, and hear what became of that which was sent: a message still on its way could else
@@ -269,29 +290,64 @@ class _Exchange(Generic[A]):
                 patience.start()
                 with contextlib.suppress(grpc.RpcError):
                     while self._roster.messages_in_flight and (response := next(self._call, None)) is not None:
-                        self._take(response)
+                        if self._take(response) is not None:
+                            break
         finally:
             patience.cancel()
             self._call.cancel()
             with self._lock:
                 self._roster.leave()
 
-    def _hear(self) -> bool:
-        """One reply, and what follows from it; False after the last."""
+    def _begin_call(self) -> None:
+        group = self._group
+        with self._lock:
+            self._calls += 1
+            self._unsent = deque(sessions_pb2.StreamRequest(step=message) for message in self._roster.unanswered())
+        self._turned = group._turn.number
+        self._call: Any = group._stub().Stream(self._messages(self._calls))
+
+    def _hear(self) -> None:
+        """One reply, or the end of a wait, and what follows from it."""
+        group = self._group
+        try:
+            broken = self._heard()
+            if broken is None:
+                broken = group._carry_out(sent_again(self._roster, self._patience, group._timeout_s))
+            if broken is not None:
+                self._heal(broken)
+        except NtmServeError as error:
+            self._break_off(error)
+
+    def _heard(self) -> NtmServeError | None:
+        """Wait for a reply; or where none is to come, until something is sent again. What broke, if it did."""
+        with self._lock:
+            wait_s = None if self._roster.messages_in_flight else self._roster.wait_s
+        if wait_s is not None:
+            pause(self._group._closing, wait_s)
+            return None
         try:
             response = next(self._call, None)
         except grpc.RpcError as failed:
-            self._break_off(error_of_call(failed))
-            return True
-        if response is None:
-            return False
-        self._take(response)
-        lost = self._carry_out(sent_again(self._roster))
-        if lost is not None:
-            self._break_off(lost)
-        return True
+            return error_of_call(failed)
+        if response is not None:
+            return self._take(response)
+        if self._read_all and not self._pending:
+            self._all_heard = True
+            return None
+        return ServerUnreachable("the stream ended before its messages were answered")
+
+    def _heal(self, broken: NtmServeError) -> None:
+        """Have another call take the place of one that broke. Raises what does not pass."""
+        self._call.cancel()
+        group = self._group
+        if group._closing.is_set():
+            raise broken
+        pause(group._closing, self._patience.wait_s(broken, again=True))
+        group._turn_from(self._turned)
+        self._begin_call()
 
     def _break_off(self, error: NtmServeError) -> None:
+        self._call.cancel()
         with self._lock:
             self._broken = error
             self._roster.break_off(error)
@@ -300,36 +356,75 @@ class _Exchange(Generic[A]):
     def _is_over(self) -> bool:
         return self._ended or self._broken is not None
 
-    def _take(self, response: sessions_pb2.StreamResponse) -> None:
-        if response.HasField("step"):
-            with self._lock:
-                self._roster.take(response.step)
+    def _take(self, response: sessions_pb2.StreamResponse) -> NtmServeError | None:
+        """The error in the reply, where its message is to be sent again because of it."""
+        self._patience.heard(response)
+        if not response.HasField("step"):
+            return None
+        with self._lock:
+            error = self._roster.take(response.step)
+        if error is None:
+            self._patience.progress()
+        return error
 
-    def _messages(self) -> Iterator[sessions_pb2.StreamRequest]:
-        """One round after another, each once there is room."""
-        try:
-            while self._room.acquire() and not self._is_over():
-                form = next(self._forms, None)
-                if form is None:
+    def _messages(self, call: int) -> Iterator[sessions_pb2.StreamRequest]:
+        """For that call one after another: what the one before did not bring across, then what is read."""
+        while True:
+            with self._lock:
+                if call != self._calls:
                     return
-                errors = self._carry_out(opened(self._roster, self._opening, form.keys))
-                with self._lock:
-                    if self._is_over():
-                        return
-                    made = form.round(self._roster.inputs, self._roster.outputs, errors)
-                    made.number = self._rounds
-                    self._rounds += 1
-                    messages = [message for wave in self._roster.send(made) for message in wave]
-                    self._pending.append((form, made))
-                if not messages:
-                    # Nothing of it goes to the server, and still its reader must hear that it is done.
-                    yield sessions_pb2.StreamRequest(heartbeat=sessions_pb2.Heartbeat())
-                for message in messages:
-                    yield sessions_pb2.StreamRequest(step=message)
-        except GeneratorExit:
-            raise
-        except BaseException as fault:  # The fault of the rounds: the caller's thread shall see it, not gRPC's.
-            self._fault = fault
+                message = self._unsent.popleft() if self._unsent else None
+            if message is not None:
+                yield message
+            elif not self._read(call):
+                return
+
+    def _read(self, call: int) -> bool:
+        """Have the next round to send, once there is room; False where there is none any more, for this call."""
+        with self._reading:
+            with self._lock:
+                if call != self._calls:
+                    return False
+                if self._unsent:
+                    return True
+                if self._is_over() or self._read_all:
+                    return False
+            self._room.acquire()
+            if self._is_over():
+                return False
+            try:
+                self._read_all = not self._read_round()
+            except BaseException as fault:  # The fault of the rounds: the caller's thread shall see it, not gRPC's.
+                self._fault, self._read_all = fault, True
+            return not self._read_all
+
+    def _read_round(self) -> bool:
+        """Whether there was another."""
+        group = self._group
+        form = next(self._forms, None)
+        if form is None:
+            return False
+        patience = group._patience(group._timeout_s)
+        errors = group._carry_out(opened(self._roster, group._opening, form.keys, patience))
+        with self._lock:
+            if self._is_over():
+                return False
+            made = form.round(self._roster.inputs, self._roster.outputs, errors)
+            made.number = self._rounds
+            self._rounds += 1
+            messages = [message for wave in self._roster.send(made) for message in wave]
+            self._pending.append((form, made))
+            self._unsent.extend(sessions_pb2.StreamRequest(step=message) for message in messages)
+            if not messages:
+                # Nothing of it goes to the server, and still its reader must hear that it is done.
+                self._unsent.append(sessions_pb2.StreamRequest(heartbeat=sessions_pb2.Heartbeat()))
+        return True
+
+
+def pause(closing: threading.Event, wait_s: float) -> None:
+    """Raises StepCancelled once the client is closed."""
+    if closing.wait(wait_s):
+        raise StepCancelled("client: was closed while it waited to try again")
 
 
 def _made(method: Any, requests: Sequence[Any], timeout_s: float | None) -> list[Any]:

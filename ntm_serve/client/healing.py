@@ -9,6 +9,7 @@ Rules of this file:
 - a session that a server lost is never begun anew without a word: its memory is gone, and its caller must know.
 """
 
+import copy
 import random
 import threading
 from collections.abc import Callable
@@ -116,6 +117,24 @@ class Patience:
         self.failures = 0
         self._failed_s = 0.0
         self._bound_s = 0.0
+
+    def fresh(self) -> "Patience":
+        """Of one part of the call, which has its own tries and the same end."""
+        part = copy.copy(self)
+        part.progress()
+        return part
+
+    @property
+    def now_s(self) -> float:
+        return self._healing.clock()
+
+    def heard(self, outcome: object) -> None:
+        """A call ended with this: a reply, or an error."""
+        self._healing.heard(outcome)
+
+    def waits_after(self, error: NtmServeError, *, again: bool) -> bool:
+        """Whether this client sends again what was answered with this error. again: it was sent before."""
+        return self._healing.policy is not None and passes(error, again=again)
 
     def left_s(self, at_most_s: float | None = None) -> float | None:
         """How long the next try may take; None is for ever."""

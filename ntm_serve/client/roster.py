@@ -10,7 +10,9 @@ Rules of this file:
 - where a step fails, those of its session that were sent after it were not run (the server sees the gap in the
   numbers); they are sent again, at the right numbers, before anything newer: what a session sees does not
   depend on how much was on its way;
-- rows of a key that merely travelled together are parted where they fail, until it is known which of them did.
+- rows of a key that merely travelled together are parted where they fail, until it is known which of them did;
+- where a step fails because of what passes by itself, its session alone waits and is sent the same step again; of
+  several that failed so, the first is what it has patience with.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ntm_serve.client.healing import Patience, meaning_of
 from ntm_serve.client.rounds import NO_STEP, Round
 from ntm_serve.errors import (
     CallerFault,
@@ -49,7 +52,8 @@ class Standing:
 
     early: what was answered before something that was sent before it, by first step. again: what was sent after a
     step that failed, latest first; held: what came later still, in its order. stumbled: a step failed, and nothing
-    is sent as it comes. stopped: nothing of this exchange is sent any more.
+    is sent as it comes. stopped: nothing of this exchange is sent any more. patience: with an error that passes, since
+    the last reply; due_s: what is next is not sent again before.
     """
 
     key: str
@@ -62,9 +66,12 @@ class Standing:
     early: dict[int, "_Piece"] = field(default_factory=dict)
     again: list["_Piece"] = field(default_factory=list)
     held: list["_Piece"] = field(default_factory=list)
+    patience: Patience | None = None
+    due_s: float = 0.0
 
     def answered(self, piece: "_Piece") -> None:
         """Those steps were made."""
+        self.patience = None
         if piece.first_step != self.next_step:
             self.early[piece.first_step] = piece
             return
@@ -75,13 +82,14 @@ class Standing:
 
 @dataclass(slots=True, eq=False)
 class _Piece:
-    """Rows of one key that go in one message."""
+    """Rows of one key that go in one message. again: they were sent before."""
 
     standing: Standing
     round: Round
     rows: Sequence[int]
     whole: bool
     first_step: int = -1
+    again: bool = False
 
     @property
     def end_step(self) -> int:
@@ -101,10 +109,12 @@ class Roster:
     def __init__(self, *, next_steps: Mapping[str, int]) -> None:
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
-        # Of this exchange: whether a key goes on after a step of it that failed, who is told before it does, and
-        # which keys could not be opened: were one opened later, its steps would have a gap.
+        # Of this exchange: whether a key goes on after a step of it that failed, who is told before it does, how long
+        # what passes is waited for, and which keys could not be opened: were one opened later, its steps would have a
+        # gap.
         self._go_on = True
         self._on_failure: OnFailure | None = None
+        self._patience: Patience | None = None
         self.refused: dict[str, NtmServeError] = {}
         self._begun = False
         self._expected = dict(next_steps)
@@ -161,11 +171,14 @@ class Roster:
 
     # Messages
 
-    def begin(self, *, go_on: bool = True, on_failure: OnFailure | None = None) -> None:
-        """An exchange begins. go_on: whether a key makes its next steps after one that failed; on_failure is told
-        of the step (round, row, error) before it does.
+    def begin(
+        self, patience: Patience | None = None, *, go_on: bool = True, on_failure: OnFailure | None = None
+    ) -> None:
+        """An exchange begins. patience: with errors that pass; without it none is waited for. go_on: whether a key
+        makes its next steps after one that failed; on_failure is told of the step (round, row, error) before it does.
         """
         self.settle()
+        self._patience = patience
         self._begun = True
         self._go_on, self._on_failure = go_on, on_failure
 
@@ -203,9 +216,18 @@ class Roster:
             return [[message for wave in messages for message in wave]]
         return messages
 
+    @property
+    def wait_s(self) -> float | None:
+        """How long until something is to be sent again; None where nothing waits for that."""
+        if not self._ready:
+            return None
+        return max(0.0, min(standing.due_s for standing in self._ready) - self._now_s)
+
     def again(self) -> list[sessions_pb2.StepRequest]:
-        """What is to be sent again: of each session that stumbled, and has nothing on its way, the next piece."""
-        ready, self._ready = self._ready, []
+        """What is to be sent again now: of each session that stumbled, and has nothing on its way, the next piece."""
+        now_s = self._now_s
+        ready = [standing for standing in self._ready if standing.due_s <= now_s]
+        self._ready = [standing for standing in self._ready if standing.due_s > now_s]
         alike: dict[tuple[int, int], list[_Piece]] = {}
         for standing in ready:
             piece = standing.again.pop() if standing.again else standing.held.pop(0)
@@ -214,11 +236,15 @@ class Roster:
             alike.setdefault((id(piece.round), len(piece.rows)), []).append(piece)
         return [message for pieces in alike.values() for message in self._messages(pieces)]
 
-    def take(self, response: sessions_pb2.StepResponse) -> None:
-        """A reply came."""
+    def is_answered(self, tag: int) -> bool:
+        return tag not in self._sent
+
+    def take(self, response: sessions_pb2.StepResponse) -> NtmServeError | None:
+        """A reply came; what comes twice is dropped. The error, where the message is to be sent again because of it."""
+        if response.tag not in self._sent:
+            return None
         if response.HasField("error"):
-            self.fail(response.tag, error_of_wire(response.error))
-            return
+            return self.fail(response.tag, error_of_wire(response.error))
         pieces = self._sent.pop(response.tag)
         failures = {failure.session_id: failure.error for failure in response.failures}
         good = [piece for piece in pieces if piece.standing.id not in failures] if failures else pieces
@@ -228,10 +254,14 @@ class Roster:
             if piece.standing.id in failures:
                 self._failed(piece, error_of_wire(failures[piece.standing.id]))
         self._look_after(pieces)
+        return None
 
-    def fail(self, tag: int, error: NtmServeError) -> None:
-        """A message was refused as a whole; nothing of it ran."""
-        pieces = self._sent.pop(tag)
+    def fail(self, tag: int, error: NtmServeError) -> NtmServeError | None:
+        """A message was refused as a whole; nothing of it ran. The error, where it is sent again because of it."""
+        pieces = self._sent[tag]
+        if self._passes(error, again=pieces[0].again):
+            return error
+        del self._sent[tag]
         limit = int(error.fields.get("sessions_max", len(pieces)))
         if 0 < limit < len(pieces):
             self._sessions_max = min(limit, self._sessions_max)
@@ -242,6 +272,18 @@ class Roster:
             for piece in pieces:
                 self._failed(piece, error)
         self._look_after(pieces)
+        return None
+
+    def send_again(self, tag: int) -> None:
+        """A message is sent again, as it was."""
+        for piece in self._sent[tag]:
+            piece.again = True
+
+    def unanswered(self) -> list[sessions_pb2.StepRequest]:
+        """All that is on its way, in its order, to be sent again as it was."""
+        for tag in self._sent:
+            self.send_again(tag)
+        return [self._request(tag, pieces) for tag, pieces in self._sent.items()]
 
     def break_off(self, error: NtmServeError) -> None:
         """Nobody answers any more: all that was not answered has this error, and may be sent again as it was."""
@@ -264,10 +306,15 @@ class Roster:
         self.settle()
 
     def leave(self) -> None:
-        """Nobody listens any more. Where a session with steps on its way stands, only the server knows."""
+        """Nobody listens any more. Where a session with steps on its way stands, only the server knows; so it is with
+        one whose step is to be tried again.
+        """
         for pieces in self._sent.values():
             for piece in pieces:
                 self.forget(piece.standing.key)
+        for standing in self._troubled.values():
+            if standing.patience is not None:
+                self.forget(standing.key)
         self._sent.clear()
         self.settle()
 
@@ -278,10 +325,12 @@ class Roster:
             standing.again.clear()
             standing.held.clear()
             standing.sent_step = standing.next_step
+            standing.patience, standing.due_s = None, 0.0
         self._troubled.clear()
         self._ready.clear()
         self.refused.clear()
         self._begun = False
+        self._patience = None
 
     # Pieces
 
@@ -306,14 +355,17 @@ class Roster:
         """Pieces of one round with as many rows each, as messages."""
         steps = len(pieces[0].rows)
         most = max(1, min(self._sessions_max, MESSAGE_BYTES_MAX // (steps * self._step_bytes)))
-        return [self._message(pieces[at : at + most], steps) for at in range(0, len(pieces), most)]
+        return [self._message(pieces[at : at + most]) for at in range(0, len(pieces), most)]
 
-    def _message(self, pieces: Sequence[_Piece], steps: int) -> sessions_pb2.StepRequest:
+    def _message(self, pieces: Sequence[_Piece]) -> sessions_pb2.StepRequest:
         self._tag += 1
         self._sent[self._tag] = list(pieces)
-        rows = _rows_of(pieces)
+        return self._request(self._tag, pieces)
+
+    def _request(self, tag: int, pieces: Sequence[_Piece]) -> sessions_pb2.StepRequest:
+        steps, rows = len(pieces[0].rows), _rows_of(pieces)
         return sessions_pb2.StepRequest(
-            tag=self._tag,
+            tag=tag,
             session_ids=[piece.standing.id for piece in pieces],
             first_steps=[piece.first_step for piece in pieces],
             inputs=[
@@ -336,9 +388,25 @@ class Roster:
 
     def _failed(self, piece: _Piece, error: NtmServeError) -> None:
         standing = piece.standing
-        if isinstance(error, (StepAborted, StepAhead)) and piece.first_step > standing.next_step:
+        if piece.first_step > standing.next_step and (
+            isinstance(error, (StepAborted, StepAhead)) or self._passes(error, again=standing.stumbled)
+        ):
+            piece.again = piece.again or not isinstance(error, (StepAborted, StepAhead))
             self._stumble(piece, [piece])  # A step before it failed.
-        elif isinstance(error, GO_ON_AFTER) and not piece.whole and len(piece.rows) > 1:
+            return
+        error = meaning_of(error, standing.id, standing.next_step)
+        if self._passes(error, again=piece.again):
+            try:
+                wait_s = self._patience_with(standing).wait_s(error, again=piece.again)
+            except NtmServeError as last:
+                error = last
+            else:
+                standing.due_s = self._now_s + wait_s
+                piece.again = True
+                self._stumble(piece, [piece])
+                return
+        standing.patience = None
+        if isinstance(error, GO_ON_AFTER) and not piece.whole and len(piece.rows) > 1:
             self._stumble(piece, piece.parts)
         else:
             self._stumble(piece, ())
@@ -347,6 +415,19 @@ class Roster:
                 standing.stopped = True
             elif self._on_failure is not None:
                 self._on_failure(piece.round.number, piece.rows[0], error)
+
+    @property
+    def _now_s(self) -> float:
+        return 0.0 if self._patience is None else self._patience.now_s
+
+    def _passes(self, error: NtmServeError, *, again: bool) -> bool:
+        return self._patience is not None and self._patience.waits_after(error, again=again)
+
+    def _patience_with(self, standing: Standing) -> Patience:
+        assert self._patience is not None
+        if standing.patience is None:
+            standing.patience = self._patience.fresh()
+        return standing.patience
 
     def _stumble(self, piece: _Piece, again: "Sequence[_Piece] | Iterator[_Piece]") -> None:
         standing = piece.standing

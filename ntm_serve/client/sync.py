@@ -39,7 +39,7 @@ from ntm_serve.client.conversion import (
     steps_of,
 )
 from ntm_serve.client.dialogues import Opening
-from ntm_serve.client.group import Group
+from ntm_serve.client.group import Group, pause
 from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
 from ntm_serve.client.in_flight import InFlight
 from ntm_serve.client.lines import Lines, Turn
@@ -194,8 +194,11 @@ class Client:
         outputs were lost are then answered again. A session that is not named is taken where it stands.
         """
         return Group(
-            self._sessions[0],
+            self._sessions,
             Opening(model, version, prefix),
+            lines=self._lines,
+            healing=self._healing,
+            closing=self._closing,
             next_steps=next_steps or {},
             timeout_s=self.timeout_s,
         )
@@ -216,7 +219,7 @@ class Client:
                 if isinstance(wanted, Call):
                     outcome = self._outcome(wanted, turn)
                 else:
-                    self._pause(wanted.wait_s)
+                    pause(self._closing, wanted.wait_s)
                     outcome = None
                     if isinstance(wanted, Backoff):
                         turn.next()
@@ -242,10 +245,6 @@ class Client:
     def _stream_of(self, session_id: str, turn: Turn) -> Any:
         """The method Stream over the line that a session's calls take."""
         return self._sessions[self._lines.place(session_id, turn)].Stream
-
-    def _pause(self, wait_s: float) -> None:
-        if self._closing.wait(wait_s):
-            raise StepCancelled("client: was closed while it waited to try again")
 
 
 class Session(SessionFacts):

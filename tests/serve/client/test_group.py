@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from serve.exposition import scrape, value
 
+from ntm_serve.client import RetryPolicy
 from ntm_serve.errors import (
     DeadlinePassed,
     EngineFault,
@@ -319,17 +320,18 @@ def test_a_step_that_was_not_answered_in_time_is_run_once_when_it_comes_again(co
 
 def test_nobody_answering_is_the_error_of_each_key(connect):
     with test_server([RunningSum()]) as server:
-        group = connect(server.target).group("running-sum")
+        group = connect(server.target, retry=None).group("running-sum")
         group.step({"a": [1]})
     answers = group.step({"a": [1], "b": [1]})
     assert {type(answer) for answer in answers.values()} <= {ServerUnreachable, ServerDraining}
     assert group.next_steps() == {"a": 1}
 
 
-def test_when_the_connection_breaks_what_was_answered_comes_first(connect):
+@pytest.mark.parametrize("retry", [None, RetryPolicy(patience_s=0.5)], ids=["no policy", "some patience"])
+def test_when_the_connection_breaks_for_good_what_was_answered_comes_first(connect, retry):
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(test_server([RunningSum()]))
-        group = connect(server.target).group("running-sum")
+        group = connect(server.target, retry=retry).group("running-sum")
         answers = group.stream(Counted(), in_flight_max=16)
         taken = [next(answers) for _ in range(5)]
         stack.close()
