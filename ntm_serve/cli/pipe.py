@@ -1,7 +1,8 @@
 """`ntm-serve pipe`: events of many keys, each through the session of its key, in the order of the file.
 
-What makes it safe to interrupt: outputs are written in the order of the events; every step has its number; and no
-more is on its way than a session's reply window on the server answers again.
+A connection that breaks and a server that is away for a while are the group's to heal. What makes it safe to interrupt:
+outputs are written in the order of the events; every step has its number; and no more is on its way than a session's
+reply window on the server answers again.
 """
 
 import contextlib
@@ -22,9 +23,10 @@ from ntm_serve.cli.events import Events, Format, Lines, read_events, sources_of
 from ntm_serve.cli.meter import Meter
 from ntm_serve.cli.options import DEFAULT_SERVER, Server
 from ntm_serve.cli.records import LineWriter, Record, Sink, StandardOutput
-from ntm_serve.client import Answers, Client, Group
+from ntm_serve.client import Answers, Client, Group, RetryPolicy
+from ntm_serve.client.healing import RETRY_DEFAULT
 from ntm_serve.client.roster import GO_ON_AFTER
-from ntm_serve.errors import InvalidInput, NtmServeError, SettingsFault, StepConflict
+from ntm_serve.errors import InvalidInput, NtmServeError, SessionLost, SettingsFault, StepConflict
 from ntm_serve.spec import Array, TensorSpec
 from ntm_serve.wire import error_of
 
@@ -75,6 +77,9 @@ def pipe(
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run that wrote --output stopped")] = False,
     batch: Annotated[int, typer.Option(min=1, max=BATCH_MAX, help="most events sent together")] = BATCH_MAX,
     close: Annotated[bool, typer.Option("--close", help="close the sessions at the end; else they stay open")] = False,
+    patience_s: Annotated[
+        float, typer.Option("--patience-s", min=0.0, help="how long a server that is away is waited for; 0: not at all")
+    ] = RETRY_DEFAULT.patience_s,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Send events, lines of JSON or CSV, each through the session of its key; write what they gave, in their order.
@@ -88,7 +93,7 @@ def pipe(
     name, _, version = model.partition("/")
     about = {"model": name, "version": version, "prefix": prefix, "key": key}
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(Client(server))
+        client = stack.enter_context(Client(server, retry=RetryPolicy(patience_s=patience_s) if patience_s else None))
         info = client.model(name, version)
         if info.fault is not None:
             raise info.fault
@@ -222,7 +227,7 @@ class _Run:
 
 def _stops(error: NtmServeError) -> bool:
     """Whether it is no fault of the event, so that another run may have its outputs."""
-    return not isinstance(error, GO_ON_AFTER) or isinstance(error, StepConflict)
+    return not isinstance(error, GO_ON_AFTER) or isinstance(error, (SessionLost, StepConflict))
 
 
 def _format_of(given: FormatName | None, path: Path | None, other: Path | None) -> Format:

@@ -1,5 +1,6 @@
 """`ntm-serve pipe`: what it writes, what it refuses, and that no interruption skips or doubles an event."""
 
+import contextlib
 import csv
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from benchmarks.chaos.proxy import Chaos, ChaosProxy
 from ntm_serve.client import Client
 from ntm_serve.testing import Gate, RunningSum, test_server
 from ntm_serve.testing.running_sum import FAILING_INPUT
@@ -363,7 +365,7 @@ def test_a_file_that_grew_is_gone_on_with(pipe, tmp_path):
 def test_a_server_that_goes_away_is_one_line(serve, repository):
     server = serve("--models", str(repository), *FREE)
     running = subprocess.Popen(
-        [SCRIPT, "pipe", "copy-ff", "-k", "id", "--server", server.target],
+        [SCRIPT, "pipe", "copy-ff", "-k", "id", "--server", server.target, "--patience-s", "0.5"],
         env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
     )  # fmt: skip
     event = json.dumps({"id": "a", "x": [0] * 9}).encode() + b"\n"
@@ -376,6 +378,38 @@ def test_a_server_that_goes_away_is_one_line(serve, repository):
     told, line = err.decode().splitlines()
     assert told.startswith("1 events of 1 sessions")
     assert line.startswith(("ntm-serve: line 2: UNAVAILABLE: ", "ntm-serve: UNAVAILABLE: "))
+
+
+def test_a_server_that_comes_back_is_gone_on_with(tmp_path):
+    events, settings = many(60), {"store": f"sqlite:{tmp_path}/s.db"}
+    lines = [json.dumps({"id": key, "x": x}).encode() + b"\n" for key, x in events]
+    made = []
+    with contextlib.ExitStack() as stack:
+        running = None
+        for at in range(0, 60, 20):
+            with test_server([RunningSum()], **settings) as server:
+                settings["port"] = server.running.port
+                if running is None:
+                    arguments = ("--server", server.target, "--on-error", "skip")
+                    running = process(*arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+                    stack.enter_context(running)
+                running.stdin.write(b"".join(lines[at : at + 20]))
+                made += [json.loads(running.stdout.readline()) for _ in range(20)]
+                if len(made) == len(events):
+                    running.stdin.close()
+                    assert running.wait(60) == 0
+    assert made == sums_of(events)
+
+
+def test_no_output_is_skipped_or_doubled_when_connections_are_cut(sums, tmp_path):
+    events = many(6_000, keys=300)
+    write_events(tmp_path / "x.jsonl", events)
+    with ChaosProxy(sums.target, Chaos(cut=1.0, after_bytes=(10_000, 30_000))) as proxy:
+        arguments = ("--server", proxy.target, "-i", tmp_path / "x.jsonl", "-o", tmp_path / "y.jsonl", "--batch", 50)
+        status, err = ended(process(*arguments))
+        assert status == 0, err
+        assert proxy.counts["cut"] >= 2
+    assert written(tmp_path / "y.jsonl") == sums_of(events)
 
 
 def test_a_memory_that_was_lost_is_told_and_nothing_is_made_up(cli, serve, repository, tmp_path):
