@@ -354,6 +354,7 @@ class Residency:
         """End the sessions whose idle life is over, in memory and in the store; how many."""
         life_s, keeper = self._sessions.limits.idle_life_s, self._keeper
         self.expect_lease(self._clock())
+        self.make_room()  # For those that had steps in flight when others came.
         idle, ended = self._sessions.idle(self._clock()), 0
         if keeper is not None:
             keeper.tell(partial(keeper.store.forget, ended_before_s=time.time() - self._settings.ended_life_s))
@@ -444,7 +445,7 @@ class Residency:
             elif session.kept is not None:
                 self._leave(session, reason="wanted")
 
-    def make_room(self, newcomer: Session) -> None:
+    def make_room(self, newcomer: Session | None = None) -> None:
         """Have sessions leave memory until their states fit into it; not the newcomer."""
         most = self._settings.resident_bytes_max
         if most is None:

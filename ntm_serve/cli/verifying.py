@@ -12,7 +12,7 @@ from ntm_serve.audit import Finding, audit
 from ntm_serve.cli.tables import console, table
 from ntm_serve.errors import SettingsFault
 from ntm_serve.step_model import ModelKey, StepModel
-from ntm_serve.stores.opening import open_store
+from ntm_serve.stores.opening import open_store, without_password
 
 # Lines of a table; what is beyond is counted.
 SHOWN_MAX = 100
@@ -45,7 +45,7 @@ def verify_store(where: str, *, prefix: str, models: Path | None, replay: bool) 
             rows.add_row(one.session_id, str(one.next_step), one.fault.message if one.fault else differs)
         console().print(rows)
     more = f", {run} steps run again" if replay else ""
-    print(f"{where}: {len(findings)} sessions, {len(bad)} with a fault{more}")
+    print(f"{without_password(where)}: {len(findings)} sessions, {len(bad)} with a fault{more}")
     if bad:
         raise typer.Exit(1)
 

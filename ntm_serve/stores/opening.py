@@ -14,6 +14,14 @@ def is_shared(where: str) -> bool:
     return where.partition(":")[0] in REDIS
 
 
+def without_password(where: str) -> str:
+    """The store's name as it may be shown."""
+    kind, _, place = where.partition(":")
+    if kind not in REDIS:
+        return where
+    return f"{kind}://{place.removeprefix('//').rpartition('@')[2].partition('?')[0]}"
+
+
 def open_store(where: str, *, prefix: str) -> Store:
     """sqlite:PATH, or the URL of a redis, whose keys begin with `prefix`. Raises SettingsFault, StoreUnavailable,
     StoreDamaged.
