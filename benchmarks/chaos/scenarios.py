@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.chaos.callers import Caller, Client, Wait, in_flight
 from benchmarks.chaos.programs import Redis, Server
 from benchmarks.chaos.proxy import Chaos, ChaosProxy
-from benchmarks.chaos.stage import ANSWERS_MAX_S, Figures, Stage, p99, reasons, standing, talking
+from benchmarks.chaos.stage import ANSWERS_MAX_S, Figures, Stage, all_heard, p99, reasons, standing, talking
 from ntm_serve.record import crc_of, read_record
 from ntm_serve.stores.opening import open_store
 
@@ -32,6 +32,7 @@ async def kills(stage: Stage) -> Figures:
     callers = stage.callers()
     waiting: list[int] = []
     async with talking(callers, [server.target] * len(callers)):
+        await all_heard(callers)
         for number in range(stage.plan.kills):
             await asyncio.sleep(stage.random.uniform(0.0, 1.2))
             waiting.append(in_flight(callers))
@@ -70,6 +71,7 @@ async def replicas(stage: Stage) -> Figures:
     events: list[tuple[float, str]] = []
     began_s = time.monotonic()
     async with talking(callers, [addresses] * len(callers)):
+        await all_heard(callers)
         await asyncio.sleep(1.0)
         while time.monotonic() < began_s + stage.plan.rolling_s or len(events) < 2 * len(servers):
             server, word = servers[len(events) % len(servers)], ("sigterm", "kill")[len(events) // len(servers) % 2]
@@ -198,6 +200,7 @@ async def store_breaks(stage: Stage) -> Figures:
     # A pause is shorter than what redis is waited for, or longer: then callers are told, and ask again.
     breaks: Sequence[Callable[[], Awaitable[None]]] = (restart, lambda: pause(2.5), kill, lambda: pause(6.5), restart)
     async with talking(callers, [servers[place % 2].target for place in range(len(callers))]):
+        await all_heard(callers)
         for number in range(stage.plan.store_breaks):
             await asyncio.sleep(stage.random.uniform(0.5, 1.5))
             await breaks[number % len(breaks)]()

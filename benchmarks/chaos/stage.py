@@ -142,6 +142,12 @@ async def talking(
             )
 
 
+async def all_heard(callers: Sequence[Caller]) -> None:
+    """Each has an answer: a client waits longer for a server that it knows than for one that never answered it."""
+    while not all(caller.answers for caller in callers):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+
+
 def standing(callers: Sequence[Caller]) -> str:
     """Where some of these stand, and the last error of each."""
     return ", ".join(f"{one.session_id} at {one.at} of {one.sent_step}: {one.raised[-1:]}" for one in callers[:5])
