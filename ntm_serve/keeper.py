@@ -392,8 +392,9 @@ class Keeper:
                 self.store.close()
 
         self._closing.set()
-        self._thread.submit(over)
+        # First, so that no word is given after the last.
         await asyncio.to_thread(self._word.shutdown)
+        self._thread.submit(over)
         await asyncio.to_thread(self._thread.shutdown)
 
     def _die(self, fault: BaseException) -> None:
