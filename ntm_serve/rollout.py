@@ -41,7 +41,7 @@ class Rollout:
         self._begin = begin
         self._end = end
         self._leaving: set[ModelKey] = set()
-        # When a manifest was last written: with what was seen of it nothing is tried again.
+        # When a file of a version was last written: with what was seen of it nothing is tried again.
         self._seen: dict[ModelKey, float] = {key: written for key, (_, written) in (self._found() or {}).items()}
 
     async def run(self, every_s: float) -> None:

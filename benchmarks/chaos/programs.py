@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 START_MAX_S, END_MAX_S = 60.0, 30.0
 
 
-class Program:
+class Program(ABC):
     """A process with a log of its own. It may be started again once it is gone."""
 
     def __init__(self, name: str, command: Iterable[str], folder: Path) -> None:
@@ -76,8 +77,9 @@ class Program:
     def _signal(self, number: signal.Signals) -> None:
         os.kill(self._running.pid, number)
 
+    @abstractmethod
     async def _until_ready(self) -> None:
-        raise NotImplementedError
+        """Come back when it answers."""
 
 
 class Server(Program):
