@@ -32,6 +32,7 @@ from ntm_serve.keeping import Retention
 from ntm_serve.lineage import Lineage
 from ntm_serve.metrics import CONTENT_TYPE, Metrics
 from ntm_serve.model_directory import read_model_directory
+from ntm_serve.readiness import Readiness
 from ntm_serve.replay import Replay
 from ntm_serve.repository import Found, find_models
 from ntm_serve.residency import Residency, ResidencySettings
@@ -269,7 +270,12 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
 async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     """Both ports open; leaving the block drains, then closes them."""
     settings, metrics = parts.settings, parts.metrics
-    http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, is_ready=lambda: not service.draining)
+    readiness = Readiness(
+        is_draining=lambda: service.draining,
+        store_silent_s=None if parts.keeper is None else parts.keeper.silent_s,
+        patience_s=settings.store_patience_s,
+    )
+    http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, readiness=readiness.faults)
     frontend = GrpcServer(
         service,
         parts.loop,
@@ -283,8 +289,9 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     parts.tasks.create_task(http.until_stopped())
     try:
         port = await frontend.start(settings.host, settings.port)
+        parts.own(readiness.follow(partial(_tell_health, service, frontend)))
         if settings.repository_poll_s:
-            parts.own(_rollout(parts, service, frontend).run(settings.repository_poll_s))
+            parts.own(_rollout(parts, service, frontend, readiness).run(settings.repository_poll_s))
         try:
             yield Running(settings.host, port, http_port, service, metrics, parts.loop)
         finally:
@@ -297,6 +304,11 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
             await frontend.stop(1.0)
     finally:
         await http.stop()
+
+
+def _tell_health(service: Service, frontend: GrpcServer, faults: Sequence[str]) -> None:
+    """What gRPC's health answers from now on. faults: why the server is not ready."""
+    frontend.set_serving(_names(service), serving=not faults)
 
 
 async def _finish(service: Service, *, patience_s: float) -> None:
@@ -316,12 +328,12 @@ def _names(service: Service) -> list[str]:
     return [name for view in service.models() if view.model for name in (view.key.name, str(view.key))]
 
 
-def _rollout(parts: _Parts, service: Service, frontend: GrpcServer) -> Rollout:
+def _rollout(parts: _Parts, service: Service, frontend: GrpcServer, readiness: Readiness) -> Rollout:
     settings = parts.settings
 
     def begin(model: StepModel, load_s: float) -> None:
         service.add_model(parts.scheduler(model, load_s))
-        frontend.set_serving(_names(service), serving=not service.draining)
+        _tell_health(service, frontend, readiness.faults())
 
     def end(key: ModelKey) -> None:
         parts.lives.pop(key).cancel()
