@@ -270,11 +270,11 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
 async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     """Both ports open; leaving the block drains, then closes them."""
     settings, metrics = parts.settings, parts.metrics
+    store_silent_s = None if parts.keeper is None else parts.keeper.silent_s
     readiness = Readiness(
-        is_draining=lambda: service.draining,
-        store_silent_s=None if parts.keeper is None else parts.keeper.silent_s,
-        patience_s=settings.store_patience_s,
+        is_draining=lambda: service.draining, store_silent_s=store_silent_s, patience_s=settings.store_patience_s
     )
+    metrics.watch_readiness(lambda: not readiness.faults(), store_silent_s)
     http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, readiness=readiness.faults)
     frontend = GrpcServer(
         service,

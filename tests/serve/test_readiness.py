@@ -15,6 +15,7 @@ from ntm_serve.errors import InvalidInput
 from ntm_serve.readiness import Readiness
 from ntm_serve.testing import RunningSum, test_server
 
+from .exposition import scrape, value
 from .stores.redis_server import RedisServer, wait_until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -73,11 +74,15 @@ def test_a_server_whose_redis_stands_still_is_not_ready_until_it_goes_on(monkeyp
             wait_until(lambda: status() == 503, "the server to be not ready")
             wait_until(lambda: serving() == NOT_SERVING, "health to say the same")
             assert serving("running-sum") == NOT_SERVING
+            series = scrape(server)
+            assert value(series, "ntm_serve_ready") == 0
+            assert value(series, "ntm_serve_store_silent_seconds") > 0.3
             assert (status("/readyz?exclude=store"), status("/healthz"), serving("liveness")) == (200, 200, SERVING)
             assert memory.step([1]).tolist() == [1], "what needs no store goes on"
             redis.go_on()
             wait_until(lambda: status() == 200, "the server to be ready again")
             wait_until(lambda: serving() == SERVING, "health to say the same")
+            assert value(scrape(server), "ntm_serve_ready") == 1
     finally:
         redis.remove()
 
