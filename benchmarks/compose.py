@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from urllib.parse import quote
 from urllib.request import urlopen
@@ -28,6 +29,7 @@ from benchmarks.chaos.stage import Figures, Plan, Stage, all_heard, p99, talking
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "compose.json"
 REPLICAS = 3
+MUST_BE_ZERO = (*ZEROS, "containers_not_hardened", "panels_and_rules_without_data")
 # Of building and starting, and of everything else that Docker is asked.
 UP_MAX_S, ASK_MAX_S = 900.0, 120.0
 # Between two changes, so that sessions have moved and go on.
@@ -125,6 +127,30 @@ def queried(url: str, expression: str) -> list[float]:
         return [float(one["value"][1]) for one in json.load(response)["data"]["result"]]
 
 
+def panels() -> dict[str, list[str]]:
+    """The expressions of the dashboard's panels by their titles, for everything and over a minute."""
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / "ntm-serve.json").read_text())
+    words = (("$__rate_interval", "1m"), ("$model", ".*"), ("$instance", ".*"))
+    found = {}
+    for panel in dashboard["panels"]:
+        if panel["type"] != "row":
+            found[panel["title"]] = [reduce(_replaced, words, target["expr"]) for target in panel["targets"]]
+    return found
+
+
+def _replaced(text: str, word: tuple[str, str]) -> str:
+    return text.replace(*word)
+
+
+def unseen(url: str) -> list[str]:
+    """What Prometheus cannot tell: panels of the dashboard without data, and rules that it cannot evaluate."""
+    empty = [title for title, expressions in panels().items() if not all(queried(url, one) for one in expressions)]
+    with urlopen(f"{url}/api/v1/rules", timeout=10) as response:
+        groups = json.load(response)["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    return empty + [rule["name"] for rule in rules if rule["health"] != "ok"] + ([] if rules else ["rules"])
+
+
 async def until_scraped(compose: Compose, replicas: int) -> None:
     """Until Prometheus has just scraped so many replicas, and no other. Raises TimeoutError."""
     async with asyncio.timeout(SCRAPED_MAX_S):
@@ -180,7 +206,10 @@ async def measured(compose: Compose, folder: Path, *, seed: int, say: Callable[[
         await all_heard(callers)
         await asyncio.sleep(SETTLED_S)
         took_s = await disturbed(compose, say)
-    figures |= await stage.judged(callers, compose.target)
+        empty = await asyncio.to_thread(unseen, compose.http)
+    for one in empty:
+        say(f"Prometheus has nothing for: {one}")
+    figures |= await stage.judged(callers, compose.target) | {"panels_and_rules_without_data": len(empty)}
     figures["server_faults"] = (await compose.ask("logs", "--no-color", "server")).count("Traceback")
     waits_s = [wait.answered_s - wait.failed_s for caller in callers for wait in caller.waits]
     return figures | told(callers) | {"healing_p99_s": p99(waits_s)} | {f"{what}, s": s for what, s in took_s.items()}
@@ -188,7 +217,7 @@ async def measured(compose: Compose, folder: Path, *, seed: int, say: Callable[[
 
 def missed(figures: Figures) -> list[str]:
     """The figures that are not zero and must be."""
-    return [name for name in (*ZEROS, "containers_not_hardened") if figures[name]]
+    return [name for name in MUST_BE_ZERO if figures[name]]
 
 
 async def run(seed: int) -> int:
@@ -209,7 +238,7 @@ async def run(seed: int) -> int:
     table = Table("figure", "measured", "")
     for name, value in figures.items():
         shown = f"{value:,.3f}".rstrip("0").rstrip(".")
-        table.add_row(name, shown, "" if name not in ZEROS else "missed" if value else "met")
+        table.add_row(name, shown, "" if name not in MUST_BE_ZERO else "missed" if value else "met")
     console.print(table)
     RESULTS.write_text(json.dumps({"figures": figures, "seed": seed}, indent=2) + "\n")
     return 1 if missed(figures) else 0
