@@ -1,4 +1,4 @@
-"""Commands that need the parts of a server: serve, check, health. The flags of `serve` are the settings of
+"""Commands that need the parts of a server: serve, check, health, top. The flags of `serve` are the settings of
 ntm_serve.config; the extra `server` is looked for here and nowhere else.
 """
 
@@ -19,6 +19,7 @@ def register_server_commands(app: typer.Typer) -> None:
         # The one place where the extra is imported: the client's command line works without it.
         from ntm_serve.cli.health import health
         from ntm_serve.cli.serving import check_directory, serve_until_stopped
+        from ntm_serve.cli.top import top
         from ntm_serve.cli.verifying import verify_store
         from ntm_serve.config import ENVIRONMENT_PREFIX, Settings
     except ModuleNotFoundError as missing:
@@ -65,12 +66,13 @@ def register_server_commands(app: typer.Typer) -> None:
     _give_flags(check, engine_settings, ENVIRONMENT_PREFIX)
     app.command()(check)
     app.command()(health)
+    app.command()(top)
 
 
 def _register_missing(app: typer.Typer, missing: ImportError) -> None:
     message = f"this command needs the parts of a server: pip install 'ntm-serve[server]' ({missing})"
 
-    for name in ("serve", "check", "health"):
+    for name in ("serve", "check", "health", "top"):
 
         @app.command(name, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
         def refuse() -> None:
