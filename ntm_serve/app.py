@@ -376,6 +376,7 @@ def _residency_settings(settings: Settings) -> ResidencySettings:
     return ResidencySettings(
         durability=durability if settings.durability == "auto" else Durability(settings.durability),
         resident_bytes_max=settings.resident_bytes_max or None,
+        log_sessions=settings.log_sessions == "yes",
     )
 
 

@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     )
     drain_s: float = Field(10.0, ge=0, description="most seconds that stopping waits for steps in flight")
     log_format: Literal["console", "json"] = Field("console", description="how log lines are written")
+    log_sessions: Literal["no", "yes"] = Field(
+        "no", description="whether each change of a session's state is logged: opened, woken, handed over, closed"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
 
