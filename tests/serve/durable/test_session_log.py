@@ -22,7 +22,7 @@ def logged(monkeypatch, **settings):
     configure_log(read_settings({"log_format": "json", **settings}))
     try:
         yield lambda: [
-            (line["event"].removeprefix("session "), line["session"], line["model"], line["step"])
+            (line["event"].removeprefix("session "), line["session"], line.get("model"), line.get("step"))
             for line in map(json.loads, stderr.getvalue().splitlines())
             if line["event"].startswith("session ")
         ]
@@ -58,7 +58,7 @@ def test_every_change_of_a_session_is_a_line(monkeypatch, tmp_path):
         assert lines()[11:] == [("left memory", "d", model, 0)]
 
 
-def test_sessions_that_expire_are_lines_also_where_only_the_store_has_them(monkeypatch, tmp_path):
+def test_sessions_that_expire_are_lines(monkeypatch, tmp_path):
     options = {"log_sessions": "yes", "store": f"sqlite:{tmp_path}/s", "idle_life_s": 0.05}
     monkeypatch.setattr("ntm_serve.app.EXPIRY_INTERVAL_S", 0.05)
     with (
@@ -67,7 +67,19 @@ def test_sessions_that_expire_are_lines_also_where_only_the_store_has_them(monke
         Client(server.target) as client,
     ):
         client.session("running-sum", session_id="a")
-        while ("expired", "a", "running-sum/1", 0) not in lines():
+        client.session("running-sum", session_id="b")
+        while len([line for line in lines() if line[0] == "expired"]) < 2:
+            pass
+        assert set(lines()[-2:]) == {("expired", name, "running-sum/1", 0) for name in "ab"}
+
+
+def test_sessions_that_only_the_store_has_expire_with_a_line(monkeypatch, tmp_path):
+    options = {"log_sessions": "yes", "store": f"sqlite:{tmp_path}/s"}
+    with test_server([RunningSum()], **options) as server, Client(server.target) as client:
+        client.session("running-sum", session_id="a")
+    monkeypatch.setattr("ntm_serve.app.EXPIRY_INTERVAL_S", 0.05)
+    with logged(monkeypatch, **options) as lines, test_server([RunningSum()], **options, idle_life_s=0.05):
+        while ("expired", "a", None, None) not in lines():
             pass
 
 
