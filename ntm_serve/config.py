@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     store_patience_s: float = Field(
         5.0, ge=0, description="seconds that the store may not answer, until what waits for it fails"
     )
-    sessions_per_message_max: int = Field(4096, ge=1, description="most sessions in one message")
+    sessions_per_message_max: int = Field(4096, ge=1, description="most sessions, or rows without any, in one message")
     steps_per_message_max: int = Field(4096, ge=1, description="most steps of one session in one message")
     session_steps_waiting_max: int = Field(
         16_384, ge=1, description="most steps admitted and not yet answered, per session"

@@ -107,6 +107,7 @@ class Scheduler:
         )
         # Bound once: every ticket takes both.
         self.expect_room, self._on_settled = self._room.expect, self._settled
+        self.expect_room_for = self._room.expect_rows
         self._idle = asyncio.Event()
         self._idle.set()
         self._batches = self._steps = 0
