@@ -84,6 +84,9 @@ class Settings(BaseSettings):
         1 << 20, ge=0, description="most bytes of such messages per session; the last one is always kept"
     )
     drain_s: float = Field(10.0, ge=0, description="most seconds that stopping waits for steps in flight")
+    metrics_compat: Literal["none", "triton"] = Field(
+        "none", description="also give metrics under the names of another server"
+    )
     log_format: Literal["console", "json"] = Field("console", description="how log lines are written")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 

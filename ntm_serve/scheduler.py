@@ -270,7 +270,9 @@ class Scheduler:
             ticket.session.commit(ticket, self._limits, now_s)
             left.add(ticket.session.state.block)
         # Sessions of one message arrive and begin together, and are counted together.
-        alike = Counter([(one.submitted_s, one.started_s, one.steps) for one in done if not one.recalled])
+        alike = Counter(
+            [(one.submitted_s, one.started_s, one.steps) for one in done if not (one.recalled or one.silent)]
+        )
         for (submitted_s, started_s, steps), sessions in alike.items():
             self._observer.steps_settled(
                 self.key,

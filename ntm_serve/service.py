@@ -315,10 +315,15 @@ class Service:
         nothing was admitted.
         """
         self._expect_serving()
-        scheduler = self._serving(request.model, request.version)
-        now_s = self._arrival_s()
         return submit_rows(
-            scheduler, request, reply, rows_max=self._sessions_per_message_max, tag=tag, now_s=now_s, tell=self._tell
+            self._serving(request.model, request.version),
+            request,
+            reply,
+            tag=tag,
+            rows_max=self._sessions_per_message_max,
+            now_s=self._arrival_s(),
+            clock=self._clock,
+            observer=self._observer,
         )
 
     async def infer(self, request: InferRequest) -> dict[str, Array]:
@@ -498,6 +503,7 @@ class Service:
             steps=ticket.steps,
             latency_s=self._clock() - ticket.submitted_s,
             queue_wait_s=None if outcome == "duplicate" else waited_s,
+            fault="" if ticket.error is None else ticket.error.reason,
         )
 
 

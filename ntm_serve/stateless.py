@@ -4,15 +4,17 @@ Rules of this file: a request's rows go the way of all steps, and share batches 
 admitted whole or not at all; NaN and infinity pass, as there is no memory that they could spoil.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ntm_serve.errors import InvalidInput
+from ntm_serve.errors import InvalidInput, StepCancelled
 from ntm_serve.message import Message, StepRequest, wanted_outputs
+from ntm_serve.observer import Observer
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Limits, Session
 from ntm_serve.spec import Array, StepSpec, expect_names, expect_tensor
-from ntm_serve.submission import Reply, Submission, Tell
+from ntm_serve.step_model import ModelKey
+from ntm_serve.submission import Reply, Submission
 from ntm_serve.ticket import Ticket
 
 
@@ -68,32 +70,90 @@ class PassingSession(Session):
         self.next_step = ticket.end_step
 
 
+class _Account:
+    """Tells of a request once: when it is answered, or when its caller has left. Then whoever waits is told."""
+
+    __slots__ = ("_clock", "_first", "_key", "_observer", "_over", "_reply", "_rows", "_submitted_s")
+
+    def __init__(
+        self,
+        key: ModelKey,
+        rows: int,
+        reply: Reply,
+        *,
+        submitted_s: float,
+        clock: Callable[[], float],
+        observer: Observer,
+    ) -> None:
+        self._key = key
+        self._rows = rows
+        self._reply = reply
+        self._submitted_s = submitted_s
+        self._clock = clock
+        self._observer = observer
+        self._first: Ticket | None = None
+        self._over = False
+
+    def admit(self, ticket: Ticket) -> None:
+        """One of its rows; the first says since when they run."""
+        ticket.silent = True
+        self._first = self._first or ticket
+
+    def answered(self, submission: Submission, places: Sequence[int]) -> None:
+        """See submission.Reply."""
+        fault = submission.errors[min(submission.errors)].reason if submission.errors else ""
+        self._tell("error" if fault else "ok", fault)
+        self._reply(submission, places)
+
+    def left(self, _ticket: Ticket, outcome: str) -> None:
+        """See submission.Tell: of rows that failed it is told when all are answered."""
+        if outcome == "cancelled":
+            self._tell(outcome, StepCancelled.reason)
+
+    def _tell(self, outcome: str, fault: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        started_s = None if self._first is None else self._first.started_s
+        self._observer.rows_settled(
+            self._key,
+            outcome=outcome,
+            rows=self._rows,
+            latency_s=self._clock() - self._submitted_s,
+            queue_wait_s=None if started_s is None else started_s - self._submitted_s,
+            fault=fault,
+        )
+
+
 def submit_rows(
     scheduler: Scheduler,
     request: InferRequest,
     reply: Reply,
     *,
-    rows_max: int,
     tag: int,
+    rows_max: int,
     now_s: float,
-    tell: Tell,
+    clock: Callable[[], float],
+    observer: Observer,
 ) -> Submission:
     """Admit the rows of a request; see Service.submit_rows."""
-    spec = scheduler.model.spec
+    spec, key = scheduler.model.spec, scheduler.key
     if spec.state:
         raise InvalidInput(
-            f"model {scheduler.key}: has state, so its steps are those of a session: "
+            f"model {key}: has state, so its steps are those of a session: "
             "expected a session's name (by our own protocol after Sessions.Open, by the inference protocol as the "
             "parameter sequence_id with sequence_start), got rows without one"
         )
     message = Rows(request, spec, rows_max=rows_max)
     rows = len(message.request.session_ids)
     scheduler.expect_room_for(rows)
-    submission = Submission(message, reply, tag=tag, together=True, tell=tell)
+    account = _Account(key, rows, reply, submitted_s=now_s, clock=clock, observer=observer)
+    submission = Submission(message, account.answered, tag=tag, together=True, tell=account.left)
     for place in range(rows):
-        session = PassingSession("", scheduler.key, scheduler.initial_state, now_s)
+        session = PassingSession("", key, scheduler.initial_state, now_s)
         ticket = submission.admit(place, session, spec, now_s, _has_room)
         assert ticket is not None, "a session that is new has no retries"
+        account.admit(ticket)
         scheduler.submit(ticket)
     return submission
 

@@ -112,7 +112,7 @@ async def test_more_rows_than_a_batch_takes_are_several_runs():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.lists(st.integers(-1000, 1000), min_size=1, max_size=70), min_size=1, max_size=12))
+@given(st.lists(st.lists(st.integers(0, 1000), min_size=1, max_size=70), min_size=1, max_size=12))
 async def test_whatever_callers_ask_at_once_each_is_answered_with_its_own(requests):
     async with bench(Doubling(batch_max=16), steps_waiting_max=10_000) as it:
         answers = await asyncio.gather(*[it.infer(values) for values in requests])
