@@ -35,7 +35,7 @@ def read_config(text: str, path: Path) -> Config:
     model = ModelConfig()
     try:
         text_format.Parse(text, model, allow_unknown_field=True)
-    except (text_format.ParseError, UnicodeError, RecursionError) as fault:
+    except (text_format.ParseError, ValueError, TypeError, RecursionError) as fault:  # It raises all of them.
         raise ModelRejected(f"{path}: expected protobuf's text format, got: {fault}") from fault
     fields = list(dict.fromkeys(_fields(text)))
     unknown = [place for field in fields if (place := _first_unknown(field)) is not None]

@@ -75,11 +75,20 @@ def import_repository(repository: Path, options: Options) -> Iterator[Imported]:
         try:
             config = _config(folder)
             versions = _versions(folder, config.model)
-        except NtmServeError as fault:
-            yield Imported(folder.name, "", fault=fault)
+        except Exception as fault:
+            yield Imported(folder.name, "", fault=_refusal(folder, fault))
             continue
         for version in versions:
             yield _import(folder, version, config, options)
+
+
+def _refusal(folder: Path, fault: Exception) -> NtmServeError:
+    """The boundary: whatever is in a folder, its neighbours are imported."""
+    if isinstance(fault, NtmServeError):
+        return fault
+    if isinstance(fault, OSError):
+        return ModelRejected(f"{folder}: expected readable files, got: {fault}")
+    return ModelRejected(f"{folder}: cannot be imported: {fault!r}")
 
 
 def _folders(repository: Path, wanted: Sequence[str]) -> list[Path]:
@@ -141,10 +150,8 @@ def _import(folder: Path, version: str, config: Config, options: Options) -> Imp
         model = changed(graph, flags=plan.flags, left_out=plan.left_out)
         golden = recorded_run(model, path, plan, options.example)
         independence = _write(target, model, graph.opset, plan, golden, folder.name, options)
-    except NtmServeError as fault:
-        return named(fault=fault)
-    except OSError as fault:
-        return named(fault=ModelRejected(f"{folder / version}: expected readable files, got: {fault}"))
+    except Exception as fault:
+        return named(fault=_refusal(folder / version, fault))
     notes = plan.notes if independence.holds else (*plan.notes, "bits depend on the batch on this machine")
     return named(path=target, notes=notes)
 

@@ -6,6 +6,7 @@ says whether a step was made; all faults of a model are told at once.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -154,7 +155,7 @@ class _Planning:
         return planned
 
     def _dtype(self, what: str, data_type: int) -> str:
-        word = pb.DataType.Name(data_type)
+        word = _word(pb.DataType, data_type)
         if word not in DTYPE_OF_TYPE:
             self.faults.append(f"{what}: expected a data_type of {', '.join(DTYPE_OF_TYPE)}, got {word}")
         return DTYPE_OF_TYPE.get(word, word)
@@ -278,7 +279,7 @@ class _Planning:
             self.faults.append(f"{what}: expected one control, got {len(given.control)}")
             return None
         control = given.control[0]
-        kind = pb.ModelSequenceBatching.Control.Kind.Name(control.kind)
+        kind = _word(pb.ModelSequenceBatching.Control.Kind, control.kind)
         told = {
             dtype: values
             for dtype, values in (
@@ -298,6 +299,9 @@ class _Planning:
                 return None
             self._notes.append(f"{what}: is {constant:g} at every step")
             return (np.full(1, constant, dtype),) * 2
+        if kind not in (START, READY):
+            self.faults.append(f"{what}: expected a kind of {START}, {READY}, {END} or {CORRID}, got {kind}")
+            return None
         if len(told) != 1 or len(next(iter(told.values()))) != 2:
             self.faults.append(f"{what}: expected one of int32, fp32 and bool_false_true with two values")
             return None
@@ -314,3 +318,8 @@ class _Planning:
         unused = {"--dims": self._wishes.dims, "--constant": self._wishes.constants}
         for option, wishes in unused.items():
             self.faults += [f"{option} {name}: is no input of this graph" for name in wishes if name not in named]
+
+
+def _word(kinds: Any, number: int) -> str:
+    """The name of a value of an enum; a number that has none by itself, as the text format takes any."""
+    return str(kinds.Name(number)) if number in kinds.values() else str(number)

@@ -9,6 +9,8 @@ import struct
 import numpy as np
 import onnxruntime as ort
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from serve import onnx_graphs as onnx
 from serve.triton.repositories import PERCEPTRON_CONFIG, SUM_CONFIG, put
 
@@ -299,6 +301,10 @@ def test_an_id_of_a_sequence_is_fed_as_the_constant_that_the_user_says(triton, o
             r"control START: expected what the graph has .*int32\[1\]",
         ),
         (control("BEGIN", "START"), "control BEGIN: is not in the graph, whose inputs are"),
+        (
+            control("START", "START").replace("CONTROL_SEQUENCE_START", "9"),
+            "control START: expected a kind of .*, got 9",
+        ),
         ('control_input { name: "START" }', "control START: expected one control, got 0"),
         ("", "graph input START: is in the config neither an input nor a state nor a control"),
     ],
@@ -367,6 +373,7 @@ def test_sizes_that_are_left_open_are_for_the_user_to_say(triton, out):
             "input x: expected a data_type of .*, got TYPE_STRING",
         ),
         (PERCEPTRON_CONFIG.replace("TYPE_FP32 dims: 8", "TYPE_BF16 dims: 8"), onnx.perceptron(), "got TYPE_BF16"),
+        (PERCEPTRON_CONFIG.replace("TYPE_FP32 dims: 8", "-1 dims: 8"), onnx.perceptron(), "a data_type of .*, got -1"),
         (PERCEPTRON_CONFIG.replace("data_type: TYPE_FP32 dims: 8", "dims: 8"), onnx.perceptron(), "got TYPE_INVALID"),
         (
             PERCEPTRON_CONFIG.replace('"x"', '"ex"'),
@@ -538,3 +545,28 @@ def test_a_config_that_is_no_text_is_refused(triton, out):
     put(triton, "m", None, onnx.perceptron())
     (triton / "m" / "config.pbtxt").write_bytes(b"\xff\xfe\x00")
     assert "config.pbtxt: expected a readable text" in the_fault(triton, out)
+
+
+# Anything
+
+WORDS = (
+    *"{}[]:;,<>", "-1", "0", "4", "1000000000000", "1e400", "true", '""', '"x"', '"total_in"', "TYPE_FP64",
+    "TYPE_STRING", "dims", "input", "output", "state", "initial_state", "data_file", "max_batch_size", "reshape",
+    "control_input", "name",
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_config_and_graph_are_a_model_is_imported_or_refused_for_a_reason(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("any")
+    words, graph = re.findall(r'"[^"]*"|\w+|[^\s\w]', SUM_CONFIG), bytearray(onnx.accumulator())
+    for place in data.draw(st.lists(st.integers(0, len(words) - 1), max_size=3)):
+        words[place] = data.draw(st.sampled_from(WORDS))
+    for place in data.draw(st.lists(st.integers(0, len(graph) - 1), max_size=3)):
+        graph[place] = data.draw(st.integers(0, 255))
+    put(folder / "triton", "sum", " ".join(words), bytes(graph))
+    for one in import_all(folder / "triton", folder / "models"):
+        assert (one.fault is None) == (one.path is not None)
+        assert one.fault is None or "cannot be imported" not in one.fault.message
+    shutil.rmtree(folder)

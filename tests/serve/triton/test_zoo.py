@@ -1,11 +1,13 @@
 """A trained memory model by way of Triton: its graph, its states and their initial values, said in a config.pbtxt."""
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from serve.triton.repositories import put
 
 from ntm_serve.engine import OrtEngine
 from ntm_serve.model_directory import read_model_directory
+from ntm_serve.triton.graph import Flag, changed, read_graph
 from ntm_serve.triton.importing import Options, import_repository
 
 TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
@@ -55,3 +57,21 @@ def test_its_outputs_are_those_of_the_model_itself_bit_for_bit(zoo, tmp_path, na
         )
         assert [array.tobytes() for array in outputs] == [array.tobytes() for array in ours]
     assert [states[0][place].tobytes() for place in order] == [array.tobytes() for array in states[1]]
+
+
+@pytest.mark.parametrize("name", ["copy-ff", "copy-lstm"])
+def test_a_graph_that_is_added_to_keeps_all_that_is_not_understood(zoo, name):
+    """Attributes of its nodes, its own names, its weights: whatever the schema of an import does not have."""
+    original = read_model_directory(zoo / name / "1")
+    graph = read_graph(original.model, name)
+    flag = Flag(next(iter(graph.inputs)), "flag", np.zeros(1, np.float32))
+    made = changed(graph, flags=[flag], left_out=[next(iter(graph.outputs))])
+    sessions = [ort.InferenceSession(content) for content in (original.model, made)]
+    feeds = {one.name: array[:1] for one, array in zip(original.manifest.inputs, original.golden.inputs, strict=True)}
+    for one, array in zip(original.manifest.state, original.golden.state, strict=True):
+        feeds[one.graph_input] = array[5:6]
+    kept = list(graph.outputs)[1:]
+    assert [one.name for one in sessions[1].get_outputs()] == [*kept, "flag"]
+    before, after = (session.run(kept, feeds) for session in sessions)
+    assert [array.tobytes() for array in before] == [array.tobytes() for array in after]
+    assert len(made) > len(original.model) - 200
