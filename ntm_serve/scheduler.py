@@ -237,7 +237,9 @@ class Scheduler:
                 continue
             error = ride.errors[row]
             if error is not None:
-                if isinstance(error, EngineFault):  # Ours or the model's: whoever runs the server must see it.
+                if (
+                    isinstance(error, EngineFault) and not ticket.silent
+                ):  # Ours or the model's: whoever runs the server must see it.
                     log.error("a step failed", model=str(self.key), session=ticket.session.id, fault=error.message)
                 ticket.session.fail(ticket, error)
                 continue

@@ -7,7 +7,9 @@ admitted whole or not at all; NaN and infinity pass, as there is no memory that 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ntm_serve.errors import InvalidInput, StepCancelled
+import structlog
+
+from ntm_serve.errors import EngineFault, InvalidInput, StepCancelled
 from ntm_serve.message import Message, StepRequest, wanted_outputs
 from ntm_serve.observer import Observer
 from ntm_serve.scheduler import Scheduler
@@ -16,6 +18,8 @@ from ntm_serve.spec import Array, StepSpec, expect_names, expect_tensor
 from ntm_serve.step_model import ModelKey
 from ntm_serve.submission import Reply, Submission
 from ntm_serve.ticket import Ticket
+
+log = structlog.get_logger()
 
 
 class InferRequest(NamedTuple):
@@ -101,8 +105,13 @@ class _Account:
 
     def answered(self, submission: Submission, places: Sequence[int]) -> None:
         """See submission.Reply."""
-        fault = submission.errors[min(submission.errors)].reason if submission.errors else ""
-        self._tell("error" if fault else "ok", fault)
+        if not submission.errors:
+            self._tell("ok", "")
+        else:
+            error = submission.errors[min(submission.errors)]
+            if isinstance(error, EngineFault):  # Whoever runs the server must see it, and not once for each row.
+                log.error("rows failed", model=str(self._key), rows=len(submission.errors), fault=error.message)
+            self._tell("error", error.reason)
         self._reply(submission, places)
 
     def left(self, _ticket: Ticket, outcome: str) -> None:

@@ -56,7 +56,7 @@ class Ticket:
         self.keeping = False
         # Its steps come from the store, which need not be told of them.
         self.recalled = False
-        # Whoever submitted it counts it, and not the scheduler.
+        # Whoever submitted it counts it and logs what failed, and not the scheduler.
         self.silent = False
         self.settled = False
         self.error: NtmServeError | None = None

@@ -134,6 +134,16 @@ async def test_a_row_that_fails_fails_its_request_and_no_other():
         assert await good == [6, 8]
 
 
+async def test_rows_that_fail_together_are_one_line_in_the_log(capsys):
+    async with bench() as it:
+        with pytest.raises(EngineFault):
+            await it.infer([FAILING_INPUT] * 9)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "failed" in line]
+    assert len(lines) == 1, lines
+    assert "rows failed" in lines[0]
+    assert "rows=9" in lines[0]
+
+
 async def test_rows_whose_caller_left_are_not_run():
     gate = Gate()
     model = Doubling(before_run=gate)
