@@ -32,6 +32,7 @@ from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import Retention
 from ntm_serve.lineage import Lineage
 from ntm_serve.metrics import CONTENT_TYPE, Metrics
+from ntm_serve.metrics_compat import TritonCollector
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.readiness import Readiness
 from ntm_serve.replay import Replay
@@ -265,6 +266,8 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
         arrival_s=parts.loop.arrival_s,
     )
     parts.metrics.watch(service.statistics, service.models)
+    if settings.metrics_compat == "triton":
+        parts.metrics.register(TritonCollector(lambda: parts.metrics.models, service.statistics))
     return service
 
 

@@ -80,6 +80,16 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += times
         self._sum += value * times
 
+    @property
+    def count(self) -> int:
+        """How many observations there were."""
+        return sum(self._counts)
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return self._sum
+
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         """Write the observations as a scrape has them: buckets that include the lower ones."""
         bounds = [floatToGoString(bound) for bound in (*self._bounds, float("inf"))]  # type: ignore[no-untyped-call]
@@ -90,8 +100,9 @@ class ModelSeries:
     """What is counted of one model."""
 
     __slots__ = (
-        "batch_size", "closed", "compute", "differed", "duration", "latency", "left", "message_steps", "opened",
-        "rejected", "restore", "restored", "session_steps", "steps", "wait",
+        "answered", "answered_s", "answered_wait_s", "batch_size", "closed", "compute", "differed", "duration",
+        "failed", "latency", "left", "message_steps", "opened", "rejected", "restore", "restored", "session_steps",
+        "steps", "wait",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -101,9 +112,25 @@ class ModelSeries:
         self.rejected = dict.fromkeys(REJECTIONS, 0)
         self.left = Counter(dict.fromkeys(LEAVINGS, 0))
         self.opened = self.restored = self.differed = 0
+        # Requests that were answered well, their seconds and those that they waited; and the others by their reason.
+        # A request is what is one to its caller: a session's part of a message, or rows that came together.
+        self.answered, self.answered_s, self.answered_wait_s = 0, 0.0, 0.0
+        self.failed: Counter[str] = Counter()
         self.latency, self.wait, self.compute, self.restore = (Histogram(LATENCY_BUCKETS) for _ in range(4))
         self.batch_size, self.message_steps = Histogram(COUNT_BUCKETS), Histogram(COUNT_BUCKETS)
         self.duration, self.session_steps = Histogram(LIFE_BUCKETS), Histogram(SESSION_STEP_BUCKETS)
+
+    def requests_settled(self, requests: int, latency_s: float, queue_wait_s: float | None, fault: str) -> None:
+        """So many requests that came and were answered together."""
+        self.latency.observe(latency_s, requests)
+        if queue_wait_s is not None:
+            self.wait.observe(queue_wait_s, requests)
+        if fault:
+            self.failed[fault] += requests
+        else:
+            self.answered += requests
+            self.answered_s += latency_s * requests
+            self.answered_wait_s += (queue_wait_s or 0.0) * requests
 
 
 class Metrics:
@@ -142,13 +169,27 @@ class Metrics:
         steps: int,
         latency_s: float,
         queue_wait_s: float | None,
+        fault: str = "",
     ) -> None:
         series = self._models[model]
         series.steps[outcome] += steps * sessions
-        series.latency.observe(latency_s, sessions)
         series.message_steps.observe(steps, sessions)
-        if queue_wait_s is not None:
-            series.wait.observe(queue_wait_s, sessions)
+        series.requests_settled(sessions, latency_s, queue_wait_s, fault)
+
+    def rows_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        rows: int,
+        latency_s: float,
+        queue_wait_s: float | None,
+        fault: str = "",
+    ) -> None:
+        series = self._models[model]
+        series.steps[outcome] += rows
+        series.message_steps.observe(1, rows)
+        series.requests_settled(1, latency_s, queue_wait_s, fault)
 
     def ride_ran(self, model: ModelKey, *, rows: int, steps: int, compute_s: float) -> None:
         if steps:
@@ -252,6 +293,15 @@ class Metrics:
         if store_silent_s is not None:
             silent = Gauge("ntm_serve_store_silent_seconds", "Since the store last answered.", registry=self._registry)
             silent.set_function(store_silent_s)
+
+    @property
+    def models(self) -> Mapping[ModelKey, ModelSeries]:
+        """What was counted of each model, as it stands."""
+        return self._models
+
+    def register(self, collector: Collector) -> None:
+        """Expose what another collector gives as well."""
+        self._registry.register(collector)
 
     def exposition(self) -> bytes:
         """The text of `/metrics`."""

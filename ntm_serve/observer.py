@@ -30,10 +30,24 @@ class Observer(Protocol):
         steps: int,
         latency_s: float,
         queue_wait_s: float | None,
+        fault: str = "",
     ) -> None:
         """A message's steps were answered: `steps` of each of so many sessions. outcome: ok, error, duplicate or
-        cancelled. queue_wait_s: from the door to the first batch, None where they never ran.
+        cancelled. queue_wait_s: from the door to the first batch, None where they never ran. fault: the error's reason.
         """
+        ...
+
+    def rows_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        rows: int,
+        latency_s: float,
+        queue_wait_s: float | None,
+        fault: str = "",
+    ) -> None:
+        """A request of so many rows to a model without state was answered, or its caller left; else as above."""
         ...
 
     def ride_ran(self, model: ModelKey, *, rows: int, steps: int, compute_s: float) -> None:
@@ -78,6 +92,19 @@ class NoObserver:
         steps: int,
         latency_s: float,
         queue_wait_s: float | None,
+        fault: str = "",
+    ) -> None:
+        pass
+
+    def rows_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        rows: int,
+        latency_s: float,
+        queue_wait_s: float | None,
+        fault: str = "",
     ) -> None:
         pass
 

@@ -417,16 +417,19 @@ class Residency:
         over = self._resident_bytes() - most
         if over <= 0:
             return
-        smallest = max(1, min(one.model.spec.state_bytes for one in self._schedulers.values()))
+        sizes = {key: one.model.spec.state_bytes for key, one in self._schedulers.items()}
+        # Sessions of models without state take no room that they could make, and are looked past.
+        without = sum(self._sessions.open_by_model[key] for key, size in sizes.items() if not size)
+        smallest = min(size for size in sizes.values() if size)
         leaving: list[Session] = []
         over += int(ROOM_SHARE * most)
         # One more, as the newcomer may be among them.
-        for session in self._sessions.least_used(-(-over // smallest) + 1):
+        for session in self._sessions.least_used(-(-over // smallest) + without + 1):
             if over <= 0:
                 break
-            if session is newcomer:
+            if session is newcomer or not sizes[session.model]:
                 continue
-            over -= self._schedulers[session.model].model.spec.state_bytes
+            over -= sizes[session.model]
             leaving.append(session)
         self.put_to_rest(leaving, reason="room")
 
