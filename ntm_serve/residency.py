@@ -166,7 +166,7 @@ class Residency:
         first_step: int | None = None
         while (session := self._aside.get(session_id)) is not None:
             first_step = session.next_step if first_step is None else first_step
-            await _until_nothing_in_flight(session)
+            await until_nothing_in_flight(session)
         return first_step
 
     def _leave(self, session: Session, *, reason: str) -> None:
@@ -253,7 +253,7 @@ class Residency:
         async with self._turns(session_id):
             session = self.here(session_id)
             if session is not None and from_step is not None and self.reaches_further(session, from_step):
-                await _until_nothing_in_flight(session)
+                await until_nothing_in_flight(session)
                 self.put_to_rest([one for one in [self.here(session_id)] if one is session], reason="retry")
             return await self._find(session_id, from_step)
 
@@ -602,7 +602,8 @@ def sync_where_asked(keeper: Keeper, durability: Durability) -> None:
         keeper.store.sync()
 
 
-async def _until_nothing_in_flight(session: Session) -> None:
+async def until_nothing_in_flight(session: Session) -> None:
+    """Until all of its steps are answered, those that come meanwhile too."""
     while session.in_flight:
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         session.in_flight[-1].add_follower(partial(_settle, settled))

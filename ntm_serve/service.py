@@ -28,7 +28,7 @@ from ntm_serve.lineage import Lineage
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
 from ntm_serve.replay import bases_of
-from ntm_serve.residency import Residency
+from ntm_serve.residency import Residency, until_nothing_in_flight
 from ntm_serve.scheduler import Scheduler, SchedulerStatistics
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import decoded, encoded
@@ -274,6 +274,11 @@ class Service:
 
     # Steps
 
+    def model_here(self, session_id: str) -> StepModel | None:
+        """The model of a session that is in memory. On the path of a step."""
+        session = self._sessions.get(session_id)
+        return None if session is None else self._schedulers[session.model].model
+
     def submit(self, request: StepRequest, reply: Reply, *, tag: int = 0, together: bool = True) -> Submission:
         """Admit the steps of a message. `reply` is told of the places that are answered, all at once or each
         as it is: when its steps are done; at once for retries; for errors, after what was in flight before.
@@ -306,6 +311,14 @@ class Service:
             submission.cancel()
             raise
         return submission
+
+    async def until_answered(self, session_id: str) -> None:
+        """Until the steps that this session was given so far are answered."""
+        while session_id in self._waiting:
+            await asyncio.wait(self._returns, return_when=asyncio.FIRST_COMPLETED)
+        session = self._sessions.get(session_id)
+        if session is not None:
+            await until_nothing_in_flight(session)
 
     def drain(self) -> None:
         """Take no more work; what was admitted is finished."""
