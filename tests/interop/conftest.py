@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import clients
 from ntm_serve.client import Client
-
-from . import environments
 
 ZOO = Path(__file__).parents[2] / "models" / "zoo"
 START_S = 60
@@ -22,7 +21,7 @@ def had(client):
     """What brings a client; where it cannot be had the tests are skipped at home, and fail in CI."""
     try:
         return client()
-    except environments.Unavailable as error:
+    except clients.Unavailable as error:
         missing = f"{client.__name__} cannot be had: {error}"
     if os.environ.get("CI") == "true":
         pytest.fail(missing)
@@ -31,12 +30,12 @@ def had(client):
 
 @pytest.fixture(scope="session")
 def tritonclient():
-    return had(environments.tritonclient)
+    return had(clients.tritonclient)
 
 
 @pytest.fixture(scope="session")
 def perf_analyzer():
-    return had(environments.perf_analyzer)
+    return had(clients.perf_analyzer)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2] / "build" / "interop"
+ROOT = Path(__file__).parents[1] / "build" / "interop"
 INSTALL_S = 300.0
 
 # perf_analyzer lies inside of these wheels; later ones need a newer C library than Debian 12 has.
