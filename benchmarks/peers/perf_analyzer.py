@@ -32,10 +32,11 @@ def measure(peer: Peer, client: LoadClient, *, rounds: int, seconds: float) -> d
     step a request. Unavailable where there is no perf_analyzer, Fault where a server fails.
     """
     program = perf_analyzer()
-    done: list[tuple[Figures, Figures]] = []
     with ours() as target, peer_server(peer, client) as theirs:
-        for _ in range(rounds):
-            done.append((_analyzed(program, OURS, target, seconds), _analyzed(program, peer.name, theirs, seconds)))
+        done = [
+            (_analyzed(program, OURS, target, seconds), _analyzed(program, peer.name, theirs, seconds))
+            for _ in range(rounds)
+        ]
     ratios = sorted(own["steps_per_s"] / it["steps_per_s"] for own, it in done)
     sides = [{name: statistics.median(one[side][name] for one in done) for name in SAID} for side in (0, 1)]
     return {OURS: sides[0], "peer": sides[1], "ratio": statistics.median(ratios), "ratios": ratios}
