@@ -222,6 +222,23 @@ class Residency:
         self.make_room(session)
         return session
 
+    def create_here(self, scheduler: Scheduler, session_id: str) -> Session:
+        """A new session at step 0, of a server without a store: nothing is waited for. Raises as `create`."""
+        assert self._keeper is None, "a store is to be asked first"
+        session = self._replay.begun(self._free(scheduler, session_id), scheduler, None)
+        self._sessions.add(session)
+        self._observer.session_opened(session.model)
+        self.make_room(session)
+        return session
+
+    def close_here(self, session: Session) -> None:
+        """End a session of a server without a store at once."""
+        assert self._keeper is None, "a store is to be told"
+        fault = SessionClosed(f"session {session.id}: was closed after {session.next_step} steps")
+        self._sessions.end(session, fault)
+        lived_s = self._clock() - session.opened_s
+        self._observer.session_ended(session.model, reason="client", lived_s=lived_s, steps=session.next_step)
+
     async def find(self, session_id: str, *, from_step: int | None = 0) -> Session:
         """The session, brought back where it is not in memory. from_step: the lowest step whose reply may be asked for,
         None where none is; the further back, the more is run again.

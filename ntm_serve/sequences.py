@@ -9,6 +9,8 @@ import asyncio
 import hashlib
 import re
 from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -28,7 +30,7 @@ from ntm_serve.message import StepRequest
 from ntm_serve.observer import Observer
 from ntm_serve.service import Service, SessionView
 from ntm_serve.snapshot import decoded
-from ntm_serve.submission import Submission
+from ntm_serve.submission import Reply, Submission
 
 # Of a string, in bytes of UTF-8.
 SEQUENCE_ID_BYTES_MAX = 128
@@ -102,7 +104,7 @@ class Asked:
     `failed`; one of them is called, once, unless it was cancelled.
     """
 
-    __slots__ = ("_task", "cancelled", "change", "snapshot", "steps", "submission")
+    __slots__ = ("_task", "cancelled", "change", "on_cancel", "snapshot", "steps", "submission")
 
     def __init__(self, steps: StepRequest, change: Change | None) -> None:
         self.steps = steps
@@ -112,6 +114,8 @@ class Asked:
         self.snapshot: bytes | None = None
         # While its steps are under way.
         self.submission: Submission | None = None
+        # Told when it is cancelled, where it has its sequence to itself.
+        self.on_cancel: Callable[[Asked], None] | None = None
         # While a cancellation may end it.
         self._task: asyncio.Task[None] | None = None
 
@@ -136,8 +140,10 @@ class Asked:
             submission.cancel()
         if self._task is not None:
             self._task.cancel()
+        if self.on_cancel is not None:
+            self.on_cancel(self)
 
-    def settled(self, submission: Submission, _places: object = None) -> None:
+    def settled(self, submission: Submission, _places: Sequence[int] = ()) -> None:
         """See submission.Reply."""
         self.submission = None
         if self.cancelled:
@@ -173,20 +179,62 @@ class Sequences:
             await asyncio.wait(self._tasks)
 
     def _take(self, asked: Asked) -> None:
-        if asked.change is not None:
+        change = asked.change
+        if change is None:
+            self._step(asked, asked.settled)
+        elif not self._taken_at_once(asked, change):
             self._held[asked.session_id] = deque()
-            asked._task = task = asyncio.get_running_loop().create_task(self._change(asked, asked.change))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            asked._task = task = asyncio.get_running_loop().create_task(self._change(asked, change))
+            self._own(task)
             task.add_done_callback(lambda _: self._release(asked.session_id))
-            return
+
+    def _step(self, asked: Asked, reply: Reply) -> None:
         try:
-            submission = self._service.submit(asked.steps, asked.settled)
+            submission = self._service.submit(asked.steps, reply)
         except Exception as fault:
             asked.failed(_error_of(asked, fault))
+            self._let_go(asked)
         else:
             if not submission.answered:
                 asked.submission = submission
+
+    def _taken_at_once(self, asked: Asked, change: Change) -> bool:
+        """Take a request that begins or ends its sequence where no store is to be asked; most do, and a task costs as
+        much as a step. Whether it was taken.
+        """
+        if self._service.has_store or change.snapshot or change.fork_of or change.restore is not None:
+            return False
+        try:
+            if change.start and not self._service.begin_here(asked.session_id, change.model_name, change.version):
+                return False
+        except Exception as fault:
+            asked.failed(_error_of(asked, fault))
+            return True
+        if change.end:
+            self._held[asked.session_id] = deque()
+            asked.on_cancel = self._let_go
+            self._step(asked, partial(self._ended, asked))
+        else:
+            self._step(asked, asked.settled)
+        return True
+
+    def _ended(self, asked: Asked, submission: Submission, places: Sequence[int]) -> None:
+        """The last steps of a sequence are answered; where they were made, it is closed."""
+        if 0 not in submission.errors and not self._service.end_here(asked.session_id):
+            # Somebody else steps it too.
+            self._own(asyncio.get_running_loop().create_task(self._close(asked.session_id)))
+        asked.settled(submission, places)
+        self._let_go(asked)
+
+    def _let_go(self, asked: Asked) -> None:
+        """It has its sequence to itself no more, if it had."""
+        if asked.on_cancel is not None:
+            asked.on_cancel = None
+            self._release(asked.session_id)
+
+    def _own(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _release(self, session_id: str) -> None:
         """Those that waited have their turns, until one has the sequence to itself again."""
@@ -252,8 +300,10 @@ class Sequences:
         session_id = asked.session_id
         if change.snapshot:
             _, asked.snapshot = await self._service.snapshot_session(session_id)
-        if not change.end:
-            return
+        if change.end:
+            await self._close(session_id)
+
+    async def _close(self, session_id: str) -> None:
         try:
             await self._service.close_session(session_id)
         except GONE:

@@ -190,6 +190,36 @@ class Service:
                 raise
             return self._view(session)
 
+    def begin_here(self, session_id: str, model_name: str, version: str = "") -> bool:
+        """Open a session, ending one of that name before, where nothing must be waited for: without a store, and with
+        none of its steps in flight. Whether it is open. Raises as `open_session`.
+        """
+        session = self._sessions.get(session_id)
+        if self._residency.has_store or (session is not None and session.in_flight):
+            return False
+        self._expect_serving()
+        view = self.model(model_name, version)
+        if view.fault is not None:
+            raise view.fault
+        if session is not None:
+            self._residency.close_here(session)
+            self._observer.sequence_restarted(view.key)
+        self._residency.create_here(self._schedulers[view.key], session_id)
+        return True
+
+    def end_here(self, session_id: str) -> bool:
+        """Close a session where nothing must be waited for. Whether it is closed."""
+        session = self._sessions.get(session_id)
+        if session is None or session.in_flight or self._residency.has_store:
+            return False
+        self._residency.close_here(session)
+        return True
+
+    @property
+    def has_store(self) -> bool:
+        """Whether sessions are in a store, which is to be asked and told of them."""
+        return self._residency.has_store
+
     async def get_session(self, session_id: str) -> SessionView:
         """Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, StoreUnavailable, StoreDamaged."""
         session = self._residency.here(session_id)
