@@ -39,7 +39,6 @@ from ntm_serve.residency import Residency, ResidencySettings
 from ntm_serve.rollout import Rollout
 from ntm_serve.room import TotalRoom
 from ntm_serve.scheduler import Scheduler
-from ntm_serve.sequences import Sequences
 from ntm_serve.service import Service
 from ntm_serve.sessions import Limits, Sessions
 from ntm_serve.step_model import ModelKey, StepModel
@@ -272,7 +271,6 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     """Both ports open; leaving the block drains, then closes them."""
     settings, metrics = parts.settings, parts.metrics
     http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, is_ready=lambda: not service.draining)
-    sequences = Sequences(service, metrics)
     rollout = _rollout(parts, service, lambda: frontend)
     frontend = GrpcServer(
         service,
@@ -281,7 +279,6 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
         messages_in_flight_max=settings.messages_in_flight_max,
         stream_bytes_max=settings.stream_bytes_max,
         observer=metrics,
-        sequences=sequences,
         inference=InferenceSettings(
             idle_life_s=settings.idle_life_s or None,
             sessions_max=settings.sessions_max,
@@ -305,17 +302,17 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
             # Where a task died, the group is cancelled: what that task was to answer will not be.
             own = asyncio.current_task()
             patience_s = 0.0 if own is not None and own.cancelling() else settings.drain_s
-            await _finish(service, sequences, patience_s=patience_s)
+            await _finish(service, frontend, patience_s=patience_s)
             await frontend.stop(1.0)
     finally:
         await http.stop()
 
 
-async def _finish(service: Service, sequences: Sequences, *, patience_s: float) -> None:
+async def _finish(service: Service, frontend: GrpcServer, *, patience_s: float) -> None:
     """What was admitted is answered, and sessions are given up."""
     try:
         async with asyncio.timeout(patience_s):
-            await sequences.until_idle()
+            await frontend.until_idle()
             await service.until_idle()
             await service.leave()
     except TimeoutError:

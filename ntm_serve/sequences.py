@@ -27,7 +27,6 @@ from ntm_serve.errors import (
     SnapshotRejected,
 )
 from ntm_serve.message import StepRequest
-from ntm_serve.observer import Observer
 from ntm_serve.service import Service, SessionView
 from ntm_serve.snapshot import decoded
 from ntm_serve.submission import Reply, Submission
@@ -158,9 +157,8 @@ class Asked:
 class Sequences:
     """The sequences of a service."""
 
-    def __init__(self, service: Service, observer: Observer) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._observer = observer
         # The requests that wait, by the sessions that a request has to itself.
         self._held: dict[str, deque[Asked]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -284,7 +282,7 @@ class Sequences:
         else:
             raise last
         if restarted:
-            self._observer.sequence_restarted(view.model)
+            self._service.count_restart(view.model)
 
     async def _made(self, session_id: str, change: Change) -> SessionView:
         if change.fork_of:

@@ -203,7 +203,7 @@ class Service:
             raise view.fault
         if session is not None:
             self._residency.close_here(session)
-            self._observer.sequence_restarted(view.key)
+            self.count_restart(view.key)
         self._residency.create_here(self._schedulers[view.key], session_id)
         return True
 
@@ -214,6 +214,10 @@ class Service:
             return False
         self._residency.close_here(session)
         return True
+
+    def count_restart(self, model: ModelKey) -> None:
+        """A session was begun anew under the name of one that was ended for it."""
+        self._observer.sequence_restarted(model)
 
     @property
     def has_store(self) -> bool:

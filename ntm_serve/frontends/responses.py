@@ -18,6 +18,8 @@ SNAPSHOT = "ntm_snapshot"
 
 FINAL = "triton_final_response"
 UNKNOWN_ID = "<id_unknown>"
+# Characters of a request's id in a text: the metadata of a status has room for little.
+ID_SHOWN_MAX = 128
 
 # As NtmServeError.fields has it: the reason that a client acts on, where the error stands for another.
 CAUSE = "cause"
@@ -87,7 +89,7 @@ def told(error: NtmServeError, request_id: str = "") -> NtmServeError:
     telling = copy.copy(error)
     telling.message = f"{error.message}; reason={error.fields.get(CAUSE, error.reason)}"
     if request_id:
-        telling.message = f"[request id: {request_id}] {telling.message}"
+        telling.message = f"[request id: {request_id[:ID_SHOWN_MAX]}] {telling.message}"
     return telling
 
 

@@ -53,7 +53,6 @@ class GrpcServer:
         messages_in_flight_max: int,
         stream_bytes_max: int,
         observer: CallObserver,
-        sequences: Sequences,
         inference: InferenceSettings,
         totals: Callable[[ModelKey], ModelTotals],
     ) -> None:
@@ -76,8 +75,12 @@ class GrpcServer:
         self._sessions = SessionsBehaviours(
             service, messages_in_flight_max=messages_in_flight_max, stream_bytes_max=stream_bytes_max
         )
+        self._sequences = Sequences(service)
         self._inference = Inference(
-            service, sequences, messages_in_flight_max=messages_in_flight_max, stream_bytes_max=stream_bytes_max
+            service,
+            self._sequences,
+            messages_in_flight_max=messages_in_flight_max,
+            stream_bytes_max=stream_bytes_max,
         )
         triton = InferenceBehaviours(service, self._inference, settings=inference, totals=totals)
         reflection = Reflection(SERVICES)
@@ -123,6 +126,10 @@ class GrpcServer:
         """Have every stream answer what it has in flight and end."""
         self._sessions.drain()
         self._inference.drain()
+
+    async def until_idle(self) -> None:
+        """Until no request is left that is more than steps; steps are the service's."""
+        await self._sequences.until_idle()
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls; end those that are still there after grace_s seconds."""

@@ -14,7 +14,7 @@ class InferenceWire:
     def __init__(self, target):
         self.channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)])
 
-    def call(self, name, **fields):
+    def call(self, name, /, **fields):
         method = SERVICE.methods_by_name[name]
         kinds = [getattr(service_pb2, one.name) for one in (method.input_type, method.output_type)]
         stub = self.channel.unary_unary(f"/{SERVICE.full_name}/{name}", kinds[0].SerializeToString, kinds[1].FromString)

@@ -2,12 +2,12 @@
 
 from ntm_serve.inference import service_pb2
 
-NAMES = ["running-sum", "running-sum", "running-sum", "", "nothing", "seq:", "ü" * 50, "m" * 5000, "../1"]
-VERSIONS = ["", "", "1", "2", "-1", "latest", "9" * 400]
+NAMES = ["running-sum", "", "nothing", "seq:", "ü" * 50, "m" * 5000, "../1"]
+VERSIONS = ["", "1", "2", "-1", "latest", "9" * 400]
 IDS = [0, 1, 2, 3, -1, 2**63 - 1, -(2**63), "", "a", "b", "1", "~31", "x" * 128, "x" * 129, "ü😀\0", "a:b", "seq:a"]
 SHAPES = [[1], [1, 1], [2, 1], [1, 2, 1], [], [0, 1], [-1], [-1, 1], [2**62, 1], [2**31, 2**31, 1], [1] * 40, [2, 2, 1]]
-TYPES = ["FP32", "FP32", "FP32", "FP64", "BYTES", "BF16", "INT8", "", "float32", "BOOL"]
-INPUTS = ["x", "x", "x", "y", "", "total", "ntm_snapshot", "x\0"]
+TYPES = ["FP32", "FP64", "BYTES", "BF16", "INT8", "", "float32", "BOOL"]
+INPUTS = ["x", "y", "", "total", "ntm_snapshot", "x\0"]
 OUTPUTS = ["y", "y", "x", "", "total", "ntm_snapshot"]
 PARAMETERS = [
     "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "triton_enable_empty_final_response",
@@ -18,30 +18,35 @@ RAW = [b"", b"\0\0\x80?", b"\0\0\x80?" * 2, b"\0\0\xc0\x7f", b"\xff" * 4, b"123"
 
 
 def any_request(dice):
-    """A request with fields of every kind."""
+    """A request with fields of every kind: some are nearly right, some have nothing that is."""
+    wild = dice.choice([0.02, 0.1, 0.5])
+
+    def chosen(right, others):
+        return dice.choice(others) if dice.random() < wild else right
+
     request = service_pb2.ModelInferRequest(
-        model_name=dice.choice(NAMES), model_version=dice.choice(VERSIONS), id=dice.choice(["", "r", "r" * 3000])
+        model_name=chosen("running-sum", NAMES), model_version=chosen("", VERSIONS), id=chosen("r", ["", "r" * 3000])
     )
-    if dice.random() < 0.9:
+    if dice.random() > wild / 2:
         _put(request.parameters["sequence_id"], dice.choice(IDS))
     for name in ("sequence_start", "sequence_end"):
-        if dice.random() < 0.7:
+        if dice.random() > wild / 2:
             request.parameters[name].bool_param = dice.random() < 0.5
-    for _ in range(dice.choice([0, 0, 0, 1, 2, 5])):
+    for _ in range(chosen(0, [1, 2, 5])):
         _put_any(request.parameters[dice.choice(PARAMETERS)], dice)
-    for _ in range(dice.choice([1, 1, 1, 1, 0, 2, 3])):
-        tensor = request.inputs.add(
-            name=dice.choice(INPUTS), datatype=dice.choice(TYPES), shape=dice.choice(SHAPES[:4] * 3 + SHAPES)
-        )
-        if dice.random() < 0.2:
+    for _ in range(chosen(1, [0, 1, 2, 3])):
+        steps = dice.choice([1, 1, 2])
+        shape = chosen(dice.choice([[steps, 1], [1, steps, 1]]), SHAPES)
+        tensor = request.inputs.add(name=chosen("x", INPUTS), datatype=chosen("FP32", TYPES), shape=shape)
+        if dice.random() < wild / 2:
             _fill(tensor.contents, dice)
-        if dice.random() < 0.05:
+        if dice.random() < wild / 5:
             _put_any(tensor.parameters[dice.choice(["shared_memory_region", "classification", "a"])], dice)
-        if dice.random() < 0.85:
-            request.raw_input_contents.append(dice.choice(RAW[:3] * 3 + RAW))
-    for _ in range(dice.choice([0, 0, 0, 1, 2])):
+        if dice.random() > wild / 4:
+            request.raw_input_contents.append(chosen(b"\0\0\x80?" * steps, RAW))
+    for _ in range(chosen(0, [1, 2])):
         output = request.outputs.add(name=dice.choice(OUTPUTS))
-        if dice.random() < 0.1:
+        if dice.random() < wild / 2:
             _put_any(output.parameters[dice.choice(["shared_memory_region", "classification", "a"])], dice)
     return request
 

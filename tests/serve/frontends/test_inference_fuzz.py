@@ -17,7 +17,7 @@ MESSAGES = 3000  # Of `make test`.
 GROUP = 100
 
 # An answer with one of these is a fault of ours.
-FAULTS = {"UNKNOWN", "INTERNAL", "UNAVAILABLE", "CANCELLED"}
+FAULTS = {"UNKNOWN", "INTERNAL", "UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"}
 ANSWERED = "OK"
 
 
@@ -41,9 +41,8 @@ def test_any_message_has_an_answer_and_no_sequence_sees_anothers_state(request):
             assert all(one.ready for one in client.models())
             left = [one.session_id for one in client.sessions()]
             assert all(one.startswith(("seq:running-sum:", "guard")) for one in left)
-    print(dict(outcomes))
     assert sum(outcomes.values()) == messages
-    assert outcomes[ANSWERED] > messages // 100, "nothing was let through"
+    assert outcomes[ANSWERED] > messages // 20, "nothing was let through"
     assert outcomes["INVALID_ARGUMENT"] > messages // 10, "nothing was refused"
     assert not FAULTS & set(outcomes), outcomes
 
