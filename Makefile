@@ -76,7 +76,7 @@ test-serving: .venv-serving/.everything ## The tests that need no torch, where t
 	@$(SERVING_BIN)/python -c 'import importlib.util, sys; sys.exit("torch is here" if importlib.util.find_spec("torch") else 0)'
 	$(SERVING_BIN)/python -m pytest --ignore tests/exporter --ignore tests/models --ignore tests/serve/chaos
 
-proto: .venv/.everything ## Write ntm_serve/v1 and ntm_serve/inference from proto/.
+proto: .venv/.everything ## Write the generated code under ntm_serve/ from proto/.
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. $(PROTO)
 	$(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=. $(SERVICES)
 
@@ -84,7 +84,7 @@ proto-fresh: .venv/.everything
 	@rm -rf build/proto && mkdir -p build/proto
 	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=build/proto --pyi_out=build/proto $(PROTO)
 	@$(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=build/proto $(SERVICES)
-	@for package in v1 inference; do \
+	@for package in v1 inference graph; do \
 		diff -r -x __init__.py -x __pycache__ build/proto/ntm_serve/$$package ntm_serve/$$package || { echo "ntm_serve/$$package is not what proto/ says: run make proto"; exit 1; }; \
 	done
 

@@ -20,6 +20,7 @@ import grpc
 import structlog
 
 import ntm_serve
+from ntm_serve.claims import Claims
 from ntm_serve.config import Settings
 from ntm_serve.durability import Durability
 from ntm_serve.engine import ORT_VERSION, OrtEngine, find_execution_provider
@@ -32,6 +33,7 @@ from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import Retention
 from ntm_serve.lineage import Lineage
 from ntm_serve.metrics import CONTENT_TYPE, Metrics
+from ntm_serve.metrics_compat import TritonCollector
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.replay import Replay
 from ntm_serve.repository import Found, find_models
@@ -241,11 +243,12 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
     for model in loaded.models:
         schedulers[model.card.key] = parts.scheduler(model, loaded.load_s.get(model.card.key, 0.0))
     replay = Replay(schedulers, observer=parts.metrics, clock=time.monotonic)
+    claims = None if parts.keeper is None else Claims(parts.keeper, handover_s=parts.settings.handover_s)
     residency = Residency(
         sessions=sessions,
         schedulers=schedulers,
         replay=replay,
-        keeper=parts.keeper,
+        claims=claims,
         settings=_residency_settings(settings),
         observer=parts.metrics,
         clock=time.monotonic,
@@ -253,7 +256,7 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
     service = Service(
         sessions=sessions,
         residency=residency,
-        lineage=Lineage(residency, replay, schedulers=schedulers, keeper=parts.keeper),
+        lineage=Lineage(residency, replay, schedulers=schedulers, claims=claims),
         schedulers=schedulers,
         faults=loaded.faults,
         sessions_per_message_max=settings.sessions_per_message_max,
@@ -263,6 +266,8 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
         arrival_s=parts.loop.arrival_s,
     )
     parts.metrics.watch(service.statistics, service.models)
+    if settings.metrics_compat == "triton":
+        parts.metrics.register(TritonCollector(lambda: parts.metrics.models, service.statistics))
     return service
 
 
@@ -373,7 +378,6 @@ def _residency_settings(settings: Settings) -> ResidencySettings:
     return ResidencySettings(
         durability=durability if settings.durability == "auto" else Durability(settings.durability),
         resident_bytes_max=settings.resident_bytes_max or None,
-        handover_s=settings.handover_s,
     )
 
 

@@ -57,18 +57,18 @@ class Settings(BaseSettings):
         ge=0,
         description="most bytes of states in memory; idle sessions leave it for the store, or end; 0 is no limit",
     )
-    snapshot_steps: int = Field(128, ge=1, description="most steps that run again when a session comes back")
+    snapshot_steps: int = Field(64, ge=1, description="most steps that run again when a session comes back")
     retain_steps: int = Field(
         0, ge=0, description="steps that durable sessions can be forked and rewound back at least"
     )
     lease_s: float = Field(
-        0.8, ge=0.1, description="redis: seconds after its last word when a server's sessions may be taken from it"
+        0.6, ge=0.1, description="redis: seconds after its last word when a server's sessions may be taken from it"
     )
     handover_s: float = Field(3.0, ge=0, description="seconds that a session is waited for which another server has")
     store_patience_s: float = Field(
         5.0, ge=0, description="seconds that the store may not answer, until what waits for it fails"
     )
-    sessions_per_message_max: int = Field(4096, ge=1, description="most sessions in one message")
+    sessions_per_message_max: int = Field(4096, ge=1, description="most sessions, or rows without any, in one message")
     steps_per_message_max: int = Field(4096, ge=1, description="most steps of one session in one message")
     session_steps_waiting_max: int = Field(
         16_384, ge=1, description="most steps admitted and not yet answered, per session"
@@ -87,6 +87,9 @@ class Settings(BaseSettings):
         1 << 20, ge=0, description="most bytes of such messages per session; the last one is always kept"
     )
     drain_s: float = Field(10.0, ge=0, description="most seconds that stopping waits for steps in flight")
+    metrics_compat: Literal["none", "triton"] = Field(
+        "none", description="also give metrics under the names of another server"
+    )
     log_format: Literal["console", "json"] = Field("console", description="how log lines are written")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 

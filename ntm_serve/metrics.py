@@ -36,7 +36,6 @@ LIFE_BUCKETS = (1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 OUTCOMES = ("ok", "error", "duplicate", "cancelled")
-ANSWERED = ("ok", "duplicate")
 ENDINGS = ("client", "idle", "evicted")
 # Why a session left memory for the store, beside the reasons of errors.
 LEAVINGS = ("room", "wanted", "lease", "retry", "drain")
@@ -84,10 +83,12 @@ class Histogram:
 
     @property
     def count(self) -> int:
+        """How many observations there were."""
         return sum(self._counts)
 
     @property
-    def sum(self) -> float:
+    def total(self) -> float:
+        """Their sum."""
         return self._sum
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
@@ -100,9 +101,9 @@ class ModelSeries:
     """What is counted of one model."""
 
     __slots__ = (
-        "answered", "batch_size", "closed", "compute", "computed_s", "differed", "duration", "failed", "last_run_at_s",
-        "latency", "left", "message_steps", "opened", "rejected", "restarted", "restore", "restored", "runs",
-        "session_steps", "steps", "wait",
+        "answered", "answered_s", "answered_wait_s", "batch_size", "closed", "compute", "differed", "duration",
+        "failed", "failed_s", "last_run_at_s", "latency", "left", "message_steps", "opened", "rejected", "restarted",
+        "restore", "restored", "runs", "session_steps", "steps", "wait",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -112,15 +113,30 @@ class ModelSeries:
         self.rejected = dict.fromkeys(REJECTIONS, 0)
         self.left = Counter(dict.fromkeys(LEAVINGS, 0))
         self.opened = self.restored = self.restarted = self.differed = 0
-        # Requests and their seconds; a request is one session's steps in one message.
-        self.answered: list[float] = [0, 0.0]
-        self.failed: list[float] = [0, 0.0]
-        # Of each request the runs that it was part of; and runs by their rows, how often and how long.
-        self.computed_s = self.last_run_at_s = 0.0
+        # Requests that were answered well, their seconds and those that they waited; and the others by their reason.
+        # A request is what is one to its caller: a session's part of a message, or rows that came together.
+        self.answered, self.answered_s, self.answered_wait_s = 0, 0.0, 0.0
+        self.failed: Counter[str] = Counter()
+        self.failed_s = 0.0
+        # Runs by their rows, how often and how long, and when the last one was.
+        self.last_run_at_s = 0.0
         self.runs: defaultdict[int, list[float]] = defaultdict(lambda: [0, 0.0])
         self.latency, self.wait, self.compute, self.restore = (Histogram(LATENCY_BUCKETS) for _ in range(4))
         self.batch_size, self.message_steps = Histogram(COUNT_BUCKETS), Histogram(COUNT_BUCKETS)
         self.duration, self.session_steps = Histogram(LIFE_BUCKETS), Histogram(SESSION_STEP_BUCKETS)
+
+    def requests_settled(self, requests: int, latency_s: float, queue_wait_s: float | None, fault: str) -> None:
+        """So many requests that came and were answered together."""
+        self.latency.observe(latency_s, requests)
+        if queue_wait_s is not None:
+            self.wait.observe(queue_wait_s, requests)
+        if fault:
+            self.failed[fault] += requests
+            self.failed_s += latency_s * requests
+        else:
+            self.answered += requests
+            self.answered_s += latency_s * requests
+            self.answered_wait_s += (queue_wait_s or 0.0) * requests
 
 
 class Metrics:
@@ -159,16 +175,27 @@ class Metrics:
         steps: int,
         latency_s: float,
         queue_wait_s: float | None,
+        fault: str = "",
     ) -> None:
         series = self._models[model]
         series.steps[outcome] += steps * sessions
-        series.latency.observe(latency_s, sessions)
         series.message_steps.observe(steps, sessions)
-        requests = series.answered if outcome in ANSWERED else series.failed
-        requests[0] += sessions
-        requests[1] += latency_s * sessions
-        if queue_wait_s is not None:
-            series.wait.observe(queue_wait_s, sessions)
+        series.requests_settled(sessions, latency_s, queue_wait_s, fault)
+
+    def rows_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        rows: int,
+        latency_s: float,
+        queue_wait_s: float | None,
+        fault: str = "",
+    ) -> None:
+        series = self._models[model]
+        series.steps[outcome] += rows
+        series.message_steps.observe(1, rows)
+        series.requests_settled(1, latency_s, queue_wait_s, fault)
 
     def ride_ran(self, model: ModelKey, *, rows: int, steps: int, compute_s: float) -> None:
         if steps:
@@ -178,7 +205,6 @@ class Metrics:
             runs = series.runs[rows]
             runs[0] += steps
             runs[1] += compute_s
-            series.computed_s += compute_s * rows
             series.last_run_at_s = time.time()
 
     def rejected(self, model: ModelKey, *, reason: str) -> None:
@@ -223,12 +249,10 @@ class Metrics:
     def totals(self, model: ModelKey) -> ModelTotals:
         """What was counted of a model's requests and runs."""
         series = self._models[model]
-        answered, failed = Counted(int(series.answered[0]), series.answered[1]), series.failed
         return ModelTotals(
-            answered=answered,
-            failed=Counted(int(failed[0]), failed[1]),
-            waited=Counted(series.wait.count, series.wait.sum),
-            computed=Counted(answered.count, series.computed_s),
+            answered=Counted(series.answered, series.answered_s),
+            failed=Counted(series.failed.total(), series.failed_s),
+            waited=Counted(series.answered, series.answered_wait_s),
             runs={rows: Counted(int(count), seconds) for rows, (count, seconds) in sorted(series.runs.items())},
             steps=sum(rows * int(count) for rows, (count, _) in series.runs.items()),
             last_run_at_s=series.last_run_at_s,
@@ -290,6 +314,15 @@ class Metrics:
     def watch(self, statistics: Callable[[], ServiceStatistics], models: Callable[[], list[ModelView]]) -> None:
         """Expose what the service knows at the moment of a scrape."""
         self._registry.register(_ServiceCollector(statistics, models))
+
+    @property
+    def models(self) -> Mapping[ModelKey, ModelSeries]:
+        """What was counted of each model, as it stands."""
+        return self._models
+
+    def register(self, collector: Collector) -> None:
+        """Expose what another collector gives as well."""
+        self._registry.register(collector)
 
     def exposition(self) -> bytes:
         """The text of `/metrics`."""

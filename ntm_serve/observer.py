@@ -26,17 +26,17 @@ class Counted:
 
 @dataclass(frozen=True)
 class ModelTotals:
-    """What was counted of a model since the server started. A request is one session's steps in one message.
+    """What was counted of a model since the server started. A request is one session's steps in one message, or rows
+    that came together.
 
-    answered, failed: requests, from the door to the reply. waited: from the door to the first run. computed: of each
-    request, the runs that it was part of. runs: of the engine, by their number of rows. steps: rows of all runs.
-    last_run_at_s: the time of day of the last one, 0 before there was any.
+    answered, failed: requests, from the door to the reply. waited: those that were answered, from the door to the first
+    run. runs: of the engine, by their number of rows. steps: rows of all runs. last_run_at_s: the time of day of the
+    last one, 0 before there was any.
     """
 
     answered: Counted
     failed: Counted
     waited: Counted
-    computed: Counted
     runs: Mapping[int, Counted]
     steps: int
     last_run_at_s: float
@@ -58,10 +58,24 @@ class Observer(Protocol):
         steps: int,
         latency_s: float,
         queue_wait_s: float | None,
+        fault: str = "",
     ) -> None:
         """A message's steps were answered: `steps` of each of so many sessions. outcome: ok, error, duplicate or
-        cancelled. queue_wait_s: from the door to the first batch, None where they never ran.
+        cancelled. queue_wait_s: from the door to the first batch, None where they never ran. fault: the error's reason.
         """
+        ...
+
+    def rows_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        rows: int,
+        latency_s: float,
+        queue_wait_s: float | None,
+        fault: str = "",
+    ) -> None:
+        """A request of so many rows to a model without state was answered, or its caller left; else as above."""
         ...
 
     def ride_ran(self, model: ModelKey, *, rows: int, steps: int, compute_s: float) -> None:
@@ -110,6 +124,19 @@ class NoObserver:
         steps: int,
         latency_s: float,
         queue_wait_s: float | None,
+        fault: str = "",
+    ) -> None:
+        pass
+
+    def rows_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        rows: int,
+        latency_s: float,
+        queue_wait_s: float | None,
+        fault: str = "",
     ) -> None:
         pass
 

@@ -148,11 +148,11 @@ class Asked:
         self.submission = None
         if self.cancelled:
             return
-        error = submission.errors.get(0)
-        if error is None:
-            self.answered(submission)
+        errors = submission.errors
+        if errors:
+            self.failed(errors[min(errors)])
         else:
-            self.failed(error)
+            self.answered(submission)
 
 
 class Sequences:

@@ -33,6 +33,7 @@ from ntm_serve.scheduler import Scheduler, SchedulerStatistics
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import decoded, encoded
 from ntm_serve.spec import Array, StepSpec
+from ntm_serve.stateless import InferRequest, rows_of, submit_rows
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.store import StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.submission import Reply, Submission
@@ -108,6 +109,8 @@ class Service:
         self._waiting: dict[str, list[tuple[Submission, int]]] = {}
         self._returns: set[asyncio.Task[None]] = set()
         self._faults = dict(faults)
+        # Of each model the highest version that is served, once it was looked for.
+        self._newest: dict[str, ModelKey] = {}
         self._sessions_per_message_max = sessions_per_message_max
         self._steps_per_message_max = steps_per_message_max
         self._observer = observer
@@ -139,7 +142,7 @@ class Service:
     def add_model(self, scheduler: Scheduler) -> None:
         """Sessions of this model can be opened from now on. Whoever made the scheduler runs it."""
         self._schedulers[scheduler.key] = scheduler
-        self._faults.pop(scheduler.key, None)
+        self.offer_model(scheduler.key)
 
     def fault_model(self, key: ModelKey, fault: OperatorFault) -> None:
         """No session of this model is opened from now on; those that it has go on."""
@@ -148,6 +151,7 @@ class Service:
     def offer_model(self, key: ModelKey) -> None:
         """Sessions of this model can be opened again."""
         self._faults.pop(key, None)
+        self._newest.pop(key.name, None)
 
     def remove_model(self, key: ModelKey) -> None:
         """The model is no more. It has no session."""
@@ -155,9 +159,9 @@ class Service:
         self._faults.pop(key, None)
 
     async def is_used(self, key: ModelKey) -> bool:
-        """Whether a session of this model is in memory or in the store."""
+        """Whether a session of this model is in memory or in the store, or something of it waits."""
         # In this order: one may have come while the store was asked.
-        return await self._residency.is_stored(key) or self._sessions.open_by_model[key] > 0
+        return await self._residency.is_stored(key) or self._sessions.open_by_model[key] > 0 or self._is_busy(key)
 
     # Sessions
 
@@ -177,17 +181,19 @@ class Service:
         LimitReached, ServerDraining, and where there is a store what that raises.
         """
         self._expect_serving()
-        view = self.model(model_name, version)
-        if view.fault is not None:
-            raise view.fault
+        scheduler = self._serving(model_name, version)
         try:
-            return self._view(await self._residency.create(self._schedulers[view.key], session_id, durability))
+            return self._view(await self._residency.create(scheduler, session_id, durability))
         except SessionExists:
             if not resume:  # Nor is it to come back here for that.
                 raise
             session = await self._residency.find(session_id or "")
             if session.model.name != model_name or version not in ("", session.model.version):
-                raise
+                wanted = ModelKey(model_name, version or session.model.version)
+                raise SessionExists(
+                    f"session {session_id}: is one of model {session.model}, and cannot be resumed as one of {wanted}; "
+                    "choose another name, or close it"
+                ) from None
             return self._view(session)
 
     def begin_here(self, session_id: str, model_name: str, version: str = "") -> bool:
@@ -198,13 +204,11 @@ class Service:
         if self._residency.has_store or (session is not None and session.in_flight):
             return False
         self._expect_serving()
-        view = self.model(model_name, version)
-        if view.fault is not None:
-            raise view.fault
+        scheduler = self._serving(model_name, version)
         if session is not None:
             self._residency.close_here(session)
-            self.count_restart(view.key)
-        self._residency.create_here(self._schedulers[view.key], session_id)
+            self.count_restart(scheduler.key)
+        self._residency.create_here(scheduler, session_id)
         return True
 
     def end_here(self, session_id: str) -> bool:
@@ -339,11 +343,7 @@ class Service:
         """`submit`, and wait until all is answered. Cancelling it cancels the steps."""
         done = asyncio.Event()
         submission = self.submit(request, lambda *_: done.set(), tag=tag)
-        try:
-            await done.wait()
-        except asyncio.CancelledError:
-            submission.cancel()
-            raise
+        await _until(done, submission)
         return submission
 
     async def until_answered(self, session_id: str) -> None:
@@ -353,6 +353,36 @@ class Service:
         session = self._sessions.get(session_id)
         if session is not None:
             await until_nothing_in_flight(session)
+
+    # Models without state
+
+    def submit_rows(self, request: InferRequest, reply: Reply, *, tag: int = 0) -> Submission:
+        """Admit the rows of a request to a model without state. `reply` is told once, when all are answered; then
+        `rows_of` has the outputs.
+
+        Raises ModelUnknown, the fault of a model that is not served, InvalidInput, LimitReached, ServerDraining; then
+        nothing was admitted.
+        """
+        self._expect_serving()
+        return submit_rows(
+            self._serving(request.model, request.version),
+            request,
+            reply,
+            tag=tag,
+            rows_max=self._sessions_per_message_max,
+            now_s=self._arrival_s(),
+            clock=self._clock,
+            observer=self._observer,
+        )
+
+    async def infer(self, request: InferRequest) -> dict[str, Array]:
+        """`submit_rows`, and wait: outputs `[N, ...]` by name. Cancelling it cancels the rows. Raises as
+        `submit_rows`, and the error of a row that failed.
+        """
+        done = asyncio.Event()
+        submission = self.submit_rows(request, lambda *_: done.set())
+        await _until(done, submission)
+        return rows_of(submission)
 
     def drain(self) -> None:
         """Take no more work; what was admitted is finished."""
@@ -452,6 +482,23 @@ class Service:
         if self._draining:
             raise ServerDraining("server: is stopping; connect again")
 
+    def _serving(self, model_name: str, version: str) -> Scheduler:
+        """The scheduler of a model; without a version of the highest that is served. Raises ModelUnknown, and the
+        fault of one that is not served.
+        """
+        key = ModelKey(model_name, version) if version else self._newest.get(model_name)
+        if key in self._schedulers and key not in self._faults:
+            return self._schedulers[key]
+        view = self.model(model_name, version)
+        if view.fault is not None:
+            raise view.fault
+        self._newest[model_name] = view.key
+        return self._schedulers[view.key]
+
+    def _is_busy(self, key: ModelKey) -> bool:
+        scheduler = self._schedulers.get(key)
+        return scheduler is not None and scheduler.statistics().steps_waiting > 0
+
     def _next_step(self, session_id: str) -> int:
         session = self._sessions.get(session_id)
         return 0 if session is None else session.next_step
@@ -505,7 +552,17 @@ class Service:
             steps=ticket.steps,
             latency_s=self._clock() - ticket.submitted_s,
             queue_wait_s=None if outcome == "duplicate" else waited_s,
+            fault="" if ticket.error is None else ticket.error.reason,
         )
+
+
+async def _until(done: asyncio.Event, submission: Submission) -> None:
+    """Until it is answered; whoever waits no more wants no answer."""
+    try:
+        await done.wait()
+    except asyncio.CancelledError:
+        submission.cancel()
+        raise
 
 
 def _version_order(key: ModelKey) -> tuple[str, int, str]:

@@ -25,7 +25,7 @@ def test_serving_a_model_imports_no_torch():
 
 
 def test_public_names_of_testing_are_these():
-    assert testing.__all__ == ["Gate", "ManualClock", "RunningSum", "TestServer", "test_server"]
+    assert testing.__all__ == ["Doubling", "Gate", "ManualClock", "RunningSum", "TestServer", "test_server"]
 
 
 def test_the_drawn_tree_of_errors_is_the_real_one():

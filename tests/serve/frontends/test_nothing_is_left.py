@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ntm_serve.frontends.call import Call
-from ntm_serve.frontends.infer import Request
+from ntm_serve.frontends.infer_request import Request
 from ntm_serve.frontends.sessions import _Stream
 from ntm_serve.frontends.standard import Health
 from ntm_serve.frontends.stream import MessageStream
