@@ -101,9 +101,9 @@ class ModelSeries:
     """What is counted of one model."""
 
     __slots__ = (
-        "answered", "answered_s", "answered_wait_s", "batch_size", "closed", "compute", "computed_s", "differed",
-        "duration", "failed", "failed_s", "last_run_at_s", "latency", "left", "message_steps", "opened", "rejected",
-        "restarted", "restore", "restored", "runs", "session_steps", "steps", "wait",
+        "answered", "answered_s", "answered_wait_s", "batch_size", "closed", "compute", "differed", "duration",
+        "failed", "failed_s", "last_run_at_s", "latency", "left", "message_steps", "opened", "rejected", "restarted",
+        "restore", "restored", "runs", "session_steps", "steps", "wait",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -118,8 +118,8 @@ class ModelSeries:
         self.answered, self.answered_s, self.answered_wait_s = 0, 0.0, 0.0
         self.failed: Counter[str] = Counter()
         self.failed_s = 0.0
-        # Of each request the runs that it was part of; and runs by their rows, how often and how long.
-        self.computed_s = self.last_run_at_s = 0.0
+        # Runs by their rows, how often and how long, and when the last one was.
+        self.last_run_at_s = 0.0
         self.runs: defaultdict[int, list[float]] = defaultdict(lambda: [0, 0.0])
         self.latency, self.wait, self.compute, self.restore = (Histogram(LATENCY_BUCKETS) for _ in range(4))
         self.batch_size, self.message_steps = Histogram(COUNT_BUCKETS), Histogram(COUNT_BUCKETS)
@@ -205,7 +205,6 @@ class Metrics:
             runs = series.runs[rows]
             runs[0] += steps
             runs[1] += compute_s
-            series.computed_s += compute_s * rows
             series.last_run_at_s = time.time()
 
     def rejected(self, model: ModelKey, *, reason: str) -> None:
@@ -252,9 +251,8 @@ class Metrics:
         series = self._models[model]
         return ModelTotals(
             answered=Counted(series.answered, series.answered_s),
-            failed=Counted(sum(series.failed.values()), series.failed_s),
-            waited=Counted(series.wait.count, series.wait.total),
-            computed=Counted(series.answered, series.computed_s),
+            failed=Counted(series.failed.total(), series.failed_s),
+            waited=Counted(series.answered, series.answered_wait_s),
             runs={rows: Counted(int(count), seconds) for rows, (count, seconds) in sorted(series.runs.items())},
             steps=sum(rows * int(count) for rows, (count, _) in series.runs.items()),
             last_run_at_s=series.last_run_at_s,

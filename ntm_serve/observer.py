@@ -26,17 +26,17 @@ class Counted:
 
 @dataclass(frozen=True)
 class ModelTotals:
-    """What was counted of a model since the server started. A request is one session's steps in one message.
+    """What was counted of a model since the server started. A request is one session's steps in one message, or rows
+    that came together.
 
-    answered, failed: requests, from the door to the reply. waited: from the door to the first run. computed: of each
-    request, the runs that it was part of. runs: of the engine, by their number of rows. steps: rows of all runs.
-    last_run_at_s: the time of day of the last one, 0 before there was any.
+    answered, failed: requests, from the door to the reply. waited: those that were answered, from the door to the first
+    run. runs: of the engine, by their number of rows. steps: rows of all runs. last_run_at_s: the time of day of the
+    last one, 0 before there was any.
     """
 
     answered: Counted
     failed: Counted
     waited: Counted
-    computed: Counted
     runs: Mapping[int, Counted]
     steps: int
     last_run_at_s: float

@@ -133,12 +133,13 @@ class Asked:
     def cancel(self) -> None:
         """Nobody waits for the answer: steps that were not committed will not be."""
         self.cancelled = True
-        # Each knows of the other.
+        # Both know of this one.
         submission, self.submission = self.submission, None
         if submission is not None:
             submission.cancel()
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
         if self.on_cancel is not None:
             self.on_cancel(self)
 
@@ -147,11 +148,11 @@ class Asked:
         self.submission = None
         if self.cancelled:
             return
-        error = submission.errors.get(0)
-        if error is None:
-            self.answered(submission)
+        errors = submission.errors
+        if errors:
+            self.failed(errors[min(errors)])
         else:
-            self.failed(error)
+            self.answered(submission)
 
 
 class Sequences:

@@ -204,13 +204,11 @@ class Service:
         if self._residency.has_store or (session is not None and session.in_flight):
             return False
         self._expect_serving()
-        view = self.model(model_name, version)
-        if view.fault is not None:
-            raise view.fault
+        scheduler = self._serving(model_name, version)
         if session is not None:
             self._residency.close_here(session)
-            self.count_restart(view.key)
-        self._residency.create_here(self._schedulers[view.key], session_id)
+            self.count_restart(scheduler.key)
+        self._residency.create_here(scheduler, session_id)
         return True
 
     def end_here(self, session_id: str) -> bool:
@@ -348,6 +346,14 @@ class Service:
         await _until(done, submission)
         return submission
 
+    async def until_answered(self, session_id: str) -> None:
+        """Until the steps that this session was given so far are answered."""
+        while session_id in self._waiting:
+            await asyncio.wait(self._returns, return_when=asyncio.FIRST_COMPLETED)
+        session = self._sessions.get(session_id)
+        if session is not None:
+            await until_nothing_in_flight(session)
+
     # Models without state
 
     def submit_rows(self, request: InferRequest, reply: Reply, *, tag: int = 0) -> Submission:
@@ -377,14 +383,6 @@ class Service:
         submission = self.submit_rows(request, lambda *_: done.set())
         await _until(done, submission)
         return rows_of(submission)
-
-    async def until_answered(self, session_id: str) -> None:
-        """Until the steps that this session was given so far are answered."""
-        while session_id in self._waiting:
-            await asyncio.wait(self._returns, return_when=asyncio.FIRST_COMPLETED)
-        session = self._sessions.get(session_id)
-        if session is not None:
-            await until_nothing_in_flight(session)
 
     def drain(self) -> None:
         """Take no more work; what was admitted is finished."""

@@ -86,10 +86,9 @@ def config_of(
 
 
 def statistics_of(key: ModelKey, totals: ModelTotals) -> service_pb2.ModelStatistics:
-    """What was counted of a model. What is left of a request beside waiting and computing counts as its output."""
-    answered, waited, computed = totals.answered, totals.waited, totals.computed
-    rest_s = max(0.0, answered.seconds - waited.seconds - computed.seconds)
-    none = Counted(answered.count)
+    """What was counted of a model. What is done of a request before and after its runs is a part of them."""
+    answered, waited = totals.answered, totals.waited
+    computed, none = Counted(answered.count, answered.seconds - waited.seconds), Counted(answered.count)
     statistics = service_pb2.ModelStatistics(
         name=key.name,
         version=key.version,
@@ -102,7 +101,7 @@ def statistics_of(key: ModelKey, totals: ModelTotals) -> service_pb2.ModelStatis
             queue=_duration(waited),
             compute_input=_duration(none),
             compute_infer=_duration(computed),
-            compute_output=_duration(Counted(answered.count, rest_s)),
+            compute_output=_duration(none),
             cache_hit=_duration(Counted()),
             cache_miss=_duration(Counted()),
         ),

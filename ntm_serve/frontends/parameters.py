@@ -43,6 +43,11 @@ class Parameters:
                 known = [one for one in _READERS if one.startswith(OURS)]
                 raise InvalidInput(f"parameters: expected some of {known}, got {name}")
 
+    @property
+    def asks_for_memory(self) -> bool:
+        """Whether it asks for what a model without memory cannot give."""
+        return self.step is not None or self.snapshot or self.fork is not None or self.fork_step is not None
+
 
 def _bool(attribute: str) -> "Reader":
     def read(parameters: Parameters, name: str, value: Any) -> None:

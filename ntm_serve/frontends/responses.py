@@ -11,7 +11,7 @@ from ntm_serve.spec import Array, TensorSpec
 from ntm_serve.step_model import ModelKey, StepModel
 
 if TYPE_CHECKING:
-    from ntm_serve.frontends.infer import Request
+    from ntm_serve.frontends.infer_request import Request
 
 # The output with a sequence's state, and the input that takes it.
 SNAPSHOT = "ntm_snapshot"

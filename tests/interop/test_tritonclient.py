@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -102,3 +103,15 @@ def test_nothing_is_left_open_but_what_was_not_ended(ran, target):
     with Client(target) as client:
         left = sorted(one.session_id for one in client.sessions())
     assert left == ["seq:copy-ff:22", "seq:copy-ff:f"]
+
+
+def test_the_example_of_the_documentation_runs(tritonclient, target):
+    text = (Path(__file__).parents[2] / "docs" / "triton.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    ours = program.replace("localhost:8001", target)
+    assert ours != program
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ran = subprocess.run(
+        [str(tritonclient), "-c", ours], capture_output=True, text=True, timeout=60, check=True, env=environment
+    )
+    assert ran.stdout.splitlines() == ["(1, 8) (1, 8)"]

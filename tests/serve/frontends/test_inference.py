@@ -9,7 +9,7 @@ from serve.exposition import scrape, value
 
 from ntm_serve.client import Client
 from ntm_serve.inference import service_pb2
-from ntm_serve.testing import Gate, RunningSum, test_server
+from ntm_serve.testing import Doubling, Gate, RunningSum, test_server
 
 from .inference_client import InferenceWire, infer_request, output_of, y_of
 from .wire_client import reason_of
@@ -335,3 +335,45 @@ def test_shared_memory_traces_and_logs_are_not_there(triton):
             triton.call(name)
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert "not supported" in refused.value.details() or "cannot be set" in refused.value.details()
+
+
+# Models without state
+
+
+@pytest.fixture
+def doubling():
+    with test_server([Doubling(), RunningSum()]) as server:
+        it = InferenceWire(server.target)
+        yield it
+        it.channel.close()
+
+
+def test_rows_need_no_sequence_where_there_is_no_memory(doubling):
+    assert doubling.infer(None, [1, 2, 3], model="doubling").tolist() == [[2], [4], [6]]
+    assert doubling.infer(None, [1], model="doubling", shape=(1,)).tolist() == [2]
+    # What a client says of sequences is all the same to it.
+    assert doubling.infer(7, [1], model="doubling").tolist() == [[2]]
+    requests = [infer_request(None, [i], model="doubling", request_id=str(i)) for i in range(5)]
+    replies = [reply.infer_response for reply in doubling.stream(requests)]
+    assert [(one.id, y_of(one).item()) for one in replies] == [(str(i), 2 * i) for i in range(5)]
+    assert not doubling.call("ModelConfig", name="doubling").config.HasField("sequence_batching")
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"shape": (1, 1, 1)}, "inputs: expected one axis of rows"),
+        ({"ntm_step": 0}, "ntm_: expected a model with a memory, and doubling has none"),
+        ({"shape": (1, 2)}, "x: expected FP32 [T, 1]"),
+    ],
+)
+def test_what_rows_cannot_be_is_said(doubling, more, says):
+    values = [1] * int(np.prod(more.get("shape", 1)))
+    assert refusal(doubling, None, values, model="doubling", **more)[1].startswith(says)
+
+
+def test_a_row_that_fails_fails_its_request_alone(doubling):
+    code, text, _ = refusal(doubling, None, [1, -666], model="doubling")
+    assert code is grpc.StatusCode.INTERNAL
+    assert text.endswith("reason=ENGINE_FAULT")
+    assert doubling.infer(None, [1], model="doubling").tolist() == [[2]]

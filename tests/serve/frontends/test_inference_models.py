@@ -138,7 +138,7 @@ def test_statistics_count_requests_steps_and_runs():
         assert (one.name, one.version, one.inference_count, one.execution_count) == ("running-sum", "1", 4, 4)
         stats = one.inference_stats
         assert [getattr(stats, name).count for name in ("success", "queue", "compute_infer")] == [2, 2, 2]
-        parts = stats.queue.ns + stats.compute_infer.ns + stats.compute_output.ns
+        parts = stats.queue.ns + stats.compute_infer.ns
         assert 0 < stats.compute_infer.ns <= stats.success.ns == pytest.approx(parts, abs=1000)
         assert [(runs.batch_size, runs.compute_infer.count) for runs in one.batch_stats] == [(1, 4)]
         assert one.last_inference > 1.7e12
