@@ -35,6 +35,7 @@ from ntm_serve.step_model import ModelKey
 from ntm_serve.ticket import Ticket, identical
 
 SESSION_ID = re.compile(r"[A-Za-z0-9._~:@+-]{1,128}")
+SESSION_ID_MEANS = "1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -"
 
 # A session that made no step for so long is put to rest. Looked for at least as often.
 IDLE_AFTER_S = 60.0
@@ -276,7 +277,7 @@ class Sessions:
     def expect_free(self, session_id: str | None, *, coming: int = 0) -> str:
         """The name, or a random one, for one session more. coming: how many are being made. Raises as `open`."""
         if session_id is not None and not SESSION_ID.fullmatch(session_id):
-            raise InvalidInput(f"session id: expected 1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -, got {session_id!r}")
+            raise InvalidInput(f"session id: expected {SESSION_ID_MEANS}, got {session_id!r}")
         if session_id in self._open:
             raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
         if len(self._open) + coming >= self.limits.sessions_max:
@@ -301,7 +302,8 @@ class Sessions:
         ended = self._ended.get(session_id)
         if ended is not None:
             return type(ended)(ended.message, fields=ended.fields)
-        return SessionUnknown(f"session {session_id}: expected the name of an open session; this one was never seen")
+        why = "this one was never seen" if SESSION_ID.fullmatch(session_id) else f"names have {SESSION_ID_MEANS}"
+        return SessionUnknown(f"session {session_id}: expected the name of an open session; {why}")
 
     def idle(self, now_s: float) -> list[Session]:
         """Put those to rest that made no step of late, and name those that were idle for longer than their life."""
