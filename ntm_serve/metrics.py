@@ -315,6 +315,14 @@ class Metrics:
         """Expose what the service knows at the moment of a scrape."""
         self._registry.register(_ServiceCollector(statistics, models))
 
+    def watch_readiness(self, is_ready: Callable[[], bool], store_silent_s: Callable[[], float] | None) -> None:
+        """Expose whether the server is to be sent calls. store_silent_s: None without a store."""
+        ready = Gauge("ntm_serve_ready", "1 where the server is ready for calls.", registry=self._registry)
+        ready.set_function(is_ready)
+        if store_silent_s is not None:
+            silent = Gauge("ntm_serve_store_silent_seconds", "Since the store last answered.", registry=self._registry)
+            silent.set_function(store_silent_s)
+
     @property
     def models(self) -> Mapping[ModelKey, ModelSeries]:
         """What was counted of each model, as it stands."""
@@ -323,14 +331,6 @@ class Metrics:
     def register(self, collector: Collector) -> None:
         """Expose what another collector gives as well."""
         self._registry.register(collector)
-
-    def watch_readiness(self, is_ready: Callable[[], bool], store_silent_s: Callable[[], float] | None) -> None:
-        """Expose whether the server is to be sent calls. store_silent_s: None without a store."""
-        ready = Gauge("ntm_serve_ready", "1 where the server is ready for calls.", registry=self._registry)
-        ready.set_function(is_ready)
-        if store_silent_s is not None:
-            silent = Gauge("ntm_serve_store_silent_seconds", "Since the store last answered.", registry=self._registry)
-            silent.set_function(store_silent_s)
 
     def exposition(self) -> bytes:
         """The text of `/metrics`."""

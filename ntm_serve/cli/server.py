@@ -1,4 +1,4 @@
-"""Commands that need the parts of a server: serve, check, import-triton, health, top, sessions verify. The flags of
+"""Commands that need the parts of a server: serve, check, health, top, import-triton, sessions verify. The flags of
 `serve` are the settings of ntm_serve.config; the extra `server` is looked for here and nowhere else.
 """
 
@@ -101,7 +101,7 @@ def register_server_commands(app: typer.Typer) -> None:
 def _register_missing(app: typer.Typer, missing: ImportError) -> None:
     message = f"this command needs the parts of a server: pip install 'ntm-serve[server]' ({missing})"
 
-    for name in ("serve", "check", "import-triton", "health", "top"):
+    for name in ("serve", "check", "health", "top", "import-triton"):
 
         @app.command(name, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
         def refuse() -> None:

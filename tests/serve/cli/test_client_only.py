@@ -56,7 +56,7 @@ def test_what_asks_a_server_works(client_only, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("serve", "--port", "0"), ("check", "DIR"), ("import-triton", "DIR"), ("health",), ("top",)]
+    "arguments", [("serve", "--port", "0"), ("check", "DIR"), ("health",), ("top",), ("import-triton", "DIR")]
 )
 def test_what_serves_says_what_to_install(client_only, arguments):
     ended = client_only(*arguments)
@@ -67,6 +67,5 @@ def test_what_serves_says_what_to_install(client_only, arguments):
 
 def test_the_help_lists_every_command_all_the_same(client_only):
     ended = client_only("--help")
-    commands = ("serve", "check", "import-triton", "health", "top", "models", "sessions", "run", "pipe", "version")
-    for name in commands:
+    for name in ("serve", "check", "health", "top", "import-triton", "models", "sessions", "run", "pipe", "version"):
         assert f" {name} " in ended.stdout
