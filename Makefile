@@ -20,7 +20,7 @@ PROTO := $(wildcard proto/ntm_serve/*/*.proto)
 SERVICES := proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
+.PHONY: help demo test interop fuzz bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,12 @@ proto-fresh: .venv/.everything
 lint-proto: ## Lint the wire contract. Needs npx.
 	npx --yes $(BUF) lint
 
+interop: .venv/.everything ## Have the clients of others call a server: tritonclient and perf_analyzer. Installs them once.
+	$(BIN)/python -m pytest tests/interop
+
+fuzz: .venv/.everything ## Send 100,000 broken messages of the Open Inference Protocol. Some minutes.
+	$(BIN)/python -m pytest tests/serve/frontends/test_inference_fuzz.py --messages 100000
+
 bench: .venv/.everything ## Measure: wire, kernel, gateway, fairness, naive, memory, each as a ratio. About four minutes.
 	$(BIN)/python -m benchmarks.bench
 
@@ -155,4 +161,4 @@ pictures: .venv/.everything ## Draw the pictures of the documentation from a rea
 	$(BIN)/python docs/draw_memory.py models/zoo docs/pictures
 
 clean: ## Remove what make has made, but for trained weights.
-	rm -rf .venv .venv-serving .venv-tools build/proto build/sbom.cdx.json build/peers build/peers-work .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-serving .venv-tools build/proto build/interop build/sbom.cdx.json build/peers build/peers-work .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,7 +9,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,7 @@ from ntm_serve.durability import Durability
 from ntm_serve.engine import ORT_VERSION, OrtEngine, find_execution_provider
 from ntm_serve.errors import ModelRejected, NtmServeError, OperatorFault, SettingsFault
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
+from ntm_serve.frontends.inference import InferenceSettings
 from ntm_serve.frontends.server import GrpcServer
 from ntm_serve.http import HttpServer
 from ntm_serve.keeper import Keeper
@@ -281,6 +282,7 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     )
     metrics.watch_readiness(lambda: not readiness.faults(), store_silent_s)
     http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, readiness=readiness.faults)
+    rollout = _rollout(parts, service, lambda: frontend, readiness)
     frontend = GrpcServer(
         service,
         parts.loop,
@@ -288,6 +290,12 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
         messages_in_flight_max=settings.messages_in_flight_max,
         stream_bytes_max=settings.stream_bytes_max,
         observer=metrics,
+        inference=InferenceSettings(
+            idle_life_s=settings.idle_life_s or None,
+            sessions_max=settings.sessions_max,
+            control=rollout if settings.model_control else None,
+        ),
+        totals=metrics.totals,
     )
     frontend.set_serving(_names(service), serving=True)
     http_port = await http.start(settings.host, settings.http_port)
@@ -296,7 +304,7 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
         port = await frontend.start(settings.host, settings.port)
         parts.own(readiness.follow(partial(_tell_health, service, frontend)))
         if settings.repository_poll_s:
-            parts.own(_rollout(parts, service, frontend, readiness).run(settings.repository_poll_s))
+            parts.own(rollout.run(settings.repository_poll_s))
         try:
             yield Running(settings.host, port, http_port, service, metrics, parts.loop)
         finally:
@@ -305,7 +313,8 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
             frontend.drain()
             # Where a task died, the group is cancelled: what that task was to answer will not be.
             own = asyncio.current_task()
-            await _finish(service, patience_s=0.0 if own is not None and own.cancelling() else settings.drain_s)
+            patience_s = 0.0 if own is not None and own.cancelling() else settings.drain_s
+            await _finish(service, frontend, patience_s=patience_s)
             await frontend.stop(1.0)
     finally:
         await http.stop()
@@ -316,10 +325,11 @@ def _tell_health(service: Service, frontend: GrpcServer, faults: Sequence[str]) 
     frontend.set_serving(_names(service), serving=not faults)
 
 
-async def _finish(service: Service, *, patience_s: float) -> None:
+async def _finish(service: Service, frontend: GrpcServer, *, patience_s: float) -> None:
     """What was admitted is answered, and sessions are given up."""
     try:
         async with asyncio.timeout(patience_s):
+            await frontend.until_idle()
             await service.until_idle()
             await service.leave()
     except TimeoutError:
@@ -333,17 +343,18 @@ def _names(service: Service) -> list[str]:
     return [name for view in service.models() if view.model for name in (view.key.name, str(view.key))]
 
 
-def _rollout(parts: _Parts, service: Service, frontend: GrpcServer, readiness: Readiness) -> Rollout:
+def _rollout(parts: _Parts, service: Service, frontend: Callable[[], GrpcServer], readiness: Readiness) -> Rollout:
+    """frontend: asked for when a model came or went; it knows the rollout."""
     settings = parts.settings
 
     def begin(model: StepModel, load_s: float) -> None:
         service.add_model(parts.scheduler(model, load_s))
-        _tell_health(service, frontend, readiness.faults())
+        _tell_health(service, frontend(), readiness.faults())
 
     def end(key: ModelKey) -> None:
         parts.lives.pop(key).cancel()
         gone = {key.name, str(key)} - set(_names(service))
-        frontend.forget(gone)
+        frontend().forget(gone)
 
     load = partial(load_model, batch_max=settings.batch_max, execution_provider=settings.execution_provider)
     return Rollout(settings.models, service, load=load, begin=begin, end=end)

@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     repository_poll_s: float = Field(
         5.0, ge=0, description="how often the repository is looked through for versions that came or went; 0 is never"
     )
+    model_control: bool = Field(
+        False, description="let clients of the Open Inference Protocol load and unload models of the repository"
+    )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every one")
     port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 is any free one")
     http_port: int = Field(8002, ge=0, le=65535, description="port of metrics and health; 0 is any free one")

@@ -4,6 +4,7 @@ Rules of this file: a label's values come from the models and from our own words
 the number of series does not grow with sessions; what can be read when scraped is not counted besides.
 """
 
+import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from ntm_serve.observer import MessageCounts
+from ntm_serve.observer import Counted, MessageCounts, ModelTotals
 from ntm_serve.service import ModelView, ServiceStatistics
 from ntm_serve.step_model import ModelKey
 
@@ -101,8 +102,8 @@ class ModelSeries:
 
     __slots__ = (
         "answered", "answered_s", "answered_wait_s", "batch_size", "closed", "compute", "differed", "duration",
-        "failed", "latency", "left", "message_steps", "opened", "rejected", "restore", "restored", "session_steps",
-        "steps", "wait",
+        "failed", "failed_s", "last_run_at_s", "latency", "left", "message_steps", "opened", "rejected", "restarted",
+        "restore", "restored", "runs", "session_steps", "steps", "wait",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -111,11 +112,15 @@ class ModelSeries:
         self.closed = dict.fromkeys(ENDINGS, 0)
         self.rejected = dict.fromkeys(REJECTIONS, 0)
         self.left = Counter(dict.fromkeys(LEAVINGS, 0))
-        self.opened = self.restored = self.differed = 0
+        self.opened = self.restored = self.restarted = self.differed = 0
         # Requests that were answered well, their seconds and those that they waited; and the others by their reason.
         # A request is what is one to its caller: a session's part of a message, or rows that came together.
         self.answered, self.answered_s, self.answered_wait_s = 0, 0.0, 0.0
         self.failed: Counter[str] = Counter()
+        self.failed_s = 0.0
+        # Runs by their rows, how often and how long, and when the last one was.
+        self.last_run_at_s = 0.0
+        self.runs: defaultdict[int, list[float]] = defaultdict(lambda: [0, 0.0])
         self.latency, self.wait, self.compute, self.restore = (Histogram(LATENCY_BUCKETS) for _ in range(4))
         self.batch_size, self.message_steps = Histogram(COUNT_BUCKETS), Histogram(COUNT_BUCKETS)
         self.duration, self.session_steps = Histogram(LIFE_BUCKETS), Histogram(SESSION_STEP_BUCKETS)
@@ -127,6 +132,7 @@ class ModelSeries:
             self.wait.observe(queue_wait_s, requests)
         if fault:
             self.failed[fault] += requests
+            self.failed_s += latency_s * requests
         else:
             self.answered += requests
             self.answered_s += latency_s * requests
@@ -196,6 +202,10 @@ class Metrics:
             series = self._models[model]
             series.batch_size.observe(rows, steps)
             series.compute.observe(compute_s / steps, steps)
+            runs = series.runs[rows]
+            runs[0] += steps
+            runs[1] += compute_s
+            series.last_run_at_s = time.time()
 
     def rejected(self, model: ModelKey, *, reason: str) -> None:
         self._models[model].rejected[reason] += 1
@@ -207,6 +217,9 @@ class Metrics:
 
     def session_left(self, model: ModelKey, *, reason: str) -> None:
         self._models[model].left[reason] += 1
+
+    def sequence_restarted(self, model: ModelKey) -> None:
+        self._models[model].restarted += 1
 
     def replay_differed(self, model: ModelKey) -> None:
         self._models[model].differed += 1
@@ -233,6 +246,18 @@ class Metrics:
         self._load.labels(*model).set(load_s)
         self._models[model]
 
+    def totals(self, model: ModelKey) -> ModelTotals:
+        """What was counted of a model's requests and runs."""
+        series = self._models[model]
+        return ModelTotals(
+            answered=Counted(series.answered, series.answered_s),
+            failed=Counted(series.failed.total(), series.failed_s),
+            waited=Counted(series.answered, series.answered_wait_s),
+            runs={rows: Counted(int(count), seconds) for rows, (count, seconds) in sorted(series.runs.items())},
+            steps=sum(rows * int(count) for rows, (count, _) in series.runs.items()),
+            last_run_at_s=series.last_run_at_s,
+        )
+
     def collect(self) -> Iterable[Metric]:
         """What was counted, as a scrape wants it."""
         steps = CounterMetricFamily("ntm_serve_steps", "Steps answered.", labels=(*MODEL, "outcome"))
@@ -243,6 +268,9 @@ class Metrics:
         )
         opened = CounterMetricFamily("ntm_serve_sessions_opened", "Sessions opened.", labels=MODEL)
         restored = CounterMetricFamily("ntm_serve_sessions_restored", "Sessions that came back.", labels=MODEL)
+        restarted = CounterMetricFamily(
+            "ntm_serve_sequences_restarted", "Sequences begun anew under a name that was in use.", labels=MODEL
+        )
         differed = CounterMetricFamily(
             "ntm_serve_replays_differed", "Replays that gave other bits than were answered.", labels=MODEL
         )
@@ -256,10 +284,11 @@ class Metrics:
                     family.add_metric((*key, word), count)
             opened.add_metric(key, series.opened)
             restored.add_metric(key, series.restored)
+            restarted.add_metric(key, series.restarted)
             differed.add_metric(key, series.differed)
             for name, histogram in histograms.items():
                 getattr(series, name).add_to(histogram, key)
-        yield from (steps, closed, rejected, left, opened, restored, differed, *histograms.values())
+        yield from (steps, closed, rejected, left, opened, restored, restarted, differed, *histograms.values())
         for name, text, observed in (
             ("ntm_serve_store_commit_seconds", "One commit to the store.", self._commit_s),
             ("ntm_serve_store_commit_sessions", "Sessions in a commit to the store.", self._commit_sessions),

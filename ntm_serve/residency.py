@@ -152,7 +152,7 @@ class Residency:
         first_step: int | None = None
         while (session := self._aside.get(session_id)) is not None:
             first_step = session.next_step if first_step is None else first_step
-            await _until_nothing_in_flight(session)
+            await until_nothing_in_flight(session)
         return first_step
 
     def _leave(self, session: Session, *, reason: str) -> None:
@@ -210,6 +210,23 @@ class Residency:
         self.make_room(session)
         return session
 
+    def create_here(self, scheduler: Scheduler, session_id: str) -> Session:
+        """A new session at step 0, of a server without a store: nothing is waited for. Raises as `create`."""
+        assert self._claims is None, "a store is to be asked first"
+        session = self._replay.begun(self._free(scheduler, session_id), scheduler, None)
+        self._sessions.add(session)
+        self._observer.session_opened(session.model)
+        self.make_room(session)
+        return session
+
+    def close_here(self, session: Session) -> None:
+        """End a session of a server without a store at once."""
+        assert self._claims is None, "a store is to be told"
+        fault = SessionClosed(f"session {session.id}: was closed after {session.next_step} steps")
+        self._sessions.end(session, fault)
+        lived_s = self._clock() - session.opened_s
+        self._observer.session_ended(session.model, reason="client", lived_s=lived_s, steps=session.next_step)
+
     async def find(self, session_id: str, *, from_step: int | None = 0) -> Session:
         """The session, brought back where it is not in memory. from_step: the lowest step whose reply may be asked for,
         None where none is; the further back, the more is run again.
@@ -244,7 +261,7 @@ class Residency:
         async with self._turns(session_id):
             session = self.here(session_id)
             if session is not None and from_step is not None and self.reaches_further(session, from_step):
-                await _until_nothing_in_flight(session)
+                await until_nothing_in_flight(session)
                 self.put_to_rest([one for one in [self.here(session_id)] if one is session], reason="retry")
             return await self._find(session_id, from_step)
 
@@ -532,7 +549,8 @@ async def _begin(claims: Claims, session: Session, scheduler: Scheduler, durabil
     return Kept(await claims.begin(session.id, head, start), durability, [session.next_step], 0)
 
 
-async def _until_nothing_in_flight(session: Session) -> None:
+async def until_nothing_in_flight(session: Session) -> None:
+    """Until all of its steps are answered, those that come meanwhile too."""
     while session.in_flight:
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         session.in_flight[-1].add_follower(partial(_settle, settled))

@@ -28,7 +28,7 @@ from ntm_serve.lineage import Lineage
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
 from ntm_serve.replay import bases_of
-from ntm_serve.residency import Residency
+from ntm_serve.residency import Residency, until_nothing_in_flight
 from ntm_serve.scheduler import Scheduler, SchedulerStatistics
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import decoded, encoded
@@ -196,6 +196,38 @@ class Service:
                 ) from None
             return self._view(session)
 
+    def begin_here(self, session_id: str, model_name: str, version: str = "") -> bool:
+        """Open a session, ending one of that name before, where nothing must be waited for: without a store, and with
+        none of its steps in flight. Whether it is open. Raises as `open_session`.
+        """
+        session = self._sessions.get(session_id)
+        if self._residency.has_store or (session is not None and session.in_flight):
+            return False
+        self._expect_serving()
+        scheduler = self._serving(model_name, version)
+        if session is not None:
+            self._residency.close_here(session)
+            self.count_restart(scheduler.key)
+        self._residency.create_here(scheduler, session_id)
+        return True
+
+    def end_here(self, session_id: str) -> bool:
+        """Close a session where nothing must be waited for. Whether it is closed."""
+        session = self._sessions.get(session_id)
+        if session is None or session.in_flight or self._residency.has_store:
+            return False
+        self._residency.close_here(session)
+        return True
+
+    def count_restart(self, model: ModelKey) -> None:
+        """A session was begun anew under the name of one that was ended for it."""
+        self._observer.sequence_restarted(model)
+
+    @property
+    def has_store(self) -> bool:
+        """Whether sessions are in a store, which is to be asked and told of them."""
+        return self._residency.has_store
+
     async def get_session(self, session_id: str) -> SessionView:
         """Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, StoreUnavailable, StoreDamaged."""
         session = self._residency.here(session_id)
@@ -280,6 +312,11 @@ class Service:
 
     # Steps
 
+    def model_here(self, session_id: str) -> StepModel | None:
+        """The model of a session that is in memory. On the path of a step."""
+        session = self._sessions.get(session_id)
+        return None if session is None else self._schedulers[session.model].model
+
     def submit(self, request: StepRequest, reply: Reply, *, tag: int = 0, together: bool = True) -> Submission:
         """Admit the steps of a message. `reply` is told of the places that are answered, all at once or each
         as it is: when its steps are done; at once for retries; for errors, after what was in flight before.
@@ -308,6 +345,14 @@ class Service:
         submission = self.submit(request, lambda *_: done.set(), tag=tag)
         await _until(done, submission)
         return submission
+
+    async def until_answered(self, session_id: str) -> None:
+        """Until the steps that this session was given so far are answered."""
+        while session_id in self._waiting:
+            await asyncio.wait(self._returns, return_when=asyncio.FIRST_COMPLETED)
+        session = self._sessions.get(session_id)
+        if session is not None:
+            await until_nothing_in_flight(session)
 
     # Models without state
 

@@ -7,7 +7,7 @@ over forgets, and is freed at once, and with it what gRPC holds of it: the garba
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -40,12 +40,14 @@ class Call:
     """A call that a client has begun."""
 
     __slots__ = (
-        "_begun", "_call", "_code", "_counts", "_observer", "_on_message", "_outbox", "kind", "method", "on_over",
-        "over",
+        "_begun", "_call", "_code", "_counts", "_observer", "_on_message", "_outbox", "kind", "metadata", "method",
+        "on_over", "over",
     )  # fmt: skip
 
     def __init__(self, event: Any, *, method: str, kind: str, observer: CallObserver) -> None:
         self._call = event.call
+        # What the client sent with it: pairs of a key and a value.
+        self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self.method = method
         self.kind = kind
         # Whether the client left, its deadline passed, or the status was sent.

@@ -6,7 +6,7 @@ server has stopped, gRPC holds nothing of it any more.
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import grpc
@@ -16,14 +16,21 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from ntm_serve.errors import SettingsFault
 from ntm_serve.frontends.call import Call, CallObserver
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
+from ntm_serve.frontends.infer import Inference
+from ntm_serve.frontends.inference import INFERENCE, InferenceBehaviours, InferenceSettings
 from ntm_serve.frontends.methods import Method, fail, methods_of
 from ntm_serve.frontends.sessions import ModelsBehaviours, SessionsBehaviours
 from ntm_serve.frontends.standard import Health, Reflection
+from ntm_serve.observer import ModelTotals
+from ntm_serve.sequences import Sequences
 from ntm_serve.service import Service
+from ntm_serve.step_model import ModelKey
 from ntm_serve.v1 import models_pb2, sessions_pb2
 
 MODELS = models_pb2.DESCRIPTOR.services_by_name["Models"]
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["Sessions"]
+
+SERVICES = (SESSIONS.full_name, MODELS.full_name, INFERENCE.full_name)
 
 # The name under which calls of methods are counted that the server does not have: a caller cannot make series.
 UNKNOWN_METHOD = "other"
@@ -46,7 +53,10 @@ class GrpcServer:
         messages_in_flight_max: int,
         stream_bytes_max: int,
         observer: CallObserver,
+        inference: InferenceSettings,
+        totals: Callable[[ModelKey], ModelTotals],
     ) -> None:
+        """totals: what was counted of a model."""
         self._options: list[tuple[bytes, int]] = [
             # Without it a second server shares the port silently, and gets half of the calls.
             (b"grpc.so_reuseport", 0),
@@ -65,12 +75,21 @@ class GrpcServer:
         self._sessions = SessionsBehaviours(
             service, messages_in_flight_max=messages_in_flight_max, stream_bytes_max=stream_bytes_max
         )
-        reflection = Reflection([SESSIONS.full_name, MODELS.full_name])
+        self._sequences = Sequences(service)
+        self._inference = Inference(
+            service,
+            self._sequences,
+            messages_in_flight_max=messages_in_flight_max,
+            stream_bytes_max=stream_bytes_max,
+        )
+        triton = InferenceBehaviours(service, self._inference, settings=inference, totals=totals)
+        reflection = Reflection(SERVICES)
         self._methods: dict[str, Method] = {
             method.path: method
             for methods in (
                 methods_of(SESSIONS, self._sessions),
                 methods_of(MODELS, ModelsBehaviours(service)),
+                triton.methods(),
                 self._health.methods(),
                 reflection.methods(),
             )
@@ -97,7 +116,7 @@ class GrpcServer:
 
     def set_serving(self, models: Iterable[str], *, serving: bool) -> None:
         """What health answers for the server, its services and these models."""
-        self._health.set_serving((SESSIONS.full_name, MODELS.full_name, *models), serving=serving)
+        self._health.set_serving((*SERVICES, *models), serving=serving)
 
     def forget(self, models: Iterable[str]) -> None:
         """These models are no more: health does not know them."""
@@ -106,6 +125,11 @@ class GrpcServer:
     def drain(self) -> None:
         """Have every stream answer what it has in flight and end."""
         self._sessions.drain()
+        self._inference.drain()
+
+    async def until_idle(self) -> None:
+        """Until no request is left that is more than steps; steps are the service's."""
+        await self._sequences.until_idle()
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls; end those that are still there after grace_s seconds."""
