@@ -21,7 +21,7 @@ from ntm_serve.frontends.inference import INFERENCE, InferenceBehaviours, Infere
 from ntm_serve.frontends.methods import Method, fail, methods_of
 from ntm_serve.frontends.sessions import ModelsBehaviours, SessionsBehaviours
 from ntm_serve.frontends.standard import Health, Reflection
-from ntm_serve.observer import ModelTotals
+from ntm_serve.observer import ModelTotals, Tracer
 from ntm_serve.sequences import Sequences
 from ntm_serve.service import Service
 from ntm_serve.step_model import ModelKey
@@ -55,6 +55,7 @@ class GrpcServer:
         observer: CallObserver,
         inference: InferenceSettings,
         totals: Callable[[ModelKey], ModelTotals],
+        tracer: Tracer | None = None,
     ) -> None:
         """totals: what was counted of a model."""
         self._options: list[tuple[bytes, int]] = [
@@ -73,7 +74,7 @@ class GrpcServer:
         self._server: Any = None
         self._health = Health()
         self._sessions = SessionsBehaviours(
-            service, messages_in_flight_max=messages_in_flight_max, stream_bytes_max=stream_bytes_max
+            service, messages_in_flight_max=messages_in_flight_max, stream_bytes_max=stream_bytes_max, tracer=tracer
         )
         self._sequences = Sequences(service)
         self._inference = Inference(
