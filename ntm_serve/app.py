@@ -24,6 +24,7 @@ from ntm_serve.config import Settings
 from ntm_serve.durability import Durability
 from ntm_serve.engine import ORT_VERSION, OrtEngine, find_execution_provider
 from ntm_serve.errors import ModelRejected, NtmServeError, OperatorFault, SettingsFault
+from ntm_serve.exposure import Tls, connection_limits, look_now_and_then, warn_of_exposure
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
 from ntm_serve.frontends.server import GrpcServer
 from ntm_serve.http import HttpServer
@@ -269,18 +270,27 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
 async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     """Both ports open; leaving the block drains, then closes them."""
     settings, metrics = parts.settings, parts.metrics
-    http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, is_ready=lambda: not service.draining)
+    tls = Tls(settings, metrics)
+    http = HttpServer(
+        exposition=metrics.exposition,
+        content_type=CONTENT_TYPE,
+        is_ready=lambda: not service.draining,
+        context=tls.https,
+    )
     frontend = GrpcServer(
         service,
         parts.loop,
-        message_bytes_max=settings.message_bytes_max,
+        connections=connection_limits(settings),
+        tls=tls.content,
         messages_in_flight_max=settings.messages_in_flight_max,
         stream_bytes_max=settings.stream_bytes_max,
         observer=metrics,
     )
     frontend.set_serving(_names(service), serving=True)
+    warn_of_exposure(settings)
     http_port = await http.start(settings.host, settings.http_port)
     parts.tasks.create_task(http.until_stopped())
+    parts.own(look_now_and_then([tls.look]))
     try:
         port = await frontend.start(settings.host, settings.port)
         if settings.repository_poll_s:

@@ -4,14 +4,17 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ntm_serve.errors import SettingsFault
 
 ENVIRONMENT_PREFIX = "NTM_SERVE_"
+
+# A file that need not be; a variable that is set to nothing is one that is not set.
+File = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
 
 
 class Settings(BaseSettings):
@@ -26,6 +29,23 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every one")
     port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 is any free one")
     http_port: int = Field(8002, ge=0, le=65535, description="port of metrics and health; 0 is any free one")
+    tls_cert: File = Field(
+        None, description="PEM file of the server's certificate and those between; read again when it changes"
+    )
+    tls_key: File = Field(None, description="PEM file of its key, without a password; read again when it changes")
+    tls_client_ca: File = Field(
+        None, description="PEM file of authorities; gRPC clients must have a certificate of one of them"
+    )
+    http_tls: bool = Field(True, description="whether the HTTP port has the TLS that the gRPC port has")
+    connections_max: int = Field(
+        0, ge=0, description="most connections to the gRPC port at once; 0 is as many as the process may have files"
+    )
+    connection_calls_max: int = Field(
+        10_000, ge=1, description="most calls at once over one connection; those beyond wait in the client"
+    )
+    connection_idle_s: float = Field(
+        0, ge=0, description="seconds after which a connection without a call is closed; 0 is never"
+    )
     compute_threads: int = Field(
         default_factory=lambda: max(1, len(os.sched_getaffinity(0)) - 1),
         ge=1,

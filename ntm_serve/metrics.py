@@ -116,6 +116,11 @@ class Metrics:
         build = Gauge("ntm_serve_build_info", "Versions.", ("version", "onnxruntime", "grpcio"), registry=registry)
         build.labels(version, onnxruntime, grpcio).set(1)
         self._load = Gauge("ntm_serve_model_load_seconds", "Time to load and check.", MODEL, registry=registry)
+        self._certificate = Gauge(
+            "ntm_serve_certificate_end_timestamp_seconds",
+            "When the TLS certificate ends; 0 without.",
+            registry=registry,
+        )
         self._models: defaultdict[ModelKey, ModelSeries] = defaultdict(ModelSeries)
         self._started, self._handled = Counter[Labels](), Counter[Labels]()
         self._messages: defaultdict[Labels, MessageCounts] = defaultdict(MessageCounts)
@@ -191,6 +196,10 @@ class Metrics:
         """Every series of the model appears."""
         self._load.labels(*model).set(load_s)
         self._models[model]
+
+    def certificate_ends(self, at_s: float) -> None:
+        """The certificate that is served ends then, in Unix seconds."""
+        self._certificate.set(at_s)
 
     def collect(self) -> Iterable[Metric]:
         """What was counted, as a scrape wants it."""

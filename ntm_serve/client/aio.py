@@ -41,6 +41,7 @@ from ntm_serve.client.conversion import (
 )
 from ntm_serve.client.dialogues import Opening
 from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
+from ntm_serve.client.identity import Identity, Tls, Token
 from ntm_serve.client.in_flight import InFlight
 from ntm_serve.client.lines import Lines, Turn
 from ntm_serve.client.views import ModelInfo, SessionInfo, SessionSnapshot, model_info, session_info
@@ -58,21 +59,30 @@ class AsyncClient:
     begins with the address that its id says, and turns to the next when that one fails.
 
     timeout_s: the longest that a call may take, but for streams; None is no limit. retry: how it goes on when the
-    connection breaks or the server is away; None raises every error at once.
+    connection breaks or the server is away; None raises every error at once. tls: None is a connection that whoever is
+    between can read. token: what the server knows its caller by, or a function that is asked for it at every call.
     """
 
     def __init__(
-        self, target: str, *, timeout_s: float | None = 60.0, retry: RetryPolicy | None = RETRY_DEFAULT
+        self,
+        target: str,
+        *,
+        timeout_s: float | None = 60.0,
+        retry: RetryPolicy | None = RETRY_DEFAULT,
+        tls: Tls | None = None,
+        token: Token | None = None,
     ) -> None:
         options = channel_options(retry)
+        identity = Identity(tls, token)
         self._lines = Lines(target)
         # The number keeps gRPC from having one connection for all lines to an address.
         self._channels = [
-            grpc.aio.insecure_channel(address, options=(*options, ("ntm_serve.line", number)))
+            identity.channel(grpc.aio, address, (*options, ("ntm_serve.line", number)))
             for number, address in enumerate(self._lines.addresses)
         ]
-        self._sessions: tuple[Any, ...] = tuple(sessions_pb2_grpc.SessionsStub(channel) for channel in self._channels)
-        self._models: tuple[Any, ...] = tuple(models_pb2_grpc.ModelsStub(channel) for channel in self._channels)
+        lines = [identity.calls(channel) for channel in self._channels]
+        self._sessions: tuple[Any, ...] = tuple(sessions_pb2_grpc.SessionsStub(line) for line in lines)
+        self._models: tuple[Any, ...] = tuple(models_pb2_grpc.ModelsStub(line) for line in lines)
         # Of calls that belong to no session that is open.
         self._turn = Turn()
         self._healing = Healing(retry, clock=time.monotonic)

@@ -19,7 +19,10 @@ from ntm_serve.frontends.completion_queue import CompletionQueueLoop
 from ntm_serve.frontends.methods import Method, fail, methods_of
 from ntm_serve.frontends.sessions import ModelsBehaviours, SessionsBehaviours
 from ntm_serve.frontends.standard import Health, Reflection
+from ntm_serve.frontends.transport import ConnectionLimits, credentials_of, options_of
+from ntm_serve.renewal import Renewed
 from ntm_serve.service import Service
+from ntm_serve.tls import TlsContent
 from ntm_serve.v1 import models_pb2, sessions_pb2
 
 MODELS = models_pb2.DESCRIPTOR.services_by_name["Models"]
@@ -42,22 +45,15 @@ class GrpcServer:
         service: Service,
         loop: CompletionQueueLoop,
         *,
-        message_bytes_max: int,
+        connections: ConnectionLimits,
+        tls: Renewed[TlsContent] | None = None,
         messages_in_flight_max: int,
         stream_bytes_max: int,
         observer: CallObserver,
     ) -> None:
-        self._options: list[tuple[bytes, int]] = [
-            # Without it a second server shares the port silently, and gets half of the calls.
-            (b"grpc.so_reuseport", 0),
-            (b"grpc.max_receive_message_length", message_bytes_max),
-            # A reply is bounded by its request; refused after its steps were committed, it would be lost.
-            (b"grpc.max_send_message_length", -1),
-            # Clients behind balancers ping often; the default answers with GOAWAY too_many_pings.
-            (b"grpc.keepalive_permit_without_calls", 1),
-            (b"grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            (b"grpc.http2.max_ping_strikes", 0),
-        ]
+        """tls: None takes connections as they are, readable to whoever is between."""
+        self._options = options_of(connections)
+        self._tls = tls
         self._loop = loop
         self._observer = observer
         self._server: Any = None
@@ -84,7 +80,8 @@ class GrpcServer:
         server = cygrpc.Server(self._options, False)
         server.register_completion_queue(self._loop.queue)
         try:
-            bound: int = server.add_http2_port(address.encode())
+            secured = () if self._tls is None else (credentials_of(self._tls),)
+            bound: int = server.add_http2_port(address.encode(), *secured)
             if bound == 0:
                 raise RuntimeError("it cannot be listened on")
         except RuntimeError as fault:

@@ -5,6 +5,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,11 +17,24 @@ from starlette.routing import Route
 
 from ntm_serve.errors import SettingsFault
 
+# Whoever scrapes and probes needs a few; the rest are told to come later.
+CONNECTIONS_MAX = 256
+
 
 class HttpServer:
     """Listens once started. Whoever starts it awaits `until_stopped`, which ends after `stop`."""
 
-    def __init__(self, *, exposition: Callable[[], bytes], content_type: str, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        *,
+        exposition: Callable[[], bytes],
+        content_type: str,
+        is_ready: Callable[[], bool],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """context: of TLS; None is plain HTTP."""
+        self._context = context
+
         async def metrics(request: Request) -> Response:
             return Response(exposition(), media_type=content_type)
 
@@ -39,8 +53,17 @@ class HttpServer:
         """Listen; port 0 is any free one. Returns the port. Raises SettingsFault where it is taken."""
         listener = _listener(host, port)
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
+            self._app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=1,
+            limit_concurrency=CONNECTIONS_MAX,
         )
+        config.load()
+        # Its own way reads the files once; this context is renewed with them.
+        config.ssl = self._context
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve_and_close(listener))
         bound: int = listener.getsockname()[1]

@@ -97,6 +97,9 @@ def test_the_public_names_are_these():
         "Session",
         "SessionInfo",
         "SessionSnapshot",
+        "Tls",
+        "Token",
+        "token_of_file",
     ]
 
 
