@@ -12,7 +12,7 @@ BIN := .venv/bin
 SERVING_BIN := .venv-serving/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PROTO := $(wildcard proto/ntm_serve/v1/*.proto)
-SERVICES := proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
+SERVICES := proto/ntm_serve/v1/admin.proto proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving train export-zoo zoo-check zoo-report pictures clean

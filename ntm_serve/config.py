@@ -36,6 +36,50 @@ class Settings(BaseSettings):
     tls_client_ca: File = Field(
         None, description="PEM file of authorities; gRPC clients must have a certificate of one of them"
     )
+    auth_file: File = Field(
+        None,
+        description="TOML file of callers: hashed tokens, certificates; read again when it changes (docs/security.md)",
+    )
+    auth_jwt_keys: File = Field(
+        None, description="JWK set file of an issuer of JSON Web Tokens; read again when it changes"
+    )
+    auth_jwt_issuer: str = Field("", description="JWT: the issuer (iss)")
+    auth_jwt_audience: str = Field("", description="JWT: the audience (aud) that this server is")
+    auth_jwt_tenant_claim: str = Field("tenant", description="JWT: the claim that says whose the caller is")
+    auth_jwt_roles_claim: str = Field("roles", description="JWT: the claim with a list of roles: admin, metrics")
+    metrics_access: Literal["open", "token"] = Field(
+        "open",
+        description="who reads /metrics: everybody who reaches the port, or tokens with the role metrics or admin",
+    )
+    tenants_file: File = Field(
+        None, description="TOML file of tenants with limits of their own; read again when it changes"
+    )
+    tenant_sessions_max: int = Field(
+        0, ge=0, description="most sessions of a tenant in memory, or coming there to be opened; 0 is no limit"
+    )
+    tenant_state_bytes_max: int = Field(
+        0, ge=0, description="most bytes of states of a tenant's sessions in memory; 0 is no limit"
+    )
+    tenant_steps_waiting_max: int = Field(
+        0, ge=0, description="most steps admitted and not yet answered, per tenant; 0 is no limit"
+    )
+    tenant_steps_per_s_max: float = Field(
+        0, ge=0, description="most steps a second on the average, per tenant; 0 is no limit"
+    )
+    tenant_message_bytes_max: int = Field(
+        0, ge=0, description="largest message taken of a tenant, in bytes; 0 is message_bytes_max"
+    )
+    tenant_steps_per_message_max: int = Field(
+        0, ge=0, description="most steps of one session in one message of a tenant; 0 is steps_per_message_max"
+    )
+    state_bytes_max: int = Field(
+        0, ge=0, description="bytes of states in memory beyond which no session is opened; 0 is no limit"
+    )
+    steps_per_s_max: float = Field(0, ge=0, description="most steps a second on the average, of all; 0 is no limit")
+    calls_max: int = Field(100_000, ge=1, description="most calls at once, streams among them")
+    stream_age_max_s: float = Field(
+        0, ge=0, description="seconds after which a stream is ended, and may be opened again; 0 is never"
+    )
     http_tls: bool = Field(True, description="whether the HTTP port has the TLS that the gRPC port has")
     connections_max: int = Field(
         0, ge=0, description="most connections to the gRPC port at once; 0 is as many as the process may have files"

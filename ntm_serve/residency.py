@@ -38,7 +38,7 @@ from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
 from ntm_serve.observer import Observer
 from ntm_serve.replay import Replay, bases_of
 from ntm_serve.scheduler import Scheduler
-from ntm_serve.sessions import SESSION_ID, Session, Sessions
+from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import SavedState, encoded
 from ntm_serve.step_model import ModelKey
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary, StoreStatistics
@@ -202,6 +202,7 @@ class Residency:
             self._free(scheduler, name)
             session = self._replay.begun(name, scheduler, start)
             self._coming += 1
+            self._sessions.come(name, 1, scheduler.model.spec.state_bytes)
             try:
                 if durability is not Durability.MEMORY and self._keeper is not None:
                     await self._expect_word_taken(self._keeper)
@@ -212,6 +213,7 @@ class Residency:
                     await self._expect_not_stored(name)
             finally:
                 self._coming -= 1
+                self._sessions.come(name, -1, -scheduler.model.spec.state_bytes)
             if self._schedulers.get(scheduler.key) is not scheduler:
                 self._end_begun(session)
                 raise ModelRejected(f"model {scheduler.key}: was taken out while the session was opened")
@@ -232,7 +234,7 @@ class Residency:
         session = self.here(session_id)
         if session is not None:
             return session
-        if self._keeper is None or not SESSION_ID.fullmatch(session_id):
+        if self._keeper is None or not self._sessions.may_be(session_id):
             raise self._sessions.why_not(session_id)
         async with self._turns(session_id):
             return await self._find(session_id, from_step)
@@ -242,7 +244,7 @@ class Residency:
         session = self.here(session_id)
         if session is not None:
             return session
-        if self._keeper is None or not SESSION_ID.fullmatch(session_id):
+        if self._keeper is None or not self._sessions.may_be(session_id):
             raise self._sessions.why_not(session_id)
         return await self._bring(self._keeper, session_id, from_step)
 
@@ -336,7 +338,7 @@ class Residency:
     async def _close_stored(self, session_id: str) -> Session | StoredSession:
         """End a session that is not in memory: nothing of it is run again for that. Raises as `find`."""
         keeper = self._keeper
-        if keeper is None or not SESSION_ID.fullmatch(session_id):
+        if keeper is None or not self._sessions.may_be(session_id):
             raise self._sessions.why_not(session_id)
         async with self._turns(session_id):
             session = self.here(session_id)
@@ -520,7 +522,7 @@ class Residency:
     async def read(self, session_id: str) -> StoredSession:
         """A session as the store has it; it stays there. Raises as `find`."""
         keeper = self._keeper
-        if keeper is None or not SESSION_ID.fullmatch(session_id):
+        if keeper is None or not self._sessions.may_be(session_id):
             raise self._sessions.why_not(session_id)
         try:
             return await keeper.call(partial(keeper.store.read, session_id))
@@ -548,7 +550,8 @@ class Residency:
 
     def _free(self, scheduler: Scheduler, session_id: str | None) -> str:
         try:
-            return self._sessions.expect_free(session_id, coming=self._coming)
+            state_bytes = scheduler.model.spec.state_bytes
+            return self._sessions.expect_free(session_id, coming=self._coming, state_bytes=state_bytes)
         except LimitReached:
             self._observer.rejected(scheduler.key, reason="sessions")
             raise

@@ -69,6 +69,12 @@ class Room:
             or (session.in_flight and session.promised_step - session.next_step > room)
         ):
             self._refuse(session, steps)
+        if session.account is not None:
+            try:
+                session.account.expect_steps(steps)
+            except LimitReached:
+                self._observer.rejected(self._key, reason="tenant")
+                raise
 
     def _refuse(self, session: Session, steps: int) -> None:
         if steps > self._most:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import structlog
 
+from ntm_serve.caller import keys_of
 from ntm_serve.durability import Durability
 from ntm_serve.errors import (
     EngineFault,
@@ -36,6 +37,7 @@ from ntm_serve.spec import Array, StepSpec
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.store import StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.submission import Reply, Submission
+from ntm_serve.tenants import Account
 from ntm_serve.ticket import Ticket
 
 log = structlog.get_logger()
@@ -56,6 +58,8 @@ class SessionView(NamedTuple):
     durability: Durability
     resident: bool
     oldest_retained_step: int
+    # Whose it is, where it is called by its name and not by its key.
+    tenant: str = ""
 
 
 class ModelView(NamedTuple):
@@ -236,13 +240,15 @@ class Service:
 
     # States
 
-    async def snapshot_session(self, session_id: str, step: int | None = None) -> tuple[int, bytes]:
+    async def snapshot_session(
+        self, session_id: str, step: int | None = None, *, named: str | None = None
+    ) -> tuple[int, bytes]:
         """A session's state before that step, or as it stands, as bytes (see ntm_serve.snapshot), and the step.
-        Raises as `get_session`, StepForgotten, InvalidInput.
+        named: what the bytes say that it is called. Raises as `get_session`, StepForgotten, InvalidInput.
         """
         session, saved = await self._lineage.saved_state(session_id, step)
         card, specs = self._schedulers[session.model].model.card, self._spec(session).state
-        return saved.step, encoded(card, specs, session_id, saved.step, saved.state)
+        return saved.step, encoded(card, specs, named or session_id, saved.step, saved.state)
 
     async def restore_session(
         self, snapshot: bytes, *, session_id: str | None = None, durability: Durability | None = None
@@ -274,18 +280,31 @@ class Service:
 
     # Steps
 
-    def submit(self, request: StepRequest, reply: Reply, *, tag: int = 0, together: bool = True) -> Submission:
+    def submit(
+        self,
+        request: StepRequest,
+        reply: Reply,
+        *,
+        tag: int = 0,
+        together: bool = True,
+        account: Account | None = None,
+    ) -> Submission:
         """Admit the steps of a message. `reply` is told of the places that are answered, all at once or each
         as it is: when its steps are done; at once for retries; for errors, after what was in flight before.
+        account: of the tenant whose sessions the message names; None where they are called by their keys.
 
         Raises InvalidInput where the message itself cannot be read; then nothing was admitted.
         """
         self._expect_serving()
-        message = Message(request, sessions_max=self._sessions_per_message_max, steps_max=self._steps_per_message_max)
-        submission = Submission(message, reply, tag=tag, together=together, tell=self._tell)
+        ids, tenant, steps_max = request.session_ids, "", self._steps_per_message_max
+        if account is not None:
+            tenant = account.tenant
+            ids, steps_max = keys_of(tenant, ids), min(steps_max, account.limits.steps_per_message_max or steps_max)
+        message = Message(request, sessions_max=self._sessions_per_message_max, steps_max=steps_max)
+        submission = Submission(message, reply, tag=tag, together=together, tell=self._tell, tenant=tenant)
         now_s, get = self._arrival_s(), self._sessions.get
         self._residency.expect_lease(now_s)
-        for place, session_id in enumerate(request.session_ids):
+        for place, session_id in enumerate(ids):
             session = get(session_id)
             # Where others still wait for it, it has only just come back, and they are before this one.
             if session is not None and session_id not in self._waiting:
@@ -296,10 +315,10 @@ class Service:
                 self._refuse(submission, place, session_id, self._sessions.why_not(session_id))
         return submission
 
-    async def step(self, request: StepRequest, *, tag: int = 0) -> Submission:
+    async def step(self, request: StepRequest, *, tag: int = 0, account: Account | None = None) -> Submission:
         """`submit`, and wait until all is answered. Cancelling it cancels the steps."""
         done = asyncio.Event()
-        submission = self.submit(request, lambda *_: done.set(), tag=tag)
+        submission = self.submit(request, lambda *_: done.set(), tag=tag, account=account)
         try:
             await done.wait()
         except asyncio.CancelledError:

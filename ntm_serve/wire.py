@@ -25,6 +25,8 @@ AXIS_MAX = 2**31 - 1
 
 CODE_OF_ERROR: Mapping[type[NtmServeError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.ModelUnknown: grpc.StatusCode.NOT_FOUND,
     errors.SessionUnknown: grpc.StatusCode.NOT_FOUND,
     errors.SessionClosed: grpc.StatusCode.NOT_FOUND,

@@ -14,6 +14,7 @@ from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.cli.pipe import pipe
 from ntm_serve.cli.sessions import sessions_app
 from ntm_serve.cli.tables import console, print_facts, table
+from ntm_serve.cli.token import token
 from ntm_serve.client import ModelInfo
 from ntm_serve.errors import SettingsFault
 
@@ -24,6 +25,8 @@ def register_client_commands(app: typer.Typer) -> None:
     app.add_typer(sessions_app, name="sessions")
     app.command()(run)
     app.command()(pipe)
+    app.command()(drain)
+    app.command()(token)
     app.command()(version)
 
 
@@ -104,6 +107,14 @@ def run(
             if not session_id:
                 session.close()
     print(f"{steps} steps through {session.model}/{session.version} to {output}")
+
+
+@connecting
+def drain(*, connection: Connection) -> None:
+    """Have a server finish what it has admitted, give its sessions up and end, as SIGTERM does."""
+    with connection.client(retry=None) as client:
+        client.drain()
+    print(f"{connection.server}: drains")
 
 
 def version() -> None:

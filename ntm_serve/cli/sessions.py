@@ -28,6 +28,7 @@ def sessions(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="only those of this model")] = "",
     limit: Annotated[int, typer.Option(min=1, help="at most this many rows")] = 50,
+    all_tenants: Annotated[bool, typer.Option("--all-tenants", help="of every tenant; needs the role admin")] = False,
     *,
     connection: Connection,
 ) -> None:
@@ -35,14 +36,24 @@ def sessions(
     if context.invoked_subcommand is not None:
         return
     rows = table(
-        "session", "model", "next step", "in flight", "durability", "in memory", "idle", "open for", "state bytes"
+        *(["tenant"] if all_tenants else []),
+        "session",
+        "model",
+        "next step",
+        "in flight",
+        "durability",
+        "in memory",
+        "idle",
+        "open for",
+        "state bytes",
     )
     with connection.client(retry=None) as client:
-        for row, info in enumerate(client.sessions(model)):
+        for row, info in enumerate(client.all_sessions(model) if all_tenants else client.sessions(model)):
             if row == limit:
                 rows.caption = f"the first {limit}; more with --limit"
                 break
             rows.add_row(
+                *([info.tenant] if all_tenants else []),
                 info.session_id,
                 f"{info.model}/{info.version}",
                 str(info.next_step),
@@ -62,7 +73,7 @@ def show_session(session_id: SessionId, *, connection: Connection) -> None:
     """Show where one session stands."""
     with connection.client(retry=None) as client:
         info = client.session_info(session_id)
-    print_facts(vars(info))
+    print_facts({name: fact for name, fact in vars(info).items() if fact != ""})
 
 
 @sessions_app.command("close")

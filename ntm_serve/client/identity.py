@@ -95,11 +95,11 @@ class _Method:
         self._method = method
         self._metadata = metadata
 
-    def __call__(self, *args: Any, **more: Any) -> Any:
-        return self._method(*args, metadata=self._metadata(), **more)
+    def __call__(self, *args: Any, metadata: Any = (), **more: Any) -> Any:
+        return self._method(*args, metadata=(*metadata, *self._metadata()), **more)
 
-    def future(self, *args: Any, **more: Any) -> Any:
-        return self._method.future(*args, metadata=self._metadata(), **more)
+    def future(self, *args: Any, metadata: Any = (), **more: Any) -> Any:
+        return self._method.future(*args, metadata=(*metadata, *self._metadata()), **more)
 
 
 def token_of_file(path: Path) -> Token:

@@ -30,12 +30,18 @@ class HttpServer:
         exposition: Callable[[], bytes],
         content_type: str,
         is_ready: Callable[[], bool],
+        may_read: Callable[[str | None], bool] | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """context: of TLS; None is plain HTTP."""
+        """may_read: whether who has this authorization reads the metrics; None lets everybody. context: of TLS; None is
+        plain HTTP.
+        """
         self._context = context
 
         async def metrics(request: Request) -> Response:
+            if may_read is not None and not may_read(request.headers.get("authorization")):
+                challenge = {"www-authenticate": 'Bearer realm="metrics"'}
+                return PlainTextResponse("expected a token with the role metrics\n", status_code=401, headers=challenge)
             return Response(exposition(), media_type=content_type)
 
         async def healthz(request: Request) -> Response:

@@ -1,5 +1,6 @@
-"""Authorities, certificates and files of them."""
+"""Authorities, certificates and files of them; callers and their tokens."""
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from ntm_serve.auth.tokens import hash_of, new_token
 from ntm_serve.client import Tls
 
 NOW = datetime.now(UTC)
@@ -73,3 +75,51 @@ def stranger(tmp_path):
 def pems(authority):
     """What a server has."""
     return authority.issue("localhost", "127.0.0.1", into="server")
+
+
+class CallersFile:
+    """A file of callers that a test writes, and the tokens that are in it."""
+
+    def __init__(self, path):
+        self.path = path
+        self._entries = {}
+        self.path.write_text("")
+
+    @property
+    def settings(self):
+        """Of a server that reads it."""
+        return {"auth_file": self.path}
+
+    def add(self, name, tenant="", *, roles=(), more=""):
+        """A caller's new token."""
+        token = new_token()
+        self._entries[name] = (
+            f"[[tokens]]\nname = {name!r}\ntenant = {tenant!r}\nroles = {list(roles)}\n"
+            f"sha256 = '{hash_of(token).hex()}'\n{more}\n"
+        )
+        self._write()
+        return token
+
+    def add_certificate(self, name, tenant):
+        self._entries[name] = f"[[certificates]]\nname = {name!r}\ntenant = {tenant!r}\n"
+        self._write()
+
+    def revoke(self, name):
+        del self._entries[name]
+        self._write()
+
+    def _write(self):
+        replace(self.path, "".join(self._entries.values()).encode())
+
+
+@pytest.fixture
+def callers(tmp_path):
+    return CallersFile(tmp_path / "callers.toml")
+
+
+def until(happened):
+    """Until it has; files are looked at every two seconds."""
+    end_s = time.monotonic() + 30.0
+    while not happened():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
