@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     )
     auth_file: File = Field(
         None,
-        description="TOML file of callers: hashed tokens, certificates; read again when it changes (docs/security.md)",
+        description="TOML file of callers, see docs/security.md; read again when it changes",
     )
     auth_jwt_keys: File = Field(
         None, description="JWK set file of an issuer of JSON Web Tokens; read again when it changes"
@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     auth_jwt_roles_claim: str = Field("roles", description="JWT: the claim with a list of roles: admin, metrics")
     metrics_access: Literal["open", "token"] = Field(
         "open",
-        description="who reads /metrics: everybody who reaches the port, or tokens with the role metrics or admin",
+        description="who reads /metrics: everybody, or tokens with the role metrics or admin",
     )
     tenants_file: File = Field(
         None, description="TOML file of tenants with limits of their own; read again when it changes"
@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     resident_bytes_max: int = Field(
         0,
         ge=0,
-        description="most bytes of states in memory; idle sessions leave it for the store, or end; 0 is no limit",
+        description="most bytes of states in memory; idle sessions leave for the store, or end; 0 is no limit",
     )
     snapshot_steps: int = Field(128, ge=1, description="most steps that run again when a session comes back")
     retain_steps: int = Field(

@@ -44,6 +44,7 @@ CODE_OF_ERROR: Mapping[type[NtmServeError], grpc.StatusCode] = {
     errors.CallerFault: grpc.StatusCode.INVALID_ARGUMENT,
     errors.LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ServerDraining: grpc.StatusCode.UNAVAILABLE,
+    errors.StreamAged: grpc.StatusCode.UNAVAILABLE,
     errors.OwnedElsewhere: grpc.StatusCode.UNAVAILABLE,
     errors.StoreUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.ServerUnreachable: grpc.StatusCode.UNAVAILABLE,
