@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ntm_serve.claims import Claims
 from ntm_serve.cli.serving import settle_garbage
 from ntm_serve.durability import Durability
 from ntm_serve.frontends.sessions import SessionsBehaviours
@@ -86,10 +87,11 @@ async def microseconds(
         schedulers = shared["schedulers"]
         replay = Replay(schedulers, observer=metrics, clock=time.monotonic)
         durability = Durability.PROCESS if stored else Durability.MEMORY
-        settings = ResidencySettings(durability=durability)
-        residency = Residency(replay=replay, keeper=keeper, settings=settings, **shared)
+        durability = Durability.PROCESS if stored else Durability.MEMORY
+        settings, claims = ResidencySettings(durability=durability), Claims(keeper)
+        residency = Residency(replay=replay, claims=claims, settings=settings, **shared)
         service = Service(
-            residency=residency, lineage=Lineage(residency, replay, schedulers=schedulers, keeper=keeper), faults={},
+            residency=residency, lineage=Lineage(residency, replay, schedulers=schedulers, claims=claims), faults={},
             sessions_per_message_max=4096, steps_per_message_max=4096, arrival_s=lambda: arrived_s, **shared,
         )  # fmt: skip
         behaviours = SessionsBehaviours(service, messages_in_flight_max=1, stream_bytes_max=1 << 20)

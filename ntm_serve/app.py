@@ -20,6 +20,7 @@ import grpc
 import structlog
 
 import ntm_serve
+from ntm_serve.claims import Claims
 from ntm_serve.config import Settings
 from ntm_serve.durability import Durability
 from ntm_serve.engine import ORT_VERSION, OrtEngine, find_execution_provider
@@ -254,11 +255,12 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
     for model in loaded.models:
         schedulers[model.card.key] = parts.scheduler(model, loaded.load_s.get(model.card.key, 0.0))
     replay = Replay(schedulers, observer=parts.metrics, clock=time.monotonic)
+    claims = None if parts.keeper is None else Claims(parts.keeper, handover_s=parts.settings.handover_s)
     residency = Residency(
         sessions=sessions,
         schedulers=schedulers,
         replay=replay,
-        keeper=parts.keeper,
+        claims=claims,
         settings=_residency_settings(settings),
         observer=parts.metrics,
         clock=time.monotonic,
@@ -266,7 +268,7 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
     service = Service(
         sessions=sessions,
         residency=residency,
-        lineage=Lineage(residency, replay, schedulers=schedulers, keeper=parts.keeper),
+        lineage=Lineage(residency, replay, schedulers=schedulers, claims=claims),
         schedulers=schedulers,
         faults=loaded.faults,
         sessions_per_message_max=settings.sessions_per_message_max,
@@ -390,7 +392,6 @@ def _residency_settings(settings: Settings) -> ResidencySettings:
     return ResidencySettings(
         durability=durability if settings.durability == "auto" else Durability(settings.durability),
         resident_bytes_max=settings.resident_bytes_max or None,
-        handover_s=settings.handover_s,
     )
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError
 
 SESSION_NAME = re.compile(r"[A-Za-z0-9._~:@+-]{1,128}")
+SESSION_NAME_MEANS = "1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -"
 TENANT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # It is in no name of a session, a tenant or a model, and so a key that stands in a text is found there.
 MARK = "|"
@@ -62,7 +63,7 @@ Authenticate = Callable[[Credentials], Caller]
 def key_of(tenant: str, name: str) -> str:
     """The key of a tenant's session. Raises InvalidInput for what is no session's name."""
     if not SESSION_NAME.fullmatch(name):
-        raise InvalidInput(f"session id: expected 1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -, got {name!r}")
+        raise InvalidInput(f"session id: expected {SESSION_NAME_MEANS}, got {name!r}")
     return f"{tenant}{MARK}{name}" if tenant else name
 
 

@@ -118,12 +118,12 @@ class Settings(BaseSettings):
         ge=0,
         description="most bytes of states in memory; idle sessions leave for the store, or end; 0 is no limit",
     )
-    snapshot_steps: int = Field(128, ge=1, description="most steps that run again when a session comes back")
+    snapshot_steps: int = Field(64, ge=1, description="most steps that run again when a session comes back")
     retain_steps: int = Field(
         0, ge=0, description="steps that durable sessions can be forked and rewound back at least"
     )
     lease_s: float = Field(
-        0.8, ge=0.1, description="redis: seconds after its last word when a server's sessions may be taken from it"
+        0.6, ge=0.1, description="redis: seconds after its last word when a server's sessions may be taken from it"
     )
     handover_s: float = Field(3.0, ge=0, description="seconds that a session is waited for which another server has")
     store_patience_s: float = Field(

@@ -18,12 +18,12 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from ntm_serve.durability import Durability
-from ntm_serve.errors import CallerFault, NtmServeError, StoreUnavailable
+from ntm_serve.errors import NtmServeError, StoreUnavailable
 from ntm_serve.keeping import Kept, Retention
 from ntm_serve.observer import Observer
 from ntm_serve.scheduler import Post, Scheduler
 from ntm_serve.sessions import Session
-from ntm_serve.store import Claim, Commit, Store, StoreStatistics
+from ntm_serve.store import Commit, Store, StoreStatistics
 from ntm_serve.ticket import Ticket
 
 # What a commit on the event loop may be of, as bytes of its sessions' states: now and then they are all in it.
@@ -49,6 +49,31 @@ class _Done(NamedTuple):
     kept: Kept
     scheduler: Scheduler
     window_step: int
+
+
+class _Groups:
+    """What the thread is given to do: all that came while it was at work is the next group."""
+
+    def __init__(self, begin: Callable[[Sequence[_Done]], object]) -> None:
+        self._begin = begin
+        self._waiting: list[_Done] = []
+        self.at_work = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def add(self, group: Sequence[_Done]) -> None:
+        self._waiting += group
+        if not self.at_work:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """To be called when a group is over."""
+        group, self._waiting = self._waiting, []
+        self.at_work = bool(group)
+        if group:
+            self._begin(group)
 
 
 class Keeper:
@@ -83,10 +108,9 @@ class Keeper:
         # That this server lives must not wait behind what is asked of the store.
         self._word = ThreadPoolExecutor(1, thread_name_prefix="word")
         self._is_silent = False
-        # Done, and not yet given to the thread; and written, and not known to be on the disk.
-        self._waiting: list[_Done] = []
-        self._unsynced: list[_Done] = []
-        self._writing = self._syncing = False
+        # Done, and to be written on the thread; and written, and not known to be on the disk.
+        self._unwritten = _Groups(lambda group: self._thread.submit(self._write, group, self._patience_end_s()))
+        self._unsynced = _Groups(lambda group: self._thread.submit(self._sync, group, self._patience_end_s()))
         # What was asked on the thread and is not answered, but for the disk.
         self._asked = 0
         self._closing = threading.Event()
@@ -110,12 +134,10 @@ class Keeper:
             _Done(ticket, kept := _kept_of(ticket.session), scheduler, kept.window_step(ticket.session.oldest_step))
             for ticket in tickets
         ]
-        if self.store.is_local and not (self._asked or self._writing) and self._is_light(group):
+        if self.store.is_local and not (self._asked or self._unwritten.at_work) and self._is_light(group):
             self._write_here(group)
-            return
-        self._waiting += group
-        if not self._writing:
-            self._write_next()
+        else:
+            self._unwritten.add(group)
 
     def _is_light(self, group: Sequence[_Done]) -> bool:
         return len(group) * group[0].scheduler.model.spec.state_bytes <= HERE_BYTES_MAX
@@ -127,9 +149,7 @@ class Keeper:
         try:
             errors = self.store.commit(commits)
         except StoreUnavailable:  # It takes its time: on its thread it is waited for.
-            self._waiting += group
-            if not self._writing:
-                self._write_next()
+            self._unwritten.add(group)
             return
         except NtmServeError as error:
             errors = [error] * len(commits)
@@ -138,16 +158,9 @@ class Keeper:
             return
         kept = self._conclude(group, commits, errors, time.perf_counter() - started_s)
         if unsynced := [done for done in kept if done.kept.durability is Durability.DISK]:
-            self._unsynced += unsynced
             kept = [done for done in kept if done.kept.durability is not Durability.DISK]
-            if not self._syncing:
-                self._sync_next()
+            self._unsynced.add(unsynced)
         _tell(kept)
-
-    def _sync_next(self) -> None:
-        group, self._unsynced = self._unsynced, []
-        self._syncing = True
-        self._thread.submit(self._sync, group, self._patience_end_s())
 
     def _sync(self, group: Sequence[_Done], end_s: float) -> None:
         """On the store's thread."""
@@ -163,20 +176,12 @@ class Keeper:
 
     def _synced(self, group: Sequence[_Done], error: NtmServeError | None) -> None:
         # First, so that the disk works while replies are written.
-        if self._unsynced:
-            self._sync_next()
-        else:
-            self._syncing = False
+        self._unsynced.go_on()
         if error is None:
             _tell(group)
         else:
             for done in group:
                 self.on_lost(done.ticket.session, error)
-
-    def _write_next(self) -> None:
-        group, self._waiting = self._waiting, []
-        self._writing = True
-        self._thread.submit(self._write, group, self._patience_end_s())
 
     def _write(self, group: Sequence[_Done], end_s: float) -> None:
         """On the store's thread."""
@@ -200,10 +205,7 @@ class Keeper:
         self, group: Sequence[_Done], commits: Sequence[Commit], errors: Sequence[NtmServeError | None], took_s: float
     ) -> None:
         # First, so that the store works while replies are written.
-        if self._waiting:
-            self._write_next()
-        else:
-            self._writing = False
+        self._unwritten.go_on()
         _tell(self._conclude(group, commits, errors, took_s))
 
     def _commits_of(self, group: Sequence[_Done]) -> list[Commit]:
@@ -259,23 +261,6 @@ class Keeper:
 
         with suppress(RuntimeError):  # It is closed.
             self._thread.submit(told)
-
-    def release(self, claims: Sequence[Claim]) -> None:
-        """These sessions are anybody's, once the store was told."""
-        self.tell(partial(self.store.release, claims))
-
-    def disown(self, session_id: str) -> None:
-        """This server has nothing of the session in memory, and is not about to: where the claim is this server's, left
-        by an outage, it is given up.
-        """
-
-        def ask() -> None:
-            with suppress(CallerFault):  # It is no more.
-                if self.store.read(session_id).owner == self.owner:
-                    claim, _ = self.store.claim(session_id, owner=self.owner, now_s=time.time())
-                    self.store.release([claim])
-
-        self.tell(ask)
 
     def _ask(
         self,

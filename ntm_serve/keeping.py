@@ -25,7 +25,7 @@ class Retention:
     session may be forked and rewound at least, in steps.
     """
 
-    snapshot_steps: int = 128
+    snapshot_steps: int = 64
     log_share: float = 0.5
     log_bytes_min: int = 4096
     retain_steps: int = 0

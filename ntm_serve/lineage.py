@@ -4,16 +4,15 @@ Rules of this file: what a session is taken back to is what it was, or it is ref
 parent; what a snapshot's bytes say is checked against the model before anybody steps from there.
 """
 
-import time
 from collections.abc import Mapping
 from functools import partial
 
+from ntm_serve.claims import Claims
 from ntm_serve.durability import Durability
 from ntm_serve.errors import InvalidInput, SnapshotRejected, StepAborted, StepForgotten
-from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import Kept
 from ntm_serve.replay import Replay, bases_of
-from ntm_serve.residency import Residency, sync_where_asked
+from ntm_serve.residency import Residency
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Session
 from ntm_serve.snapshot import SavedState, expect_state
@@ -30,12 +29,12 @@ class Lineage:
         replay: Replay,
         *,
         schedulers: Mapping[ModelKey, Scheduler],
-        keeper: Keeper | None,
+        claims: Claims | None,
     ) -> None:
         self._residency = residency
         self._replay = replay
         self._schedulers = schedulers
-        self._keeper = keeper
+        self._claims = claims
 
     async def saved_state(self, session_id: str, step: int | None) -> tuple[Session, SavedState]:
         """A session, and its state before that step, or as it stands. Raises as Residency.find, and StepForgotten and
@@ -93,27 +92,20 @@ class Lineage:
 
     async def _rewound(self, session: Session, *, step: int) -> Session:
         """Who takes a session's place, at that step."""
-        keeper, kept, scheduler = self._keeper, session.kept, self._schedulers[session.model]
-        if keeper is None or kept is None:
+        claims, kept, scheduler = self._claims, session.kept, self._schedulers[session.model]
+        if claims is None or kept is None:
             return self._replay.begun(session.id, scheduler, self._saved(session))
         past = await self._past(session, step)
         start = kept.snapshot_of(step, past.state.arrays(), scheduler.model)
-        claim, durability = kept.claim, kept.durability
-
-        def restart() -> None:
-            keeper.store.restart(claim, start, used_at_s=time.time())
-            sync_where_asked(keeper, durability)
-
-        await keeper.call(restart)
-        past.kept = Kept(claim, durability, [step], 0)
+        await claims.restart(kept.claim, start, kept.durability)
+        past.kept = Kept(kept.claim, kept.durability, [step], 0)
         past.window.clear()
         return past
 
     async def _past(self, session: Session, step: int) -> Session:
         """The session as it stood before that step, in no table."""
-        keeper = self._keeper
-        assert keeper is not None, "only a store knows the past"
-        stored = await keeper.call(partial(keeper.store.read, session.id))
+        assert self._claims is not None, "only a store knows the past"
+        stored = await self._claims.read(session.id)
         # Since it was found to be retained, others may have gone on with the session, or rewound it.
         _expect_between(session, bases_of(stored)[0], step, stored.next_step)
         return await self._replay.replayed(stored, from_step=None, to_step=step)
@@ -133,7 +125,9 @@ def _expect_between(session: Session, oldest: int, step: int, newest: int) -> No
     """Refuse a step that the session cannot be taken back to. Raises StepForgotten, InvalidInput."""
     if oldest <= step <= newest:
         return
-    why = "it lives in memory alone" if session.kept is None else "what led there was let go"
+    why = "what led there was let go; a server with --retain-steps keeps so many steps at least"
+    if session.kept is None:
+        why = "it lives in memory alone, and has no past; one of durability process or disk has"
     message = f"session {session.id}: expected a step from {oldest} to {newest}, got {step}"
     if step < oldest:
         raise StepForgotten(f"{message}: {why}", fields={"oldest_step": str(oldest)})

@@ -17,6 +17,7 @@ from functools import partial
 
 import structlog
 
+from ntm_serve.claims import Claims
 from ntm_serve.durability import Durability
 from ntm_serve.errors import (
     CallerFault,
@@ -27,13 +28,11 @@ from ntm_serve.errors import (
     OwnedElsewhere,
     SessionClosed,
     SessionEvicted,
-    SessionExists,
     SessionExpired,
     SessionUnknown,
     StepAborted,
     StoreUnavailable,
 )
-from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
 from ntm_serve.observer import Observer
 from ntm_serve.replay import Replay, bases_of
@@ -44,34 +43,19 @@ from ntm_serve.step_model import ModelKey
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.turns import Turns
 
-# Between two questions whether another server has given up a session that it was asked for.
-ASK_AGAIN_S = 0.025
 # When memory is full, so much of it is made free at once: looking for who is to rest goes through all sessions.
 ROOM_SHARE = 0.05
 # Snapshots written in one commit when a server stops.
 REST_GROUP = 256
-# Sessions looked at in the store in one go.
-LIST_PAGE = 1000
-# Sessions ended in the store in one go.
-EXPIRE_GROUP = 1000
-
-# Sessions asked for in the store at once: what a server says of itself waits behind them on the store's thread.
-RETURNS_AT_ONCE = 64
-
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class ResidencySettings:
-    """durability: of sessions that do not say. resident_bytes_max: of states in memory; None is no limit.
-    handover_s: how long another server that has a session is waited for. ended_life_s: how long it is remembered why
-    a session ended.
-    """
+    """durability: of sessions that do not say. resident_bytes_max: of states in memory; None is no limit."""
 
     durability: Durability = Durability.MEMORY
     resident_bytes_max: int | None = None
-    handover_s: float = 3.0
-    ended_life_s: float = 7 * 24 * 3600.0
 
 
 class Residency:
@@ -83,7 +67,7 @@ class Residency:
         sessions: Sessions,
         schedulers: Mapping[ModelKey, Scheduler],
         replay: Replay,
-        keeper: Keeper | None,
+        claims: Claims | None,
         settings: ResidencySettings,
         observer: Observer,
         clock: Callable[[], float],
@@ -91,12 +75,11 @@ class Residency:
         self._sessions = sessions
         self._schedulers = schedulers
         self._replay = replay
-        self._keeper = keeper
+        self._claims = claims
         self._settings = settings
         self._observer = observer
         self._clock = clock
         self._turns = Turns()
-        self._returning = asyncio.Semaphore(RETURNS_AT_ONCE)
         # How many sessions are being made: there is to be room for all of them.
         self._coming = 0
         # The lease that was found to be over, so that it is dealt with once.
@@ -106,28 +89,26 @@ class Residency:
         self._aside: dict[str, Session] = {}
         # Sessions that leave when what they have in flight is over.
         self._leaving: set[str] = set()
-        if keeper is not None:
-            keeper.on_lost = self.lose
-            keeper.on_wanted = self.give_up
-            keeper.on_lapsed = self._lapse
+        if claims is not None:
+            claims.listen(on_lost=self.lose, on_wanted=self.give_up, on_lapsed=self._lapse)
 
     @property
     def has_store(self) -> bool:
-        return self._keeper is not None
+        return self._claims is not None
 
     @property
     def store_statistics(self) -> StoreStatistics | None:
         """What the store has, as of not long ago; None without a store."""
-        return None if self._keeper is None else self._keeper.statistics
+        return None if self._claims is None else self._claims.statistics
 
     def expect_lease(self, now_s: float) -> None:
         """To be called before sessions are looked at. Where this server was not heard of for longer than its lease,
         what it has may be another's by now: its sessions leave memory, and come back from the store.
         """
-        keeper = self._keeper
-        if keeper is None or now_s <= keeper.lease_until_s or keeper.lease_until_s == self._lapsed_s:
+        claims = self._claims
+        if claims is None or now_s <= claims.lease_until_s or claims.lease_until_s == self._lapsed_s:
             return
-        self._lapsed_s = keeper.lease_until_s
+        self._lapsed_s = claims.lease_until_s
         self._lapse()
 
     def _lapse(self) -> None:
@@ -156,8 +137,8 @@ class Residency:
         elif self._aside.get(session.id) is session:
             del self._aside[session.id]
             session.end(StepAborted(f"session {session.id}: left memory"))
-            if self._keeper is not None and session.kept is not None:
-                self._keeper.release([session.kept.claim])
+            if self._claims is not None and session.kept is not None:
+                self._claims.release([session.kept.claim])
 
     async def _until_not_aside(self, session_id: str) -> int | None:
         """Until what its session had in flight when the lease was over is in the store, or refused. The first such
@@ -197,29 +178,30 @@ class Residency:
         LimitReached, StoreUnavailable.
         """
         durability = durability or self._settings.durability
-        name = self._free(scheduler, session_id)
+        name, lapses = self._free(scheduler, session_id), self._lapses
         async with self._turns(name):
             self._free(scheduler, name)
             session = self._replay.begun(name, scheduler, start)
             self._coming += 1
             self._sessions.come(name, 1, scheduler.model.spec.state_bytes)
             try:
-                if durability is not Durability.MEMORY and self._keeper is not None:
-                    await self._expect_word_taken(self._keeper)
-                lapses = self._lapses
                 if durability is not Durability.MEMORY:
-                    session.kept = await self._begin(session, scheduler, durability)
-                elif session_id is not None:
-                    await self._expect_not_stored(name)
+                    claims = self._expect_store(durability)
+                    await claims.expect_lease()
+                    lapses = self._lapses
+                    session.kept = await _begin(claims, session, scheduler, durability)
+                elif session_id is not None and self._claims is not None:
+                    await self._claims.expect_unused(name)
             finally:
                 self._coming -= 1
                 self._sessions.come(name, -1, -scheduler.model.spec.state_bytes)
             if self._schedulers.get(scheduler.key) is not scheduler:
-                self._end_begun(session)
+                if self._claims is not None and session.kept is not None:
+                    self._claims.unbegin(session.kept.claim)
                 raise ModelRejected(f"model {scheduler.key}: was taken out while the session was opened")
             self._sessions.add(session)
             self._observer.session_opened(session.model)
-        if self._lapsed_since(lapses) and session.kept is not None:
+        if session.kept is not None and self._lapsed_since(lapses):
             self.put_to_rest([session], reason="lease")
         self.make_room(session)
         return session
@@ -234,8 +216,7 @@ class Residency:
         session = self.here(session_id)
         if session is not None:
             return session
-        if self._keeper is None or not self._sessions.may_be(session_id):
-            raise self._sessions.why_not(session_id)
+        self._expect_storable(session_id)
         async with self._turns(session_id):
             return await self._find(session_id, from_step)
 
@@ -244,9 +225,13 @@ class Residency:
         session = self.here(session_id)
         if session is not None:
             return session
-        if self._keeper is None or not self._sessions.may_be(session_id):
+        return await self._bring(self._expect_storable(session_id), session_id, from_step)
+
+    def _expect_storable(self, session_id: str) -> Claims:
+        """The store, which may have a session of this name. Raises SessionUnknown and the like where none can."""
+        if self._claims is None or not self._sessions.may_be(session_id):
             raise self._sessions.why_not(session_id)
-        return await self._bring(self._keeper, session_id, from_step)
+        return self._claims
 
     async def reach(self, session_id: str, from_step: int | None) -> Session:
         """As `find`, with the replies from from_step on also where the session is in memory and its window does not
@@ -269,20 +254,21 @@ class Residency:
         self.expect_lease(self._clock())
         return self._sessions.get(session_id)
 
-    async def _bring(self, keeper: Keeper, session_id: str, from_step: int | None) -> Session:
+    async def _bring(self, claims: Claims, session_id: str, from_step: int | None) -> Session:
         started_s = self._clock()
         was_in_flight = await self._until_not_aside(session_id)
         if was_in_flight is not None and from_step is not None:
             from_step = min(from_step, was_in_flight)
-        await self._expect_word_taken(keeper)
+        await claims.expect_lease()
         lapses = self._lapses
-        claim, stored = await self._claim(keeper, session_id)
+        claim, stored = await self._claim(claims, session_id)
+        claimed_s = self._clock()
         try:
             session = await self._replay.replayed(stored, from_step=from_step)
             if self._lapsed_since(lapses):
                 raise OwnedElsewhere(f"session {session_id}: this server's lease was over while it came back")
         except BaseException:
-            keeper.release([claim])
+            claims.release([claim])
             raise
         bases = bases_of(stored)
         log_bytes = sum(len(one.payload) + RECORD_OVERHEAD_BYTES for one in stored.records if one.end_step > bases[-1])
@@ -290,39 +276,21 @@ class Residency:
         session.kept.back_from = session.oldest_step
         session.opened_s = self._clock() - max(0.0, time.time() - stored.head.opened_at_s)
         self._sessions.add(session)
-        self._observer.session_restored(session.model, took_s=self._clock() - started_s)
-        log.debug("session came back", session=session_id, step=session.next_step)
+        now_s = self._clock()
+        self._observer.session_restored(session.model, took_s=now_s - started_s)
+        log.debug(
+            "session came back", session=session_id, step=session.next_step,
+            steps_run_again=session.next_step - session.oldest_step,
+            claim_s=round(claimed_s - started_s, 4), replay_s=round(now_s - claimed_s, 4),
+        )  # fmt: skip
         self.make_room(session)
         return session
 
-    async def _expect_word_taken(self, keeper: Keeper) -> None:
-        """To be called before a session is claimed: without a lease it would be anybody's at once, and nobody would
-        notice here. Raises StoreUnavailable.
-        """
-        if self._clock() > keeper.lease_until_s:
-            await keeper.give_word()
-            if self._clock() > keeper.lease_until_s:
-                raise StoreUnavailable("store: it did not take this server's word that it lives, or not in time")
-
-    async def _claim(self, keeper: Keeper, session_id: str) -> tuple[Claim, StoredSession]:
-        """Claim it, once whoever has it gave it up. Raises as `find`."""
-        end_s = self._clock() + self._settings.handover_s
-
-        def release(claimed: tuple[Claim, StoredSession]) -> None:
-            keeper.store.release([claimed[0]])
-
-        while True:
-            try:
-                async with self._returning:
-                    return await keeper.call(
-                        lambda: keeper.store.claim(session_id, owner=keeper.owner, now_s=time.time()), undo=release
-                    )
-            except OwnedElsewhere:
-                if self._clock() > end_s:
-                    raise
-                await asyncio.sleep(ASK_AGAIN_S)
-            except SessionUnknown:
-                raise self._sessions.why_not(session_id) from None
+    async def _claim(self, claims: Claims, session_id: str) -> tuple[Claim, StoredSession]:
+        try:
+            return await claims.claim(session_id)
+        except SessionUnknown:
+            raise self._sessions.why_not(session_id) from None
 
     # Going
 
@@ -337,32 +305,30 @@ class Residency:
 
     async def _close_stored(self, session_id: str) -> Session | StoredSession:
         """End a session that is not in memory: nothing of it is run again for that. Raises as `find`."""
-        keeper = self._keeper
-        if keeper is None or not self._sessions.may_be(session_id):
-            raise self._sessions.why_not(session_id)
+        claims = self._expect_storable(session_id)
         async with self._turns(session_id):
             session = self.here(session_id)
             if session is not None:  # It came back meanwhile.
                 fault = SessionClosed(f"session {session_id}: was closed after {session.next_step} steps")
                 await self._end(session, Ending.CLOSED, fault, reason="client")
                 return session
-            await self._expect_word_taken(keeper)
-            claim, stored = await self._claim(keeper, session_id)
+            await claims.expect_lease()
+            claim, stored = await self._claim(claims, session_id)
             message = f"session {session_id}: was closed after {stored.next_step} steps"
-            await keeper.call(lambda: keeper.store.end([claim], Ending.CLOSED, message, now_s=time.time()))
+            await claims.end(claim, Ending.CLOSED, message, Durability(stored.head.durability))
             return stored
 
     async def expire(self) -> int:
         """End the sessions whose idle life is over, in memory and in the store; how many."""
-        life_s, keeper = self._sessions.limits.idle_life_s, self._keeper
+        life_s, claims = self._sessions.limits.idle_life_s, self._claims
         self.expect_lease(self._clock())
         self.make_room()  # For those that had steps in flight when others came.
-        idle, ended = self._sessions.idle(self._clock()), 0
-        if keeper is not None:
-            keeper.tell(partial(keeper.store.forget, ended_before_s=time.time() - self._settings.ended_life_s))
+        if claims is not None:
+            claims.forget()
         if life_s is None:
             return 0
-        for session in idle:
+        ended = 0
+        for session in self._sessions.idle(self._clock()):
             # While the store was asked to end the ones before, this one may have gone, or been used.
             if self._sessions.get(session.id) is not session or not session.is_idle(self._clock(), life_s):
                 continue
@@ -372,19 +338,8 @@ class Residency:
                 await self._end(session, Ending.EXPIRED, SessionExpired(message), reason="idle")
             except NtmServeError as error:  # Another has it by now, or nobody knows: it is not this server's to end.
                 log.warning("a session did not expire", session=session.id, reason=error.reason, fault=error.message)
-        if keeper is None:
-            return ended
-        message = f"expired after {life_s:g} s without a step"
-        now_s = time.time()
-
-        def expire() -> int:
-            expired = keeper.store.expire(
-                unused_since_s=now_s - life_s, message=message, now_s=now_s, limit=EXPIRE_GROUP
-            )
-            return len(expired)
-
         try:
-            return ended + await keeper.call(expire)
+            return ended + (0 if claims is None else await claims.expire(life_s))
         except StoreUnavailable as error:  # They expire the next time.
             log.warning("sessions of the store did not expire", reason=error.reason, fault=error.message)
             return ended
@@ -395,17 +350,8 @@ class Residency:
         self._observer.session_ended(
             session.model, reason=reason, lived_s=self._clock() - session.opened_s, steps=session.next_step
         )
-        keeper, kept = self._keeper, session.kept
-        if keeper is None or kept is None:
-            return
-
-        def end() -> None:
-            [error] = keeper.store.end([kept.claim], ending, fault.message, now_s=time.time())
-            if error is not None:
-                raise error
-            sync_where_asked(keeper, kept.durability)
-
-        await keeper.call(end)
+        if self._claims is not None and session.kept is not None:
+            await self._claims.end(session.kept.claim, ending, fault.message, session.kept.durability)
 
     def lose(self, session: Session, error: NtmServeError) -> None:
         """The store has it otherwise, or did not say: what is here is worth nothing; its next use asks the store."""
@@ -434,16 +380,16 @@ class Residency:
                 claims.append(session.kept.claim)
                 self._sessions.put_out(session, StepAborted(f"session {session.id}: left memory"))
                 self._observer.session_left(session.model, reason=reason)
-        if claims and self._keeper is not None:
-            self._keeper.release(claims)
+        if claims and self._claims is not None:
+            self._claims.release(claims)
 
     def give_up(self, session_ids: Sequence[str]) -> None:
         """Others ask for these: they leave, each as soon as it has nothing in flight."""
         for session_id in session_ids:
             session = self._sessions.get(session_id)
             if session is None:
-                if self._keeper is not None and session_id not in self._turns and session_id not in self._aside:
-                    self._keeper.disown(session_id)
+                if self._claims is not None and session_id not in self._turns and session_id not in self._aside:
+                    self._claims.disown(session_id)
             elif session.kept is not None:
                 self._leave(session, reason="wanted")
 
@@ -473,15 +419,15 @@ class Residency:
 
     async def leave_all(self) -> None:
         """This server stops: every state is written, and every claim given up."""
-        keeper = self._keeper
-        if keeper is None:
+        claims = self._claims
+        if claims is None:
             return
         sessions = [session for session in self._sessions if session.kept is not None]
         for start in range(0, len(sessions), REST_GROUP):
             group = sessions[start : start + REST_GROUP]
             commits = [commit for session in group if (commit := self._last_commit(session)) is not None]
             if commits:
-                await keeper.call(partial(keeper.store.commit, commits))
+                await claims.commit(commits)
             # Some may have gone while the store wrote.
             self.put_to_rest(group, reason="drain")
 
@@ -521,30 +467,21 @@ class Residency:
 
     async def read(self, session_id: str) -> StoredSession:
         """A session as the store has it; it stays there. Raises as `find`."""
-        keeper = self._keeper
-        if keeper is None or not self._sessions.may_be(session_id):
-            raise self._sessions.why_not(session_id)
+        claims = self._expect_storable(session_id)
         try:
-            return await keeper.call(partial(keeper.store.read, session_id))
+            return await claims.read(session_id)
         except SessionUnknown:
             raise self._sessions.why_not(session_id) from None
 
     async def list_stored(self, *, model: str, after: str, limit: int) -> Sequence[StoredSummary]:
         """Sessions of the store, in the order of their ids."""
         self.expect_lease(self._clock())
-        keeper = self._keeper
-        if keeper is None:
-            return []
-        return await keeper.call(lambda: keeper.store.list(after=after, limit=limit, model=model))
+        return [] if self._claims is None else await self._claims.list(model=model, after=after, limit=limit)
 
     async def is_stored(self, key: ModelKey) -> bool:
         """Whether the store has a session of this model."""
-        after = ""
-        while page := await self.list_stored(model=key.name, after=after, limit=LIST_PAGE):
-            if any(one.head.version == key.version for one in page):
-                return True
-            after = page[-1].session_id
-        return False
+        self.expect_lease(self._clock())
+        return self._claims is not None and await self._claims.has_any(model=key.name, version=key.version)
 
     # Parts of the above
 
@@ -556,53 +493,23 @@ class Residency:
             self._observer.rejected(scheduler.key, reason="sessions")
             raise
 
-    async def _begin(self, session: Session, scheduler: Scheduler, durability: Durability) -> Kept:
-        """Have the store begin a session where it stands."""
-        keeper = self._keeper
-        if keeper is None:
-            raise InvalidInput(f"durability: expected memory, as this server has no store, got {durability}")
-        card, now_s = scheduler.model.card, time.time()
-        head = Head(card.name, card.version, card.digest, durability.value, now_s)
-        start = None
-        if session.state is not scheduler.initial_state:
-            payload = encoded(card, scheduler.model.spec.state, session.id, session.next_step, session.state.arrays())
-            start = Snapshot(session.next_step, payload)
-
-        def create() -> Claim:
-            sync_where_asked(keeper, durability)  # Refused where the store cannot.
-            claim = keeper.store.create(session.id, head, owner=keeper.owner, now_s=now_s, start=start)
-            sync_where_asked(keeper, durability)
-            return claim
-
-        def undo(claim: Claim) -> None:
-            message = f"session {session.id}: whoever opened it left before it was open"
-            keeper.store.end([claim], Ending.CLOSED, message, now_s=time.time())
-
-        return Kept(await keeper.call(create, undo=undo), durability, [session.next_step], 0)
-
-    def _end_begun(self, session: Session) -> None:
-        """A session that was begun, and is not to be."""
-        keeper, kept = self._keeper, session.kept
-        if keeper is not None and kept is not None:
-            message = f"session {session.id}: was never open"
-            keeper.tell(lambda: keeper.store.end([kept.claim], Ending.CLOSED, message, now_s=time.time()))
-
-    async def _expect_not_stored(self, session_id: str) -> None:
-        """A name in memory alone must not hide one in the store. Raises SessionExists."""
-        keeper = self._keeper
-        if keeper is None:
-            return
-        try:
-            await keeper.call(partial(keeper.store.read, session_id))
-        except (SessionUnknown, SessionClosed, SessionExpired, SessionEvicted):
-            return
-        raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
+    def _expect_store(self, durability: Durability) -> Claims:
+        if self._claims is None:
+            raise InvalidInput(
+                f"durability: expected memory, as this server has no store, got {durability}; start it with --store"
+            )
+        return self._claims
 
 
-def sync_where_asked(keeper: Keeper, durability: Durability) -> None:
-    """On the store's thread: what was written for a session of durability disk is on the disk before it is told."""
-    if durability is Durability.DISK:
-        keeper.store.sync()
+async def _begin(claims: Claims, session: Session, scheduler: Scheduler, durability: Durability) -> Kept:
+    """Have the store begin a session where it stands."""
+    card = scheduler.model.card
+    head = Head(card.name, card.version, card.digest, durability.value, time.time())
+    start = None
+    if session.state is not scheduler.initial_state:
+        payload = encoded(card, scheduler.model.spec.state, session.id, session.next_step, session.state.arrays())
+        start = Snapshot(session.next_step, payload)
+    return Kept(await claims.begin(session.id, head, start), durability, [session.next_step], 0)
 
 
 async def _until_nothing_in_flight(session: Session) -> None:

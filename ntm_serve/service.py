@@ -191,7 +191,11 @@ class Service:
                 raise
             session = await self._residency.find(session_id or "")
             if session.model.name != model_name or version not in ("", session.model.version):
-                raise
+                wanted = ModelKey(model_name, version or session.model.version)
+                raise SessionExists(
+                    f"session {session_id}: is one of model {session.model}, and cannot be resumed as one of {wanted}; "
+                    "choose another name, or close it"
+                ) from None
             return self._view(session)
 
     async def get_session(self, session_id: str) -> SessionView:

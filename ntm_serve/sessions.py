@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ntm_serve.caller import SESSION_KEY, SESSION_NAME
+from ntm_serve.caller import SESSION_KEY, SESSION_NAME, SESSION_NAME_MEANS
 from ntm_serve.errors import (
     CallerFault,
     InvalidInput,
@@ -290,7 +290,7 @@ class Sessions:
     def expect_free(self, session_id: str | None, *, coming: int = 0, state_bytes: int = 0) -> str:
         """The name, or a random one, for one session more. coming: how many are being made. Raises as `open`."""
         if session_id is not None and not self.may_be(session_id):
-            raise InvalidInput(f"session id: expected 1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -, got {session_id!r}")
+            raise InvalidInput(f"session id: expected {SESSION_NAME_MEANS}, got {session_id!r}")
         if session_id in self._open:
             raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
         if len(self._open) + coming >= self.limits.sessions_max:
@@ -325,7 +325,8 @@ class Sessions:
         ended = self._ended.get(session_id)
         if ended is not None:
             return type(ended)(ended.message, fields=ended.fields)
-        return SessionUnknown(f"session {session_id}: expected the name of an open session; this one was never seen")
+        why = "this one was never seen" if self.may_be(session_id) else f"names have {SESSION_NAME_MEANS}"
+        return SessionUnknown(f"session {session_id}: expected the name of an open session; {why}")
 
     def idle(self, now_s: float) -> list[Session]:
         """Put those to rest that made no step of late, and name those that were idle for longer than their life."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from ntm_serve.errors import NtmServeError
+from ntm_serve.errors import NtmServeError, StoreUnavailable
 
 
 class Claim(NamedTuple):
@@ -168,6 +168,20 @@ class Store(Protocol):
         fields["owner"], SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, StoreDamaged.
         """
         ...
+
+    def claim_all(
+        self, session_ids: Sequence[str], *, owner: str, now_s: float
+    ) -> Sequence[tuple[Claim, StoredSession] | NtmServeError]:
+        """Claim several, each once: for each what `claim` gives, or what it raises."""
+        claimed: list[tuple[Claim, StoredSession] | NtmServeError] = []
+        for session_id in session_ids:
+            try:
+                claimed.append(self.claim(session_id, owner=owner, now_s=now_s))
+            except StoreUnavailable:
+                raise
+            except NtmServeError as error:
+                claimed.append(error)
+        return claimed
 
     def wanted(self, owner: str) -> Sequence[str]:
         """Sessions of this owner that another asked for since the last call; to be released soon. It may name

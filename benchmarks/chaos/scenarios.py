@@ -14,7 +14,7 @@ from ntm_serve.record import crc_of, read_record
 from ntm_serve.stores.opening import open_store
 
 # What a server whose lease is over is waited for at least; servers here have the lease that is the default.
-LEASE_S = 0.8
+LEASE_S = 0.6
 # A connection's share of each fault, and its replies' bytes until then: callers make another one every few messages. No
 # port is closed: clients that are new, as most are here, take one that nobody listens on for a wrong address.
 NETWORK = Chaos(

@@ -8,7 +8,7 @@ import typer
 from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.cli.tables import console, print_facts, table
 from ntm_serve.durability import Durability
-from ntm_serve.errors import SettingsFault
+from ntm_serve.errors import SettingsFault, SnapshotRejected
 
 SessionId = Annotated[str, typer.Argument(metavar="SESSION")]
 Step = Annotated[int | None, typer.Option(min=0, help="the state before this step; the present if not given")]
@@ -119,7 +119,10 @@ def restore_session(
     except OSError as error:
         raise SettingsFault(f"{file}: expected a file that can be read, got {error.strerror}") from error
     with connection.client(retry=None) as client:
-        session = client.restore(data, session_id=session_id, durability=durability)
+        try:
+            session = client.restore(data, session_id=session_id, durability=durability)
+        except SnapshotRejected as error:
+            raise SnapshotRejected(f"{file}: {error.message}") from None
     print(f"session {session.id}: opened at step {session.next_step}")
 
 

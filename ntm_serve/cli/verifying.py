@@ -46,6 +46,8 @@ def verify_store(where: str, *, prefix: str, models: Path | None, replay: bool) 
         console().print(rows)
     more = f", {run} steps run again" if replay else ""
     print(f"{without_password(where)}: {len(findings)} sessions, {len(bad)} with a fault{more}")
+    if not findings:
+        print("nothing was verified: are these the store and the --store-prefix of the server?")
     if bad:
         raise typer.Exit(1)
 

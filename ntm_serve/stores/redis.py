@@ -14,13 +14,13 @@ Rules of this file:
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import structlog
 
-from ntm_serve.errors import NtmServeError, SettingsFault, StoreConflict, StoreDamaged
+from ntm_serve.errors import NtmServeError, SettingsFault, StoreConflict, StoreDamaged, StoreUnavailable
 from ntm_serve.store import (
     Claim,
     Commit,
@@ -94,25 +94,58 @@ class RedisStore(Store):
             raise self._refusal(session_id, answer)
 
     def claim(self, session_id: str, *, owner: str, now_s: float) -> tuple[Claim, StoredSession]:
-        over = b""
+        [claimed] = self.claim_all([session_id], owner=owner, now_s=now_s)
+        if isinstance(claimed, NtmServeError):
+            raise claimed
+        return claimed
+
+    def claim_all(
+        self, session_ids: Sequence[str], *, owner: str, now_s: float
+    ) -> Sequence[tuple[Claim, StoredSession] | NtmServeError]:
+        claimed: dict[str, tuple[Claim, StoredSession] | NtmServeError] = {}
+        # Those to ask for, each with an epoch whose owner's lease is over, or "".
+        asking: dict[str, bytes] = dict.fromkeys(session_ids, b"")
         for _ in range(CLAIM_ATTEMPTS):
-            [answer] = self._link.run(self._script(scripts.CLAIM, session_id, owner, over))
-            if answer[0] == b"KEPT":
-                try:
-                    session = self._stored(session_id, answer)
-                except StoreDamaged:
-                    self._link.run(self._script(scripts.RELEASE, session_id, owner, answer[2]))
-                    raise
-                self._link.run(*self._indexes.put_in(session_id, session.used_at_s))
-                return Claim(session_id, owner, session.epoch), session
-            if answer[0] != b"OWNED":
-                raise self._refusal(session_id, answer)
-            holder, over = answer[1].decode(), answer[2]
-            if self._alive([holder])[holder]:
+            answers = self._link.ask(*(self._script(scripts.CLAIM, one, owner, over) for one, over in asking.items()))
+            owned: dict[str, Sequence[Any]] = {}
+            for session_id, answer in zip(asking, answers, strict=True):
+                if not isinstance(answer, NtmServeError) and answer[0] == b"OWNED":
+                    owned[session_id] = answer
+                    claimed[session_id] = self._refusal(session_id, answer)
+                else:
+                    claimed[session_id] = self._claimed(session_id, owner, answer)
+            alive = self._want({one: answer[1].decode() for one, answer in owned.items()})
+            asking = {one: answer[2] for one, answer in owned.items() if answer[1].decode() not in alive}
+            if not asking:
                 break
-        wanted = self._wanted(holder)
-        self._link.run(("SADD", wanted, session_id), ("EXPIRE", wanted, WANTED_LIFE_S))
-        raise rules.owned_elsewhere(session_id, holder)
+        found = [one for one in claimed.values() if not isinstance(one, NtmServeError)]
+        self._link.run(*(it for _, one in found for it in self._indexes.put_in(one.session_id, one.used_at_s)))
+        return [claimed[session_id] for session_id in session_ids]
+
+    def _claimed(self, session_id: str, owner: str, answer: Any) -> tuple[Claim, StoredSession] | NtmServeError:
+        if isinstance(answer, StoreUnavailable):  # Nothing is known of any of them.
+            raise answer
+        if isinstance(answer, NtmServeError):
+            return answer
+        if answer[0] != b"KEPT":
+            return self._refusal(session_id, answer)
+        try:
+            session = self._stored(session_id, answer)
+        except StoreDamaged as damage:
+            self._link.run(self._script(scripts.RELEASE, session_id, owner, answer[2]))
+            return damage
+        return Claim(session_id, owner, session.epoch), session
+
+    def _want(self, holders: Mapping[str, str]) -> set[str]:
+        """Leave word to those who have sessions that these are wanted; those of them that live."""
+        named = sorted(set(holders.values()))
+        wanted = {self._wanted(one): [it for it, holder in holders.items() if holder == one] for one in named}
+        answers = self._link.run(
+            *(("EXISTS", self._lease(one)) for one in named),
+            *(("SADD", key, *ids) for key, ids in wanted.items()),
+            *(("EXPIRE", key, WANTED_LIFE_S) for key in wanted),
+        )
+        return {one for one, lease in zip(named, answers, strict=False) if lease}
 
     def wanted(self, owner: str) -> Sequence[str]:
         [words] = self._link.run(("SPOP", self._wanted(owner), WANTED_AT_ONCE))

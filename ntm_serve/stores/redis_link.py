@@ -60,8 +60,11 @@ class RedisLink:
             self._client: Any = redis.Redis.from_url(url, **options)
         except ValueError as error:
             raise SettingsFault(f"store: expected redis://, rediss:// or unix:// and an address, got {error}") from None
-        with self._translated():
-            info = self._client.info()
+        try:
+            with self._translated():
+                info = self._client.info()
+        except StoreUnavailable as error:
+            raise StoreUnavailable(f"{error.message}; expected a redis or valkey that listens there") from error
         self._expect_usable(info)
         self.is_cluster = bool(info.get("cluster_enabled"))
         if self.is_cluster:

@@ -36,14 +36,14 @@ class Told:
         self.tell(ticket)
 
 
-def service_of(schedulers, *, limits, clock, keeper=None, settings=None, observer=None, **options):
+def service_of(schedulers, *, limits, clock, claims=None, settings=None, observer=None, **options):
     """A service of these schedulers; without a keeper its sessions live in memory."""
     sessions, by_key = Sessions(limits), {scheduler.key: scheduler for scheduler in schedulers}
     shared = {"sessions": sessions, "schedulers": by_key, "clock": clock}
     shared["observer"] = observer or NoObserver()
     replay = Replay(by_key, observer=shared["observer"], clock=clock)
-    residency = Residency(replay=replay, keeper=keeper, settings=settings or ResidencySettings(), **shared)
-    lineage = Lineage(residency, replay, schedulers=by_key, keeper=keeper)
+    residency = Residency(replay=replay, claims=claims, settings=settings or ResidencySettings(), **shared)
+    lineage = Lineage(residency, replay, schedulers=by_key, claims=claims)
     return Service(residency=residency, lineage=lineage, **shared, **{"faults": {}, **options})
 
 

@@ -13,10 +13,11 @@ from .replicas import Time
 def clock(monkeypatch):
     """The time of every server in the test."""
     it = Time()
-    for module in ("keeper", "residency", "lineage", "service"):
+    for module in ("keeper", "claims", "residency", "service"):
         monkeypatch.setattr(f"ntm_serve.{module}.time", it)
     monkeypatch.setattr("ntm_serve.keeper.RETRY_S", 0.002)
-    monkeypatch.setattr("ntm_serve.residency.ASK_AGAIN_S", 0.002)
+    for pause in ("ASK_AGAIN_S", "ASK_LATER_S"):
+        monkeypatch.setattr(f"ntm_serve.claims.{pause}", 0.002)
     return it
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from serve.tickets import replies_of, service_of
 
+from ntm_serve.claims import Claims
 from ntm_serve.durability import Durability
 from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import Retention
@@ -96,7 +97,9 @@ def message(ids, values, first_steps=None, **more):
 class Replica:
     """One server."""
 
-    def __init__(self, store, models, executor, clock, *, name, limits, retention, settings, patience_s, steps_max):
+    def __init__(
+        self, store, models, executor, clock, *, name, limits, retention, settings, patience_s, steps_max, **claims
+    ):
         self.store = store
         self.name = name
         self.models = models
@@ -123,7 +126,7 @@ class Replica:
             self.schedulers,
             limits=limits,
             clock=clock.monotonic,
-            keeper=self.keeper,
+            claims=Claims(self.keeper, clock=clock.monotonic, **claims),
             settings=settings,
             observer=self.seen,
             sessions_per_message_max=1000,
@@ -182,7 +185,7 @@ class Replica:
         assert not self.service._waiting
         assert not self.service._returns
         assert not self.residency._leaving
-        assert not any((keeper._waiting, keeper._unsynced, keeper._writing, keeper._syncing, keeper._asked))
+        assert not any((keeper._unwritten.at_work, keeper._unsynced.at_work, keeper._asked))
         for scheduler in self.schedulers:
             assert scheduler.statistics().steps_waiting == 0
             assert scheduler.statistics().sessions_waiting == 0
@@ -195,16 +198,17 @@ class Replica:
 @contextlib.asynccontextmanager
 async def replica(
     store, *models, clock, name="a", limits=None, retention=None, settings=None, patience_s=0.2, steps_max=10_000,
-    polls=False, leaves=False, **more,
+    polls=False, leaves=False, handover_s=0.1, ended_life_s=7 * 24 * 3600.0, **more,
 ):  # fmt: skip
     """A server until the block is left; then it is gone as if killed, but that its lease is over. leaves: it stops in
     good order instead. polls: it looks by itself who is wanted elsewhere.
     """
-    settings = settings or ResidencySettings(**{"durability": Durability.PROCESS, "handover_s": 0.1, **more})
+    settings = settings or ResidencySettings(**{"durability": Durability.PROCESS, **more})
     with ThreadPoolExecutor(1) as executor:
         it = Replica(
             store, models or (RunningSum(),), executor, clock, name=name, limits=limits or Limits(),
             retention=retention or Retention(), settings=settings, patience_s=patience_s, steps_max=steps_max,
+            handover_s=handover_s, ended_life_s=ended_life_s,
         )  # fmt: skip
         tasks = [asyncio.create_task(scheduler.run()) for scheduler in it.schedulers]
         await it.keeper.give_word()

@@ -146,7 +146,7 @@ async def test_while_one_commit_is_written_all_that_is_done_becomes_the_next(slo
             first = a.begin(names[0], 1)
             await asyncio.to_thread(held.await_call)
             others = [a.begin(name, 1) for name in names[1:]]
-            await a.until(lambda: len(a.keeper._waiting) == 7)
+            await a.until(lambda: a.keeper._unwritten.waiting == 7)
         assert await asyncio.gather(first, *others) == [[1]] * 8
         assert slow.calls["commit"] == 2
 
@@ -329,7 +329,7 @@ async def test_a_store_that_raises_what_it_may_not_ends_the_server(store, clock,
             await within(running)
         monkeypatch.undo()
         a.residency.lose(a.sessions.find("s"), StoreUnavailable("over"))
-        a.keeper._writing = False
+        a.keeper._unwritten.at_work = False
 
 
 def test_every_method_of_the_store_that_may_be_unavailable_is_tried():

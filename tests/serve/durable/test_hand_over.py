@@ -5,7 +5,15 @@ import asyncio
 import pytest
 
 from ntm_serve.durability import Durability
-from ntm_serve.errors import OwnedElsewhere, SessionClosed, SessionExpired, StepAhead, StepConflict, StoreUnavailable
+from ntm_serve.errors import (
+    OwnedElsewhere,
+    SessionClosed,
+    SessionExpired,
+    SessionUnknown,
+    StepAhead,
+    StepConflict,
+    StoreUnavailable,
+)
 from ntm_serve.sessions import Limits
 from ntm_serve.testing import Gate, RunningSum
 
@@ -374,3 +382,79 @@ async def test_two_servers_that_are_asked_by_turns_and_at_once_make_every_step_o
 
         await asyncio.gather(client(a, range(0, 12, 2)), client(b, range(1, 12, 2)))
         assert store.read("s").next_step == 12
+
+
+async def test_sessions_asked_for_meanwhile_are_claimed_in_one_go(slow, clock, monkeypatch):
+    async with replica(slow, clock=clock) as a:
+        for number in range(6):
+            await a.open(f"s{number}")
+            await a.step(f"s{number}", 1)
+            await a.rest(f"s{number}")
+        groups = []
+        claim_all = FaultyStore.claim_all
+
+        def counted(store, session_ids, **more):
+            groups.append(len(session_ids))
+            return claim_all(store, session_ids, **more)
+
+        monkeypatch.setattr(FaultyStore, "claim_all", counted)
+        with slow.held("claim") as held:
+            first = a.begin("s0", 1)
+            await asyncio.to_thread(held.await_call)
+            others = [a.begin(f"s{number}", number) for number in range(1, 6)]
+            await asyncio.sleep(0)
+        assert [await one for one in (first, *others)] == [[2], [2], [3], [4], [5], [6]]
+        assert groups == [1, 5]
+
+
+async def test_one_that_cannot_be_claimed_fails_alone(slow, clock):
+    async with replica(slow, clock=clock) as a:
+        await a.open("kept")
+        await a.step("kept", 1)
+        await a.open("closed")
+        await a.service.close_session("closed")
+        await a.rest("kept")
+        with slow.held("claim") as held:
+            first = a.begin("kept", 1)
+            await asyncio.to_thread(held.await_call)
+            ended, unknown = a.begin("closed", 1), a.begin("never", 1)
+        assert await first == [2]
+        with pytest.raises(SessionClosed):
+            await ended
+        with pytest.raises(SessionUnknown):
+            await unknown
+
+
+async def test_who_leaves_while_many_are_claimed_gives_its_own_back(slow, clock):
+    async with replica(slow, clock=clock) as a, replica(slow, clock=clock, name="b", handover_s=0.05) as b:
+        for name in ("first", "left", "stays"):
+            await a.open(name)
+            await a.step(name, 1)
+            await a.rest(name)
+        with slow.held("claim") as held:
+            first = a.begin("first", 1)
+            await asyncio.to_thread(held.await_call)
+            left = asyncio.create_task(a.residency.find("left"))
+            stays = a.begin("stays", 1)
+            await asyncio.sleep(0)
+            left.cancel()
+        assert [await first, await stays] == [[2], [2]]
+        assert not a.in_memory("left")
+        assert await b.step("left", 1) == [2]
+
+
+async def test_when_one_session_is_had_those_that_wait_for_the_same_server_ask_at_once(store, clock, monkeypatch):
+    monkeypatch.setattr("ntm_serve.claims.ASK_AGAIN_S", 30.0)
+    async with replica(store, clock=clock) as a, replica(store, clock=clock, name="b", handover_s=60) as b:
+        for name in ("s", "t"):
+            await a.open(name)
+            await a.step(name, 1)
+        patient = b.begin("s", 1)
+        await b.until(lambda: b.residency._claims._waiting)
+        monkeypatch.setattr("ntm_serve.claims.ASK_AGAIN_S", 0.002)
+        eager = b.begin("t", 1)
+        await b.until(lambda: len(b.residency._claims._waiting["a"]) == 2)
+        a.residency.put_to_rest(list(a.sessions), reason="wanted")
+        async with asyncio.timeout(10):
+            assert [await eager, await patient] == [[2], [2]]
+        assert not b.residency._claims._waiting

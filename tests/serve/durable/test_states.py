@@ -188,7 +188,7 @@ async def test_a_rewind_while_the_store_keeps_steps_leaves_none_of_them(slow, cl
             blocking = a.begin("other", 1) if held_name == "commit" else a.begin("s", 10)
             await asyncio.to_thread(held.await_call)
             answers = [a.begin("s", 10), a.begin("s", 10)]
-            await a.until(lambda: held_name == "sync" or a.keeper._waiting)
+            await a.until(lambda: held_name == "sync" or a.keeper._unwritten.waiting)
             rewinding = asyncio.create_task(a.service.rewind_session("s", to))
             for answer in answers:
                 with pytest.raises(StepAborted):

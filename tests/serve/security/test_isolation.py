@@ -163,11 +163,13 @@ def test_what_is_anothers_is_as_though_it_were_not(it, path):
     _, _, wires = it
     for tenant in ("other", "", "admin"):
         call = partial(wires[tenant].call, path)
-        code, message, reason, fields = refusal(partial(call, ATTACKS[path](NOBODYS)))
-        assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "UNKNOWN")
         for spelling in SPELLINGS:
+            never = spelling.replace(OURS, NOBODYS)
+            code, message, reason, fields = refusal(partial(call, ATTACKS[path](never)))
+            assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "UNKNOWN")
+            assert never in message
             found = refusal(partial(call, ATTACKS[path](spelling)))
-            assert found == (code, message.replace(NOBODYS, spelling), reason, fields), (tenant, spelling)
+            assert found == (code, message.replace(never, spelling), reason, fields), (tenant, spelling)
     for spelling in SPELLINGS[1:]:
         assert refusal(partial(wires["acme"].call, path, ATTACKS[path](spelling)))[2] == "UNKNOWN"
     # And it is as it was.

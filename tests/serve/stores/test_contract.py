@@ -317,6 +317,40 @@ def test_a_stopped_owner_that_goes_on_after_its_lease_writes_nothing(a, b, place
     assert b.commit(taken, record(0, 1)) is None
 
 
+def test_several_are_claimed_at_once_and_one_that_cannot_be_harms_no_other(a, b, place):
+    a.store.release([a.create("free"), a.create("stepped")])
+    stepped, _ = a.claim("stepped")
+    a.commit(stepped, record(0, 3))
+    a.store.release([stepped])
+    held, closed = a.create("held"), a.create("closed")
+    a.end(closed, Ending.CLOSED)
+    names = ["free", "held", "closed", "never", "stepped"]
+    outcomes = b.store.claim_all(names, owner="b", now_s=place.now_s)
+    free, refused, ended, unknown, found = outcomes
+    assert (free[0].session_id, free[0].owner, free[1].next_step) == ("free", "b", 0)
+    assert (found[0].session_id, found[1].next_step, found[1].epoch) == ("stepped", 3, found[0].epoch)
+    assert isinstance(refused, OwnedElsewhere)
+    assert refused.fields["owner"] == "a"
+    assert isinstance(ended, SessionClosed)
+    assert isinstance(unknown, SessionUnknown)
+    assert list(a.store.wanted("a")) == ["held"]
+    assert b.commit(found[0], record(3, 4)) is None
+    assert a.commit(held, record(0, 1)) is None
+    assert list(b.store.claim_all([], owner="b", now_s=place.now_s)) == []
+
+
+def test_all_sessions_of_an_owner_whose_lease_is_over_are_taken_in_one_go(a, b, place):
+    names = [f"s{number}" for number in range(20)]
+    lost = [a.create(name) for name in names]
+    place.pass_time(LEASE_S + 1)
+    b.live()
+    taken = b.store.claim_all(names, owner="b", now_s=place.now_s)
+    assert [claim.session_id for claim, _ in taken] == names
+    errors = a.store.commit([a.commit_of(claim, record(0, 1)) for claim in lost])
+    assert all(isinstance(error, OwnedElsewhere) for error in errors)
+    assert [b.commit(claim, record(0, 1)) for claim, _ in taken] == [None] * 20
+
+
 def test_an_owner_keeps_its_claims_for_as_long_as_it_says_that_it_lives(a, b, place):
     a.create("s")
     for _ in range(3):
