@@ -60,9 +60,10 @@ class Bucket:
 
     def wait_s(self, now_s: float) -> float:
         """How long until something may be taken; 0 is now."""
-        self._level = min(self._rate, self._level + (now_s - self._at_s) * self._rate)
+        level = self._level + (now_s - self._at_s) * self._rate
+        self._level = level = level if level < self._rate else self._rate
         self._at_s = now_s
-        return 0.0 if self._level > 0 else -self._level / self._rate
+        return 0.0 if level > 0 else -level / self._rate
 
     def take(self, count: int) -> None:
         """After `wait_s` said 0."""
@@ -73,8 +74,8 @@ class Account:
     """What one tenant uses, or all of them together: whoever admits and answers steps counts them here."""
 
     __slots__ = (
-        "_bucket", "_clock", "_is_bounded", "coming", "limits", "named", "rejected", "sessions", "sessions_by_model",
-        "state_bytes", "steps", "steps_waiting", "tenant", "total",
+        "_bounding", "_bucket", "_clock", "_steps_most", "coming", "limits", "named", "rejected", "sessions",
+        "sessions_by_model", "state_bytes", "steps", "steps_waiting", "tenant", "total",
     )  # fmt: skip
 
     def __init__(
@@ -103,7 +104,10 @@ class Account:
         self.limits = limits
         rate = limits.steps_per_s_max
         self._bucket = None if rate is None else Bucket(rate, self._clock())
-        self._is_bounded = rate is not None or limits.steps_waiting_max is not None
+        self._steps_most = float("inf") if limits.steps_waiting_max is None else limits.steps_waiting_max
+        # Whose limits a step is held against: looked for here, as it is on the path of every step.
+        bounds = [one for one in self._both() if one._bucket is not None or one.limits.steps_waiting_max is not None]
+        self._bounding = tuple(bounds)
 
     @property
     def is_idle(self) -> bool:
@@ -130,12 +134,16 @@ class Account:
         """Refuse steps that would be too many, or too soon; those that are not refused are paid for. Raises
         LimitReached.
         """
-        if self._is_bounded or (self.total is not None and self.total._is_bounded):
-            for one in self._both():
-                one._expect_room(steps)
-            for one in self._both():
-                if one._bucket is not None:
-                    one._bucket.take(steps)
+        bounding = self._bounding
+        if not bounding:
+            return
+        now_s = self._clock()
+        for one in bounding:
+            if one.steps_waiting + steps > one._steps_most or (one._bucket is not None and one._bucket.wait_s(now_s)):
+                one._refuse_steps(steps, now_s)
+        for one in bounding:
+            if one._bucket is not None:
+                one._bucket.take(steps)
 
     def enter(self, model: ModelKey, state_bytes: int) -> None:
         """A session of this tenant is in memory."""
@@ -158,30 +166,32 @@ class Account:
             one.coming["state_bytes"] += state_bytes
 
     def admit(self, steps: int) -> None:
-        """Steps wait for their answer."""
-        for one in self._both():
-            one.steps_waiting += steps
+        """Steps of this tenant wait for their answer."""
+        self.steps_waiting += steps
+        if self.total is not None:
+            self.total.steps_waiting += steps
 
     def settle(self, steps: int, *, answered: bool) -> None:
         """They do not any more. answered: with their outputs."""
-        for one in self._both():
-            one.steps_waiting -= steps
-            one.steps += steps if answered else 0
+        self.steps_waiting -= steps
+        if self.total is not None:
+            self.total.steps_waiting -= steps
+        if answered:
+            self.steps += steps
 
     def _both(self) -> tuple["Account", ...]:
         return (self,) if self.total is None else (self, self.total)
 
-    def _expect_room(self, steps: int) -> None:
+    def _refuse_steps(self, steps: int, now_s: float) -> None:
         most, bucket = self.limits.steps_waiting_max, self._bucket
         if most is not None and self.steps_waiting + steps > most:
             self.rejected["steps_waiting"] += 1
             what = f"expected at most {most} steps waiting, got {self.steps_waiting} and {steps} more"
             raise self._refusal("steps_waiting_max", what, RETRY_STEPS_S)
-        wait_s = 0.0 if bucket is None else bucket.wait_s(self._clock())
-        if wait_s:
-            self.rejected["steps_per_s"] += 1
-            what = f"expected at most {self.limits.steps_per_s_max:g} steps a second"
-            raise self._refusal("steps_per_s_max", what, min(max(wait_s, RETRY_MIN_S), RETRY_MAX_S))
+        assert bucket is not None, "there is no other limit"
+        self.rejected["steps_per_s"] += 1
+        what = f"expected at most {self.limits.steps_per_s_max:g} steps a second"
+        raise self._refusal("steps_per_s_max", what, min(max(bucket.wait_s(now_s), RETRY_MIN_S), RETRY_MAX_S))
 
     @property
     def _name(self) -> str:
