@@ -18,6 +18,7 @@ from ntm_serve.durability import Durability
 from ntm_serve.errors import (
     EngineFault,
     InvalidInput,
+    LimitReached,
     ModelUnknown,
     NtmServeError,
     OperatorFault,
@@ -37,7 +38,7 @@ from ntm_serve.spec import Array, StepSpec
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.store import StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.submission import Reply, Submission
-from ntm_serve.tenants import Account
+from ntm_serve.tenants import LIMIT, Account
 from ntm_serve.ticket import Ticket
 
 log = structlog.get_logger()
@@ -338,6 +339,11 @@ class Service:
     def draining(self) -> bool:
         return self._draining
 
+    @property
+    def held_s(self) -> float:
+        """For how long whoever calls is at a limit of its tenant: there is none."""
+        return 0.0
+
     async def until_idle(self) -> None:
         """Until every admitted step is answered."""
         while self._returns:
@@ -415,6 +421,8 @@ class Service:
 
     def _refuse(self, submission: Submission, place: int, session_id: str, error: NtmServeError) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""
+        if isinstance(error, LimitReached) and LIMIT in error.fields:
+            submission.held_s = max(submission.held_s, error.retry_after_s)
 
         def answer() -> None:
             submission.refuse(place, error, next_step=self._next_step(session_id))

@@ -29,7 +29,7 @@ class Submission:
 
     __slots__ = (
         "_arrays", "_foreign", "_left", "_message", "_reply", "_retried", "_spec", "_tell", "_tenant", "_tickets",
-        "_together", "cancelled", "durable_steps", "errors", "form", "next_steps", "session_ids", "tag",
+        "_together", "cancelled", "durable_steps", "errors", "form", "held_s", "next_steps", "session_ids", "tag",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,8 @@ class Submission:
         self.form: tuple[StepSpec, Sequence[int], int] | None = None
         # Nobody waits for it any more.
         self.cancelled = False
+        # For how long its tenant is at a limit: whoever sent it is to be read no sooner.
+        self.held_s = 0.0
         # Places whose ticket is of another message: a retry of steps in flight.
         self._foreign: set[int] = set()
         # Places that were answered from a reply window, or together with another message.

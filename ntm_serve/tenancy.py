@@ -37,6 +37,11 @@ class TenantService:
     def draining(self) -> bool:
         return self._service.draining
 
+    @property
+    def held_s(self) -> float:
+        """For how long the tenant is at a limit."""
+        return self._account().held_s
+
     def models(self) -> list[ModelView]:
         """See Service.models; the sessions are the tenant's in this server's memory."""
         return [self._counted(view) for view in self._service.models()]

@@ -74,8 +74,8 @@ class Account:
     """What one tenant uses, or all of them together: whoever admits and answers steps counts them here."""
 
     __slots__ = (
-        "_bounding", "_bucket", "_clock", "_steps_most", "coming", "limits", "named", "rejected", "sessions",
-        "sessions_by_model", "state_bytes", "steps", "steps_waiting", "tenant", "total",
+        "_bounding", "_bucket", "_clock", "_held_until_s", "_steps_most", "coming", "limits", "named", "rejected",
+        "sessions", "sessions_by_model", "state_bytes", "steps", "steps_waiting", "tenant", "total",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +97,7 @@ class Account:
         # Sessions that are being made, and their states' bytes.
         self.coming = Counter(sessions=0, state_bytes=0)
         self.rejected: Counter[str] = Counter()
+        self._held_until_s = 0.0
         self.renew(limits)
 
     def renew(self, limits: TenantLimits) -> None:
@@ -108,6 +109,11 @@ class Account:
         # Whose limits a step is held against: looked for here, as it is on the path of every step.
         bounds = [one for one in self._both() if one._bucket is not None or one.limits.steps_waiting_max is not None]
         self._bounding = tuple(bounds)
+
+    @property
+    def held_s(self) -> float:
+        """For how long steps that come now would be refused, as those before were."""
+        return max(0.0, self._held_until_s - self._clock())
 
     @property
     def is_idle(self) -> bool:
@@ -140,7 +146,9 @@ class Account:
         now_s = self._clock()
         for one in bounding:
             if one.steps_waiting + steps > one._steps_most or (one._bucket is not None and one._bucket.wait_s(now_s)):
-                one._refuse_steps(steps, now_s)
+                refusal = one._steps_refusal(steps, now_s)
+                self._held_until_s = now_s + refusal.retry_after_s
+                raise refusal
         for one in bounding:
             if one._bucket is not None:
                 one._bucket.take(steps)
@@ -182,16 +190,16 @@ class Account:
     def _both(self) -> tuple["Account", ...]:
         return (self,) if self.total is None else (self, self.total)
 
-    def _refuse_steps(self, steps: int, now_s: float) -> None:
+    def _steps_refusal(self, steps: int, now_s: float) -> LimitReached:
         most, bucket = self.limits.steps_waiting_max, self._bucket
         if most is not None and self.steps_waiting + steps > most:
             self.rejected["steps_waiting"] += 1
             what = f"expected at most {most} steps waiting, got {self.steps_waiting} and {steps} more"
-            raise self._refusal("steps_waiting_max", what, RETRY_STEPS_S)
+            return self._refusal("steps_waiting_max", what, RETRY_STEPS_S)
         assert bucket is not None, "there is no other limit"
         self.rejected["steps_per_s"] += 1
         what = f"expected at most {self.limits.steps_per_s_max:g} steps a second"
-        raise self._refusal("steps_per_s_max", what, min(max(bucket.wait_s(now_s), RETRY_MIN_S), RETRY_MAX_S))
+        return self._refusal("steps_per_s_max", what, min(max(bucket.wait_s(now_s), RETRY_MIN_S), RETRY_MAX_S))
 
     @property
     def _name(self) -> str:

@@ -6,11 +6,11 @@ that does not read is held, not buffered and not refused; whatever way a stream 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError, ServerDraining
+from ntm_serve.errors import InvalidInput, NtmServeError, ServerDraining
 from ntm_serve.frontends.call import Call, fault_of
 from ntm_serve.frontends.messages import (
     ReplyWriter,
@@ -25,7 +25,6 @@ from ntm_serve.frontends.methods import parsed
 from ntm_serve.service import Service
 from ntm_serve.submission import Submission
 from ntm_serve.tenancy import Tenancy, TenantService, place_of
-from ntm_serve.tenants import LIMIT
 from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
 from ntm_serve.wire import durability_of, tensor_of, wire_error
 
@@ -250,11 +249,11 @@ class _Stream:
         else:
             if not submission.answered:
                 self._submissions[submission] = self._taken
+            if submission.held_s:
+                self._hold_back(submission.held_s)
 
     def _reply(self, submission: Submission, places: Sequence[int]) -> None:
         last = submission.answered
-        if submission.errors:
-            self._hold_back(submission.errors.values())
         if last:
             self._answering.append(self._submissions.pop(submission, self._taken))
         try:
@@ -264,18 +263,20 @@ class _Stream:
             return self._call.fault(fault)
         return self._call.write(reply, self._answered if last else _part)
 
-    def _hold_back(self, errors: Iterable[NtmServeError]) -> None:
+    def _hold_back(self, wait_s: float) -> None:
         """Whoever is at a limit of its tenant and sends on as though it were not is read no faster than it may send: so
         refusing it costs the others nothing.
         """
-        waits_s = [one.retry_after_s for one in errors if isinstance(one, LimitReached) and LIMIT in one.fields]
-        if waits_s and self._held is None and not self._call.over:
-            wait_s = min(max(waits_s), HELD_BACK_MAX_S)
-            self._held = asyncio.get_running_loop().call_later(wait_s, self._go_on)
+        if self._held is None and not self._call.over:
+            self._held = asyncio.get_running_loop().call_later(min(wait_s, HELD_BACK_MAX_S), self._go_on)
 
     def _go_on(self) -> None:
         self._held = None
-        self._read_if_room()
+        wait_s = self._service.held_s  # Another of its streams may have been refused meanwhile.
+        if wait_s:
+            self._hold_back(wait_s)
+        else:
+            self._read_if_room()
 
     def _refuse(self, tag: int, error: NtmServeError) -> None:
         self._write(sessions_pb2.StreamResponse(step=sessions_pb2.StepResponse(tag=tag, error=wire_error(error))))
