@@ -3,19 +3,24 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BUF ?= @bufbuild/buf@1.75.0
+UV ?= uv==0.13.9
+PIP_AUDIT ?= pip-audit==2.10.1
+CYCLONEDX ?= cyclonedx-bom==7.5.0
 RECIPE ?= copy-ff
 # --compile is about three times as fast where there is a C++ compiler.
 TRAIN_OPTIONS ?=
 EXPORT_OPTIONS ?=
+# --ignore-vuln ID for each finding that docs/operations.md explains.
+AUDIT_OPTIONS ?=
 
 BIN := .venv/bin
 SERVING_BIN := .venv-serving/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-PROTO := $(wildcard proto/ntm_serve/v1/*.proto)
+PROTO := $(wildcard proto/ntm_serve/*/*.proto)
 SERVICES := proto/ntm_serve/v1/admin.proto proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-peers flat chaos fuzz overload soak tenants check format lint types contracts proto proto-fresh lint-proto test-serving train export-zoo zoo-check zoo-report pictures clean
+.PHONY: help demo test interop fuzz fuzz-frames overload soak tenants bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,7 +81,7 @@ test-serving: .venv-serving/.everything ## The tests that need no torch, where t
 	@$(SERVING_BIN)/python -c 'import importlib.util, sys; sys.exit("torch is here" if importlib.util.find_spec("torch") else 0)'
 	$(SERVING_BIN)/python -m pytest --ignore tests/exporter --ignore tests/models --ignore tests/serve/chaos
 
-proto: .venv/.everything ## Write ntm_serve/v1 from proto/.
+proto: .venv/.everything ## Write the generated code under ntm_serve/ from proto/.
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. $(PROTO)
 	$(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=. $(SERVICES)
 
@@ -84,10 +89,18 @@ proto-fresh: .venv/.everything
 	@rm -rf build/proto && mkdir -p build/proto
 	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=build/proto --pyi_out=build/proto $(PROTO)
 	@$(BIN)/python -m grpc_tools.protoc -I proto --grpc_python_out=build/proto $(SERVICES)
-	@diff -r -x __init__.py -x __pycache__ build/proto/ntm_serve/v1 ntm_serve/v1 || { echo "ntm_serve/v1 is not what proto/ says: run make proto"; exit 1; }
+	@for package in v1 inference graph; do \
+		diff -r -x __init__.py -x __pycache__ build/proto/ntm_serve/$$package ntm_serve/$$package || { echo "ntm_serve/$$package is not what proto/ says: run make proto"; exit 1; }; \
+	done
 
 lint-proto: ## Lint the wire contract. Needs npx.
 	npx --yes $(BUF) lint
+
+interop: .venv/.everything ## Have the clients of others call a server: tritonclient and perf_analyzer. Installs them once.
+	$(BIN)/python -m pytest tests/interop
+
+fuzz: .venv/.everything ## Send 100,000 broken messages of the Open Inference Protocol. Some minutes.
+	$(BIN)/python -m pytest tests/serve/frontends/test_inference_fuzz.py --messages 100000
 
 bench: .venv/.everything ## Measure: wire, kernel, gateway, fairness, naive, memory, each as a ratio. About four minutes.
 	$(BIN)/python -m benchmarks.bench
@@ -98,7 +111,7 @@ bench-peers: .venv/.everything ## Side by side with other servers: make bench-pe
 flat: .venv/.everything ## Measure whether a server's memory stays flat. About two minutes.
 	$(BIN)/python -m benchmarks.flat
 
-fuzz: .venv/.everything ## A million frames that no client would send. About a minute.
+fuzz-frames: .venv/.everything ## A million frames that no client would send. About a minute.
 	$(BIN)/python -m benchmarks.fuzz
 
 overload: .venv/.everything ## Ten times the clients that a server takes. About a minute.
@@ -112,6 +125,33 @@ tenants: .venv/.everything ## What a tenant at its limit costs another. About tw
 
 chaos: .venv/.everything ## Kill, stop and cut off servers and their store while sessions stream: nothing is lost. About ten minutes.
 	$(BIN)/python -m benchmarks.chaos
+
+# What operators run
+
+image: ## Build the image ntm-serve. Needs Docker.
+	docker build --file deploy/Dockerfile --tag ntm-serve .
+
+compose-test: .venv/.everything ## Run docker-compose.yml, kill replicas while sessions stream: nothing is lost. Skipped without Docker. About five minutes.
+	$(BIN)/python -m benchmarks.compose
+
+.venv-tools/.tools: Makefile
+	@$(PYTHON) -m venv $(@D)
+	@.venv-tools/bin/python $(PIP_INSTALL) $(UV) $(PIP_AUDIT) $(CYCLONEDX)
+	@touch $@
+
+LOCK := .venv-tools/bin/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --custom-compile-command 'make lock'
+
+lock: .venv-tools/.tools ## Lock what the image installs to the newest versions, with hashes.
+	$(LOCK) --upgrade pyproject.toml --extra server --extra redis --output-file deploy/requirements.txt
+	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(LOCK) --upgrade - --output-file deploy/requirements-build.txt
+
+audit: .venv-tools/.tools ## Look for known vulnerabilities in what the image installs, at PyPI; or elsewhere with AUDIT_OPTIONS="-s osv".
+	.venv-tools/bin/pip-audit --requirement deploy/requirements.txt --require-hashes --disable-pip --strict $(AUDIT_OPTIONS)
+
+sbom: .venv-tools/.tools ## Write build/sbom.cdx.json: what the image installs, as CycloneDX.
+	@mkdir -p build
+	.venv-tools/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file build/sbom.cdx.json deploy/requirements.txt
 
 # Models
 
@@ -133,4 +173,4 @@ pictures: .venv/.everything ## Draw the pictures of the documentation from a rea
 	$(BIN)/python docs/draw_memory.py models/zoo docs/pictures
 
 clean: ## Remove what make has made, but for trained weights.
-	rm -rf .venv .venv-serving build/proto build/peers build/peers-work .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-serving .venv-tools build/proto build/interop build/sbom.cdx.json build/peers build/peers-work .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,7 +9,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,13 +28,16 @@ from ntm_serve.errors import ModelRejected, NtmServeError, OperatorFault, Settin
 from ntm_serve.exposure import Access, Tls, call_limits, connection_limits, look_now_and_then, warn_of_exposure
 from ntm_serve.frontends.access import Gate
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
+from ntm_serve.frontends.inference import InferenceSettings
 from ntm_serve.frontends.server import GrpcServer
 from ntm_serve.http import HttpServer
 from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import Retention
 from ntm_serve.lineage import Lineage
 from ntm_serve.metrics import CONTENT_TYPE, Metrics
+from ntm_serve.metrics_compat import TritonCollector
 from ntm_serve.model_directory import read_model_directory
+from ntm_serve.readiness import Readiness
 from ntm_serve.replay import Replay
 from ntm_serve.repository import Found, find_models
 from ntm_serve.residency import Residency, ResidencySettings
@@ -280,6 +283,8 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
     parts.metrics.watch(service.statistics, service.models)
     if parts.access.accounts is not None:
         parts.metrics.watch_tenants(parts.access.accounts.statistics)
+    if settings.metrics_compat == "triton":
+        parts.metrics.register(TritonCollector(lambda: parts.metrics.models, service.statistics))
     return service
 
 
@@ -288,13 +293,19 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     """Both ports open; leaving the block drains, then closes them."""
     settings, metrics = parts.settings, parts.metrics
     tls, access = Tls(settings, metrics), parts.access
+    store_silent_s = None if parts.keeper is None else parts.keeper.silent_s
+    readiness = Readiness(
+        is_draining=lambda: service.draining, store_silent_s=store_silent_s, patience_s=settings.store_patience_s
+    )
+    metrics.watch_readiness(lambda: not readiness.faults(), store_silent_s)
     http = HttpServer(
         exposition=metrics.exposition,
         content_type=CONTENT_TYPE,
-        is_ready=lambda: not service.draining,
+        readiness=readiness.faults,
         may_read=None if settings.metrics_access == "open" else access.may_read_metrics,
         context=tls.https,
     )
+    rollout = _rollout(parts, service, lambda: frontend, readiness)
     drain_asked = asyncio.Event()
     frontend = GrpcServer(
         Tenancy(service, access.accounts),
@@ -305,6 +316,12 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
         tls=tls.content,
         observer=metrics,
         drain=drain_asked.set,
+        inference=InferenceSettings(
+            idle_life_s=settings.idle_life_s or None,
+            sessions_max=settings.sessions_max,
+            control=rollout if settings.model_control else None,
+        ),
+        totals=metrics.totals,
     )
     frontend.set_serving(_names(service), serving=True)
     warn_of_exposure(settings)
@@ -313,8 +330,9 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     parts.own(look_now_and_then(tls, access, frontend))
     try:
         port = await frontend.start(settings.host, settings.port)
+        parts.own(readiness.follow(partial(_tell_health, service, frontend)))
         if settings.repository_poll_s:
-            parts.own(_rollout(parts, service, frontend).run(settings.repository_poll_s))
+            parts.own(rollout.run(settings.repository_poll_s))
         try:
             yield Running(settings.host, port, http_port, service, metrics, parts.loop, drain_asked)
         finally:
@@ -323,16 +341,23 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
             frontend.drain()
             # Where a task died, the group is cancelled: what that task was to answer will not be.
             own = asyncio.current_task()
-            await _finish(service, patience_s=0.0 if own is not None and own.cancelling() else settings.drain_s)
+            patience_s = 0.0 if own is not None and own.cancelling() else settings.drain_s
+            await _finish(service, frontend, patience_s=patience_s)
             await frontend.stop(1.0)
     finally:
         await http.stop()
 
 
-async def _finish(service: Service, *, patience_s: float) -> None:
+def _tell_health(service: Service, frontend: GrpcServer, faults: Sequence[str]) -> None:
+    """What gRPC's health answers from now on. faults: why the server is not ready."""
+    frontend.set_serving(_names(service), serving=not faults)
+
+
+async def _finish(service: Service, frontend: GrpcServer, *, patience_s: float) -> None:
     """What was admitted is answered, and sessions are given up."""
     try:
         async with asyncio.timeout(patience_s):
+            await frontend.until_idle()
             await service.until_idle()
             await service.leave()
     except TimeoutError:
@@ -346,17 +371,18 @@ def _names(service: Service) -> list[str]:
     return [name for view in service.models() if view.model for name in (view.key.name, str(view.key))]
 
 
-def _rollout(parts: _Parts, service: Service, frontend: GrpcServer) -> Rollout:
+def _rollout(parts: _Parts, service: Service, frontend: Callable[[], GrpcServer], readiness: Readiness) -> Rollout:
+    """frontend: asked for when a model came or went; it knows the rollout."""
     settings = parts.settings
 
     def begin(model: StepModel, load_s: float) -> None:
         service.add_model(parts.scheduler(model, load_s))
-        frontend.set_serving(_names(service), serving=not service.draining)
+        _tell_health(service, frontend(), readiness.faults())
 
     def end(key: ModelKey) -> None:
         parts.lives.pop(key).cancel()
         gone = {key.name, str(key)} - set(_names(service))
-        frontend.forget(gone)
+        frontend().forget(gone)
 
     load = partial(load_model, batch_max=settings.batch_max, execution_provider=settings.execution_provider)
     return Rollout(settings.models, service, load=load, begin=begin, end=end)
@@ -392,6 +418,7 @@ def _residency_settings(settings: Settings) -> ResidencySettings:
     return ResidencySettings(
         durability=durability if settings.durability == "auto" else Durability(settings.durability),
         resident_bytes_max=settings.resident_bytes_max or None,
+        log_sessions=settings.log_sessions == "yes",
     )
 
 

@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     repository_poll_s: float = Field(
         5.0, ge=0, description="how often the repository is looked through for versions that came or went; 0 is never"
     )
+    model_control: bool = Field(
+        False, description="let clients of the Open Inference Protocol load and unload models of the repository"
+    )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every one")
     port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 is any free one")
     http_port: int = Field(8002, ge=0, le=65535, description="port of metrics and health; 0 is any free one")
@@ -129,7 +132,7 @@ class Settings(BaseSettings):
     store_patience_s: float = Field(
         5.0, ge=0, description="seconds that the store may not answer, until what waits for it fails"
     )
-    sessions_per_message_max: int = Field(4096, ge=1, description="most sessions in one message")
+    sessions_per_message_max: int = Field(4096, ge=1, description="most sessions, or rows without any, in one message")
     steps_per_message_max: int = Field(4096, ge=1, description="most steps of one session in one message")
     session_steps_waiting_max: int = Field(
         16_384, ge=1, description="most steps admitted and not yet answered, per session"
@@ -148,7 +151,13 @@ class Settings(BaseSettings):
         1 << 20, ge=0, description="most bytes of such messages per session; the last one is always kept"
     )
     drain_s: float = Field(10.0, ge=0, description="most seconds that stopping waits for steps in flight")
+    metrics_compat: Literal["none", "triton"] = Field(
+        "none", description="also give metrics under the names of another server"
+    )
     log_format: Literal["console", "json"] = Field("console", description="how log lines are written")
+    log_sessions: Literal["no", "yes"] = Field(
+        "no", description="whether each change of a session's state is logged: opened, woken, handed over, closed"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
 

@@ -6,6 +6,7 @@ promised of batch independence was seen on this machine when the model was loade
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, takewhile
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,15 @@ import onnxruntime as ort
 
 from ntm_serve.batch_size import Run, best_size, measured_run_s, sizes_within
 from ntm_serve.errors import EngineFault, ModelDamaged, ModelRejected, SettingsFault
+from ntm_serve.manifest import MODEL_FILE
 from ntm_serve.model_directory import Golden, ModelDirectory
 from ntm_serve.spec import Array, StepSpec, TensorSpec
 from ntm_serve.step_model import BatchIndependence, ModelCard, State
 
 ORT_VERSION = ort.__version__
+
+# Some of its packages tell their makers what they run.
+ort.disable_telemetry_events()
 
 
 class ExecutionProvider(NamedTuple):
@@ -87,7 +92,7 @@ class OrtEngine:
         provider = find_execution_provider(execution_provider)
         # The others wait, for threads of their own or a device.
         self.runs_inline = execution_provider == "cpu"
-        self._session = _ort_session(directory, provider)
+        self._session = _ort_session(directory.model, directory.path / MODEL_FILE, provider)
         self._spec = directory.spec
         entries = directory.manifest
         self._feeds = [entry.name for entry in entries.inputs] + [entry.graph_input for entry in entries.state]
@@ -270,7 +275,23 @@ def expect_golden(run_rows: RunRows, directory: ModelDirectory) -> float:
     return error
 
 
-def _ort_session(directory: ModelDirectory, provider: ExecutionProvider) -> ort.InferenceSession:
+def graph_run(model: bytes, path: Path) -> Callable[[Mapping[str, Array], Sequence[str]], list[Array]]:
+    """A graph that has no manifest yet, as a function of its inputs by name and of the outputs that are wanted; `path`
+    is for messages. Raises ModelRejected; a run raises EngineFault.
+    """
+    session = _ort_session(model, path, EXECUTION_PROVIDERS["cpu"])
+
+    def run(inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        try:
+            fetched: list[Array] = session.run(list(outputs), dict(inputs))
+        except Exception as fault:  # The boundary, as above.
+            raise EngineFault(f"{path}: onnxruntime: {fault}") from fault
+        return fetched
+
+    return run
+
+
+def _ort_session(model: bytes, path: Path, provider: ExecutionProvider) -> ort.InferenceSession:
     options = ort.SessionOptions()
     # One thread per run: the server runs batches side by side, and a pool of ORT's own would be sized
     # by the host's cores and not by the container's.
@@ -279,14 +300,12 @@ def _ort_session(directory: ModelDirectory, provider: ExecutionProvider) -> ort.
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(directory.model, options, providers=[(provider.name, dict(provider.options))])
+        session = ort.InferenceSession(model, options, providers=[(provider.name, dict(provider.options))])
     except Exception as fault:  # As above: whatever ORT has against a graph is the operator's to know.
-        raise ModelRejected(f"{directory.path / 'model.onnx'}: onnxruntime refuses it: {fault}") from fault
+        raise ModelRejected(f"{path}: onnxruntime refuses it: {fault}") from fault
     # Where a device or a library is missing ORT says so on stderr and goes on with the CPU.
     if session.get_providers()[0] != provider.name:
-        raise ModelRejected(
-            f"{directory.path / 'model.onnx'}: expected {provider.name} to run it, got {session.get_providers()}"
-        )
+        raise ModelRejected(f"{path}: expected {provider.name} to run it, got {session.get_providers()}")
     return session
 
 

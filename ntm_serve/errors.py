@@ -3,6 +3,7 @@
     NtmServeError
     ├── CallerFault               the caller changes the request
     │   ├── InvalidInput          a wrong dtype, shape, size, number or name
+    │   ├── Unsupported           what this server does not do, or is not set to do
     │   ├── Unauthenticated       a token or certificate that is missing, wrong, or of the past
     │   ├── PermissionDenied      the caller is known, and has not the role that the call needs
     │   ├── ModelUnknown
@@ -25,7 +26,7 @@
     ├── OwnedElsewhere            the caller tries again: another replica has the session, or gives it up
     ├── StoreUnavailable          the caller tries again: the store did not answer
     ├── ServerUnreachable         no server answered; only a client raises it
-    ├── DeadlinePassed            the caller's time was over; only a client raises it
+    ├── DeadlinePassed            the caller's time was over
     ├── OperatorFault             whoever runs the server acts
     │   ├── ModelDamaged          a file differs from what its manifest promises
     │   ├── ModelIncomplete       a file of the model directory is missing
@@ -69,6 +70,12 @@ class InvalidInput(CallerFault):
     """A value that does not fit its spec, named with the expected and the actual."""
 
     reason = "INVALID_INPUT"
+
+
+class Unsupported(CallerFault):
+    """A call or an option that this server does not have, or that it is not set to have."""
+
+    reason = "UNSUPPORTED"
 
 
 class Unauthenticated(CallerFault):

@@ -71,7 +71,7 @@ class Message:
                 finite = finite and all_finite(array)
                 arrays.append(array)
             self._arrays, self._all_finite = tuple(arrays), finite
-            self.wanted = _wanted_outputs(spec, self.request.output_names)
+            self.wanted = wanted_outputs(spec, self.request.output_names)
             self._spec = spec
         elif self._spec is not spec and self._spec != spec:
             raise InvalidInput("session_ids: expected sessions of one model in a message, got several")
@@ -101,7 +101,8 @@ def _steps(inputs: Mapping[str, Array], count: int) -> int:
     return leading[1]
 
 
-def _wanted_outputs(spec: StepSpec, names: Sequence[str]) -> Sequence[int]:
+def wanted_outputs(spec: StepSpec, names: Sequence[str]) -> Sequence[int]:
+    """The places of the outputs that are asked for; all where none is named. Raises InvalidInput."""
     if not names:
         return range(len(spec.outputs))
     place = {one.name: i for i, one in enumerate(spec.outputs)}

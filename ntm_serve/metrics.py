@@ -4,6 +4,7 @@ Rules of this file: a label's values come from the models and from our own words
 the number of series does not grow with sessions; what can be read when scraped is not counted besides.
 """
 
+import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from ntm_serve.observer import MessageCounts
+from ntm_serve.observer import Counted, MessageCounts, ModelTotals
 from ntm_serve.service import ModelView, ServiceStatistics
 from ntm_serve.step_model import ModelKey
 from ntm_serve.tenants import TenantStatistics
@@ -93,6 +94,16 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += times
         self._sum += value * times
 
+    @property
+    def count(self) -> int:
+        """How many observations there were."""
+        return sum(self._counts)
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return self._sum
+
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         """Write the observations as a scrape has them: buckets that include the lower ones."""
         bounds = [floatToGoString(bound) for bound in (*self._bounds, float("inf"))]  # type: ignore[no-untyped-call]
@@ -103,8 +114,9 @@ class ModelSeries:
     """What is counted of one model."""
 
     __slots__ = (
-        "batch_size", "closed", "compute", "differed", "duration", "latency", "left", "message_steps", "opened",
-        "rejected", "restore", "restored", "session_steps", "steps", "wait",
+        "answered", "answered_s", "answered_wait_s", "batch_size", "closed", "compute", "differed", "duration",
+        "failed", "failed_s", "last_run_at_s", "latency", "left", "message_steps", "opened", "rejected", "restarted",
+        "restore", "restored", "runs", "session_steps", "steps", "wait",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -113,10 +125,31 @@ class ModelSeries:
         self.closed = dict.fromkeys(ENDINGS, 0)
         self.rejected = dict.fromkeys(REJECTIONS, 0)
         self.left = Counter(dict.fromkeys(LEAVINGS, 0))
-        self.opened = self.restored = self.differed = 0
+        self.opened = self.restored = self.restarted = self.differed = 0
+        # Requests that were answered well, their seconds and those that they waited; and the others by their reason.
+        # A request is what is one to its caller: a session's part of a message, or rows that came together.
+        self.answered, self.answered_s, self.answered_wait_s = 0, 0.0, 0.0
+        self.failed: Counter[str] = Counter()
+        self.failed_s = 0.0
+        # Runs by their rows, how often and how long, and when the last one was.
+        self.last_run_at_s = 0.0
+        self.runs: defaultdict[int, list[float]] = defaultdict(lambda: [0, 0.0])
         self.latency, self.wait, self.compute, self.restore = (Histogram(LATENCY_BUCKETS) for _ in range(4))
         self.batch_size, self.message_steps = Histogram(COUNT_BUCKETS), Histogram(COUNT_BUCKETS)
         self.duration, self.session_steps = Histogram(LIFE_BUCKETS), Histogram(SESSION_STEP_BUCKETS)
+
+    def requests_settled(self, requests: int, latency_s: float, queue_wait_s: float | None, fault: str) -> None:
+        """So many requests that came and were answered together."""
+        self.latency.observe(latency_s, requests)
+        if queue_wait_s is not None:
+            self.wait.observe(queue_wait_s, requests)
+        if fault:
+            self.failed[fault] += requests
+            self.failed_s += latency_s * requests
+        else:
+            self.answered += requests
+            self.answered_s += latency_s * requests
+            self.answered_wait_s += (queue_wait_s or 0.0) * requests
 
 
 class Metrics:
@@ -160,19 +193,37 @@ class Metrics:
         steps: int,
         latency_s: float,
         queue_wait_s: float | None,
+        fault: str = "",
     ) -> None:
         series = self._models[model]
         series.steps[outcome] += steps * sessions
-        series.latency.observe(latency_s, sessions)
         series.message_steps.observe(steps, sessions)
-        if queue_wait_s is not None:
-            series.wait.observe(queue_wait_s, sessions)
+        series.requests_settled(sessions, latency_s, queue_wait_s, fault)
+
+    def rows_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        rows: int,
+        latency_s: float,
+        queue_wait_s: float | None,
+        fault: str = "",
+    ) -> None:
+        series = self._models[model]
+        series.steps[outcome] += rows
+        series.message_steps.observe(1, rows)
+        series.requests_settled(1, latency_s, queue_wait_s, fault)
 
     def ride_ran(self, model: ModelKey, *, rows: int, steps: int, compute_s: float) -> None:
         if steps:
             series = self._models[model]
             series.batch_size.observe(rows, steps)
             series.compute.observe(compute_s / steps, steps)
+            runs = series.runs[rows]
+            runs[0] += steps
+            runs[1] += compute_s
+            series.last_run_at_s = time.time()
 
     def rejected(self, model: ModelKey, *, reason: str) -> None:
         self._models[model].rejected[reason] += 1
@@ -184,6 +235,9 @@ class Metrics:
 
     def session_left(self, model: ModelKey, *, reason: str) -> None:
         self._models[model].left[reason] += 1
+
+    def sequence_restarted(self, model: ModelKey) -> None:
+        self._models[model].restarted += 1
 
     def replay_differed(self, model: ModelKey) -> None:
         self._models[model].differed += 1
@@ -214,6 +268,18 @@ class Metrics:
         """The certificate that is served ends then, in Unix seconds."""
         self._certificate.set(at_s)
 
+    def totals(self, model: ModelKey) -> ModelTotals:
+        """What was counted of a model's requests and runs."""
+        series = self._models[model]
+        return ModelTotals(
+            answered=Counted(series.answered, series.answered_s),
+            failed=Counted(series.failed.total(), series.failed_s),
+            waited=Counted(series.answered, series.answered_wait_s),
+            runs={rows: Counted(int(count), seconds) for rows, (count, seconds) in sorted(series.runs.items())},
+            steps=sum(rows * int(count) for rows, (count, _) in series.runs.items()),
+            last_run_at_s=series.last_run_at_s,
+        )
+
     def collect(self) -> Iterable[Metric]:
         """What was counted, as a scrape wants it."""
         steps = CounterMetricFamily("ntm_serve_steps", "Steps answered.", labels=(*MODEL, "outcome"))
@@ -224,6 +290,9 @@ class Metrics:
         )
         opened = CounterMetricFamily("ntm_serve_sessions_opened", "Sessions opened.", labels=MODEL)
         restored = CounterMetricFamily("ntm_serve_sessions_restored", "Sessions that came back.", labels=MODEL)
+        restarted = CounterMetricFamily(
+            "ntm_serve_sequences_restarted", "Sequences begun anew under a name that was in use.", labels=MODEL
+        )
         differed = CounterMetricFamily(
             "ntm_serve_replays_differed", "Replays that gave other bits than were answered.", labels=MODEL
         )
@@ -237,10 +306,11 @@ class Metrics:
                     family.add_metric((*key, word), count)
             opened.add_metric(key, series.opened)
             restored.add_metric(key, series.restored)
+            restarted.add_metric(key, series.restarted)
             differed.add_metric(key, series.differed)
             for name, histogram in histograms.items():
                 getattr(series, name).add_to(histogram, key)
-        yield from (steps, closed, rejected, left, opened, restored, differed, *histograms.values())
+        yield from (steps, closed, rejected, left, opened, restored, restarted, differed, *histograms.values())
         for name, text, observed in (
             ("ntm_serve_store_commit_seconds", "One commit to the store.", self._commit_s),
             ("ntm_serve_store_commit_sessions", "Sessions in a commit to the store.", self._commit_sessions),
@@ -271,6 +341,23 @@ class Metrics:
         """Expose what tenants use at the moment of a scrape."""
         self._registry.register(_TenantCollector(statistics))
 
+    def watch_readiness(self, is_ready: Callable[[], bool], store_silent_s: Callable[[], float] | None) -> None:
+        """Expose whether the server is to be sent calls. store_silent_s: None without a store."""
+        ready = Gauge("ntm_serve_ready", "1 where the server is ready for calls.", registry=self._registry)
+        ready.set_function(is_ready)
+        if store_silent_s is not None:
+            silent = Gauge("ntm_serve_store_silent_seconds", "Since the store last answered.", registry=self._registry)
+            silent.set_function(store_silent_s)
+
+    @property
+    def models(self) -> Mapping[ModelKey, ModelSeries]:
+        """What was counted of each model, as it stands."""
+        return self._models
+
+    def register(self, collector: Collector) -> None:
+        """Expose what another collector gives as well."""
+        self._registry.register(collector)
+
     def exposition(self) -> bytes:
         """The text of `/metrics`."""
         return generate_latest(self._registry)
@@ -291,7 +378,7 @@ class _ServiceCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         statistics = self._statistics()
-        sessions = GaugeMetricFamily("ntm_serve_sessions", "Open sessions.", labels=(*MODEL, "tier"))
+        sessions = GaugeMetricFamily("ntm_serve_sessions", "Open sessions in memory.", labels=(*MODEL, "tier"))
         state = GaugeMetricFamily("ntm_serve_state_bytes", "Bytes of their state.", labels=(*MODEL, "tier"))
         depth = GaugeMetricFamily("ntm_serve_queue_depth", "Sessions with a step waiting.", labels=MODEL)
         inflight = GaugeMetricFamily("ntm_serve_inflight_steps", "Steps admitted, not answered.", labels=MODEL)

@@ -1,5 +1,7 @@
 """What the moving parts tell whoever counts: a narrow interface, so that no decision knows of a metrics library."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from ntm_serve.step_model import ModelKey
@@ -12,6 +14,32 @@ class MessageCounts:
 
     def __init__(self) -> None:
         self.received = self.sent = 0
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How often, and the seconds of all of them."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelTotals:
+    """What was counted of a model since the server started. A request is one session's steps in one message, or rows
+    that came together.
+
+    answered, failed: requests, from the door to the reply. waited: those that were answered, from the door to the first
+    run. runs: of the engine, by their number of rows. steps: rows of all runs. last_run_at_s: the time of day of the
+    last one, 0 before there was any.
+    """
+
+    answered: Counted
+    failed: Counted
+    waited: Counted
+    runs: Mapping[int, Counted]
+    steps: int
+    last_run_at_s: float
 
 
 class Observer(Protocol):
@@ -30,10 +58,24 @@ class Observer(Protocol):
         steps: int,
         latency_s: float,
         queue_wait_s: float | None,
+        fault: str = "",
     ) -> None:
         """A message's steps were answered: `steps` of each of so many sessions. outcome: ok, error, duplicate or
-        cancelled. queue_wait_s: from the door to the first batch, None where they never ran.
+        cancelled. queue_wait_s: from the door to the first batch, None where they never ran. fault: the error's reason.
         """
+        ...
+
+    def rows_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        rows: int,
+        latency_s: float,
+        queue_wait_s: float | None,
+        fault: str = "",
+    ) -> None:
+        """A request of so many rows to a model without state was answered, or its caller left; else as above."""
         ...
 
     def ride_ran(self, model: ModelKey, *, rows: int, steps: int, compute_s: float) -> None:
@@ -49,6 +91,10 @@ class Observer(Protocol):
     def session_left(self, model: ModelKey, *, reason: str) -> None:
         """A session left memory, and is in the store. reason: room, wanted, lease, retry,
         drain, or that of an error."""
+        ...
+
+    def sequence_restarted(self, model: ModelKey) -> None:
+        """A sequence began anew under the name of one that was there."""
         ...
 
     def replay_differed(self, model: ModelKey) -> None:
@@ -78,6 +124,19 @@ class NoObserver:
         steps: int,
         latency_s: float,
         queue_wait_s: float | None,
+        fault: str = "",
+    ) -> None:
+        pass
+
+    def rows_settled(
+        self,
+        model: ModelKey,
+        *,
+        outcome: str,
+        rows: int,
+        latency_s: float,
+        queue_wait_s: float | None,
+        fault: str = "",
     ) -> None:
         pass
 
@@ -91,6 +150,9 @@ class NoObserver:
         pass
 
     def session_left(self, model: ModelKey, *, reason: str) -> None:
+        pass
+
+    def sequence_restarted(self, model: ModelKey) -> None:
         pass
 
     def replay_differed(self, model: ModelKey) -> None:

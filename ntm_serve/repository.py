@@ -1,15 +1,12 @@
 """The model repository: `<repository>/<model>/<version>/` folders, found by name, not yet read."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ntm_serve.bundle import NAME, VERSION
 from ntm_serve.errors import SettingsFault
 from ntm_serve.manifest import MANIFEST_FILE
 from ntm_serve.step_model import ModelKey
-
-MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ def find_models(repository: Path) -> list[Found]:
     found = [
         Found(ModelKey(model.name, version.name), version)
         for model in sorted(repository.iterdir())
-        if model.is_dir() and MODEL_NAME.fullmatch(model.name)
+        if model.is_dir() and NAME.fullmatch(model.name)
         for version in sorted(model.iterdir())
         if version.is_dir() and VERSION.fullmatch(version.name)
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from ntm_serve.errors import ModelRejected, NtmServeError, OperatorFault, SettingsFault
+from ntm_serve.errors import ModelRejected, ModelUnknown, NtmServeError, OperatorFault, SettingsFault
 from ntm_serve.manifest import MANIFEST_FILE
 from ntm_serve.repository import Found, find_models
 from ntm_serve.service import Service
@@ -41,6 +41,10 @@ class Rollout:
         self._begin = begin
         self._end = end
         self._leaving: set[ModelKey] = set()
+        # Models that were unloaded by name, and stay so until they are loaded by name.
+        self._unloaded: set[str] = set()
+        # One at a time: each awaits between what it found and what it does about it.
+        self._turn = asyncio.Lock()
         # When a file of a version was last written: with what was seen of it nothing is tried again.
         self._seen: dict[ModelKey, float] = {key: written for key, (_, written) in (self._found() or {}).items()}
 
@@ -53,13 +57,48 @@ class Rollout:
             except (NtmServeError, OSError) as fault:  # A store or a file system that does not answer: the next time.
                 log.warning("the repository was not looked through", fault=str(fault))
 
+    async def load(self, name: str) -> None:
+        """Serve every version of a model in the repository, also one that was unloaded. Raises ModelUnknown where there
+        is none, and the fault of one that cannot be served.
+        """
+        async with self._turn:
+            found = await asyncio.to_thread(self._found) or {}
+            named = {key: there for key, there in found.items() if key.name == name}
+            if not named:
+                raise ModelUnknown(f"failed to load '{name}': expected a model of the repository")
+            self._unloaded.discard(name)
+            for key, (one, written) in named.items():
+                self._seen[key] = written
+                if key not in self._served() or key in self._leaving:
+                    await self._add(one)
+            faults = [view.fault for view in self._service.models() if view.key in named and view.fault is not None]
+            if faults:
+                raise faults[0]
+
+    async def unload(self, name: str) -> None:
+        """Take no new session of a model; it leaves memory with its last. Raises ModelUnknown."""
+        async with self._turn:
+            views = [view for view in self._service.models() if view.key.name == name]
+            if not views:
+                raise ModelUnknown(f"failed to unload '{name}': expected a model of the repository")
+            self._unloaded.add(name)
+            for view in views:
+                if view.model is not None:
+                    self._leaving.add(view.key)
+                    self._service.fault_model(view.key, _unloaded(view.key))
+            await self._let_leave()
+
     async def look(self) -> None:
         """Load what is new, let go what is gone."""
+        async with self._turn:
+            await self._look()
+
+    async def _look(self) -> None:
         found = await asyncio.to_thread(self._found)
         if found is None:  # No folder, for now: what is served is served on.
             return
         for key, (one, written) in found.items():
-            if self._seen.get(key) == written:
+            if self._seen.get(key) == written or key.name in self._unloaded:
                 continue
             self._seen[key] = written
             if key in self._served() and key not in self._leaving:
@@ -69,12 +108,19 @@ class Rollout:
         for view in self._service.models():
             if view.key not in found and view.key in self._seen:
                 self._let_go(view.key, is_served=view.model is not None)
+        await self._let_leave()
+
+    async def _let_leave(self) -> None:
+        """Those whose last session is over leave memory."""
         for key in list(self._leaving):
             if not await self._service.is_used(key):
                 self._leaving.discard(key)
                 self._service.remove_model(key)
                 self._end(key)
-                self._seen.pop(key, None)  # What is there under its number now may be served.
+                written = self._seen.pop(key, None)  # What is there under its number now may be served.
+                if key.name in self._unloaded and written is not None:
+                    self._service.fault_model(key, _unloaded(key))
+                    self._seen[key] = written
                 log.info("model is unloaded", model=str(key))
 
     async def _add(self, found: Found) -> None:
@@ -129,3 +175,7 @@ class Rollout:
             except OSError:
                 continue
         return found
+
+
+def _unloaded(key: ModelKey) -> ModelRejected:
+    return ModelRejected(f"model {key}: was unloaded; load it to have it served")

@@ -5,6 +5,7 @@ ever is, is told that, and not to try again.
 """
 
 from collections.abc import Callable
+from typing import NoReturn
 
 from ntm_serve.errors import InvalidInput, LimitReached
 from ntm_serve.observer import Observer
@@ -76,19 +77,33 @@ class Room:
                 self._observer.rejected(self._key, reason="tenant")
                 raise
 
+    def expect_rows(self, rows: int) -> None:
+        """As `expect`, of so many steps each of which is a session's only one."""
+        total = self.total
+        if self.waiting + rows > self._waiting_max or total.waiting + rows > total.waiting_max:
+            most = min(self._waiting_max, total.waiting_max)
+            if rows > most:
+                raise InvalidInput(f"inputs: expected at most N = {most} rows, as many as may wait, got N = {rows}")
+            self._refuse_behind_others(rows)
+
     def _refuse(self, session: Session, steps: int) -> None:
         if steps > self._most:
             raise InvalidInput(f"inputs: expected at most T = {self._most} steps, as many as may wait, got T = {steps}")
-        total, mine = self.total, session.promised_step - session.next_step
+        mine = session.promised_step - session.next_step
         if mine + steps > self._session_max:
             # The refusal comes after the replies to the steps before it: then they wait no more.
-            reason, what, most, waiting, wait_s = "session", f"session {session.id}", self._session_max, mine, 0.0
-        elif self.waiting + steps > self._waiting_max:
+            self._raise("session", f"session {session.id}", self._session_max, mine, steps, wait_s=0.0)
+        self._refuse_behind_others(steps)
+
+    def _refuse_behind_others(self, steps: int) -> None:
+        total = self.total
+        if self.waiting + steps > self._waiting_max:
             reason, what, most, waiting = "queue", f"model {self._key}", self._waiting_max, self.waiting
-            wait_s = waiting * self._row_s()
         else:
             reason, what, most, waiting = "total", "server", total.waiting_max, total.waiting
-            wait_s = waiting * self._row_s()
+        self._raise(reason, what, most, waiting, steps, wait_s=waiting * self._row_s())
+
+    def _raise(self, reason: str, what: str, most: int, waiting: int, steps: int, *, wait_s: float) -> NoReturn:
         self._observer.rejected(self._key, reason=reason)
         raise LimitReached(
             f"{what}: expected at most {most} steps waiting, got {waiting} and {steps} more",

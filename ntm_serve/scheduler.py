@@ -107,6 +107,7 @@ class Scheduler:
         )
         # Bound once: every ticket takes both.
         self.expect_room, self._on_settled = self._room.expect, self._settled
+        self.expect_room_for = self._room.expect_rows
         self._idle = asyncio.Event()
         self._idle.set()
         self._batches = self._steps = 0
@@ -239,7 +240,9 @@ class Scheduler:
                 continue
             error = ride.errors[row]
             if error is not None:
-                if isinstance(error, EngineFault):  # Ours or the model's: whoever runs the server must see it.
+                if (
+                    isinstance(error, EngineFault) and not ticket.silent
+                ):  # Ours or the model's: whoever runs the server must see it.
                     log.error("a step failed", model=str(self.key), session=ticket.session.id, fault=error.message)
                 ticket.session.fail(ticket, error)
                 continue
@@ -272,7 +275,9 @@ class Scheduler:
             ticket.session.commit(ticket, self._limits, now_s)
             left.add(ticket.session.state.block)
         # Sessions of one message arrive and begin together, and are counted together.
-        alike = Counter([(one.submitted_s, one.started_s, one.steps) for one in done if not one.recalled])
+        alike = Counter(
+            [(one.submitted_s, one.started_s, one.steps) for one in done if not (one.recalled or one.silent)]
+        )
         for (submitted_s, started_s, steps), sessions in alike.items():
             self._observer.steps_settled(
                 self.key,

@@ -30,11 +30,12 @@ from ntm_serve.lineage import Lineage
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
 from ntm_serve.replay import bases_of
-from ntm_serve.residency import Residency
+from ntm_serve.residency import Residency, until_nothing_in_flight
 from ntm_serve.scheduler import Scheduler, SchedulerStatistics
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import decoded, encoded
 from ntm_serve.spec import Array, StepSpec
+from ntm_serve.stateless import InferRequest, rows_of, submit_rows
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.store import StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.submission import Reply, Submission
@@ -113,6 +114,8 @@ class Service:
         self._waiting: dict[str, list[tuple[Submission, int]]] = {}
         self._returns: set[asyncio.Task[None]] = set()
         self._faults = dict(faults)
+        # Of each model the highest version that is served, once it was looked for.
+        self._newest: dict[str, ModelKey] = {}
         self._sessions_per_message_max = sessions_per_message_max
         self._steps_per_message_max = steps_per_message_max
         self._observer = observer
@@ -144,7 +147,7 @@ class Service:
     def add_model(self, scheduler: Scheduler) -> None:
         """Sessions of this model can be opened from now on. Whoever made the scheduler runs it."""
         self._schedulers[scheduler.key] = scheduler
-        self._faults.pop(scheduler.key, None)
+        self.offer_model(scheduler.key)
 
     def fault_model(self, key: ModelKey, fault: OperatorFault) -> None:
         """No session of this model is opened from now on; those that it has go on."""
@@ -153,6 +156,7 @@ class Service:
     def offer_model(self, key: ModelKey) -> None:
         """Sessions of this model can be opened again."""
         self._faults.pop(key, None)
+        self._newest.pop(key.name, None)
 
     def remove_model(self, key: ModelKey) -> None:
         """The model is no more. It has no session."""
@@ -160,9 +164,9 @@ class Service:
         self._faults.pop(key, None)
 
     async def is_used(self, key: ModelKey) -> bool:
-        """Whether a session of this model is in memory or in the store."""
+        """Whether a session of this model is in memory or in the store, or something of it waits."""
         # In this order: one may have come while the store was asked.
-        return await self._residency.is_stored(key) or self._sessions.open_by_model[key] > 0
+        return await self._residency.is_stored(key) or self._sessions.open_by_model[key] > 0 or self._is_busy(key)
 
     # Sessions
 
@@ -182,11 +186,9 @@ class Service:
         LimitReached, ServerDraining, and where there is a store what that raises.
         """
         self._expect_serving()
-        view = self.model(model_name, version)
-        if view.fault is not None:
-            raise view.fault
+        scheduler = self._serving(model_name, version)
         try:
-            return self._view(await self._residency.create(self._schedulers[view.key], session_id, durability))
+            return self._view(await self._residency.create(scheduler, session_id, durability))
         except SessionExists:
             if not resume:  # Nor is it to come back here for that.
                 raise
@@ -198,6 +200,38 @@ class Service:
                     "choose another name, or close it"
                 ) from None
             return self._view(session)
+
+    def begin_here(self, session_id: str, model_name: str, version: str = "") -> bool:
+        """Open a session, ending one of that name before, where nothing must be waited for: without a store, and with
+        none of its steps in flight. Whether it is open. Raises as `open_session`.
+        """
+        session = self._sessions.get(session_id)
+        if self._residency.has_store or (session is not None and session.in_flight):
+            return False
+        self._expect_serving()
+        scheduler = self._serving(model_name, version)
+        if session is not None:
+            self._residency.close_here(session)
+            self.count_restart(scheduler.key)
+        self._residency.create_here(scheduler, session_id)
+        return True
+
+    def end_here(self, session_id: str) -> bool:
+        """Close a session where nothing must be waited for. Whether it is closed."""
+        session = self._sessions.get(session_id)
+        if session is None or session.in_flight or self._residency.has_store:
+            return False
+        self._residency.close_here(session)
+        return True
+
+    def count_restart(self, model: ModelKey) -> None:
+        """A session was begun anew under the name of one that was ended for it."""
+        self._observer.sequence_restarted(model)
+
+    @property
+    def has_store(self) -> bool:
+        """Whether sessions are in a store, which is to be asked and told of them."""
+        return self._residency.has_store
 
     async def get_session(self, session_id: str) -> SessionView:
         """Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, StoreUnavailable, StoreDamaged."""
@@ -285,6 +319,11 @@ class Service:
 
     # Steps
 
+    def model_here(self, session_id: str) -> StepModel | None:
+        """The model of a session that is in memory. On the path of a step."""
+        session = self._sessions.get(session_id)
+        return None if session is None else self._schedulers[session.model].model
+
     def submit(
         self,
         request: StepRequest,
@@ -324,12 +363,49 @@ class Service:
         """`submit`, and wait until all is answered. Cancelling it cancels the steps."""
         done = asyncio.Event()
         submission = self.submit(request, lambda *_: done.set(), tag=tag, account=account)
-        try:
-            await done.wait()
-        except asyncio.CancelledError:
-            submission.cancel()
-            raise
+        await _until(done, submission)
         return submission
+
+    async def until_answered(self, session_id: str) -> None:
+        """Until the steps that this session was given so far are answered."""
+        while session_id in self._waiting:
+            await asyncio.wait(self._returns, return_when=asyncio.FIRST_COMPLETED)
+        session = self._sessions.get(session_id)
+        if session is not None:
+            await until_nothing_in_flight(session)
+
+    # Models without state
+
+    def submit_rows(
+        self, request: InferRequest, reply: Reply, *, tag: int = 0, account: Account | None = None
+    ) -> Submission:
+        """Admit the rows of a request to a model without state. `reply` is told once, when all are answered; then
+        `rows_of` has the outputs. account: of the tenant, for whom each row is a step.
+
+        Raises ModelUnknown, the fault of a model that is not served, InvalidInput, LimitReached, ServerDraining; then
+        nothing was admitted.
+        """
+        self._expect_serving()
+        return submit_rows(
+            self._serving(request.model, request.version),
+            request,
+            reply,
+            tag=tag,
+            rows_max=self._sessions_per_message_max,
+            now_s=self._arrival_s(),
+            clock=self._clock,
+            observer=self._observer,
+            tenant=account,
+        )
+
+    async def infer(self, request: InferRequest, *, account: Account | None = None) -> dict[str, Array]:
+        """`submit_rows`, and wait: outputs `[N, ...]` by name. Cancelling it cancels the rows. Raises as
+        `submit_rows`, and the error of a row that failed.
+        """
+        done = asyncio.Event()
+        submission = self.submit_rows(request, lambda *_: done.set(), account=account)
+        await _until(done, submission)
+        return rows_of(submission)
 
     def drain(self) -> None:
         """Take no more work; what was admitted is finished."""
@@ -436,6 +512,23 @@ class Service:
         if self._draining:
             raise ServerDraining("server: is stopping; connect again")
 
+    def _serving(self, model_name: str, version: str) -> Scheduler:
+        """The scheduler of a model; without a version of the highest that is served. Raises ModelUnknown, and the
+        fault of one that is not served.
+        """
+        key = ModelKey(model_name, version) if version else self._newest.get(model_name)
+        if key in self._schedulers and key not in self._faults:
+            return self._schedulers[key]
+        view = self.model(model_name, version)
+        if view.fault is not None:
+            raise view.fault
+        self._newest[model_name] = view.key
+        return self._schedulers[view.key]
+
+    def _is_busy(self, key: ModelKey) -> bool:
+        scheduler = self._schedulers.get(key)
+        return scheduler is not None and scheduler.statistics().steps_waiting > 0
+
     def _next_step(self, session_id: str) -> int:
         session = self._sessions.get(session_id)
         return 0 if session is None else session.next_step
@@ -489,7 +582,17 @@ class Service:
             steps=ticket.steps,
             latency_s=self._clock() - ticket.submitted_s,
             queue_wait_s=None if outcome == "duplicate" else waited_s,
+            fault="" if ticket.error is None else ticket.error.reason,
         )
+
+
+async def _until(done: asyncio.Event, submission: Submission) -> None:
+    """Until it is answered; whoever waits no more wants no answer."""
+    try:
+        await done.wait()
+    except asyncio.CancelledError:
+        submission.cancel()
+        raise
 
 
 def _version_order(key: ModelKey) -> tuple[str, int, str]:

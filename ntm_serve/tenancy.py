@@ -15,6 +15,8 @@ from ntm_serve.errors import NtmServeError
 from ntm_serve.message import StepRequest
 from ntm_serve.service import ModelView, Service, SessionView
 from ntm_serve.spec import Array
+from ntm_serve.stateless import InferRequest
+from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.submission import Reply, Submission
 from ntm_serve.tenants import NO_LIMITS, Account, Accounts, TenantLimits
 
@@ -139,6 +141,42 @@ class TenantService:
     async def step(self, request: StepRequest, *, tag: int = 0) -> Submission:
         """See Service.step."""
         return await self._service.step(request, tag=tag, account=self._account())
+
+    def submit_rows(self, request: InferRequest, reply: Reply, *, tag: int = 0) -> Submission:
+        """See Service.submit_rows."""
+        return self._service.submit_rows(request, reply, tag=tag, account=self._account())
+
+    async def infer(self, request: InferRequest) -> dict[str, Array]:
+        """See Service.infer."""
+        return await self._service.infer(request, account=self._account())
+
+    # What sequences ask beside
+
+    @property
+    def has_store(self) -> bool:
+        """See Service.has_store."""
+        return self._service.has_store
+
+    def begin_here(self, session_id: str, model_name: str, version: str = "") -> bool:
+        """See Service.begin_here."""
+        with self._telling():
+            return self._service.begin_here(self._new_key(session_id), model_name, version)
+
+    def end_here(self, session_id: str) -> bool:
+        """See Service.end_here."""
+        return self._service.end_here(self._key(session_id))
+
+    def model_here(self, session_id: str) -> StepModel | None:
+        """See Service.model_here."""
+        return self._service.model_here(self._key(session_id))
+
+    def count_restart(self, model: ModelKey) -> None:
+        """See Service.count_restart."""
+        self._service.count_restart(model)
+
+    async def until_answered(self, session_id: str) -> None:
+        """See Service.until_answered."""
+        await self._service.until_answered(self._key(session_id))
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -29,7 +29,7 @@ class Ticket:
 
     __slots__ = (
         "_followers", "_waiters", "error", "first_step", "inputs", "keeping", "on_settled", "outputs", "recalled",
-        "replayed", "session", "settled", "started_s", "state", "steps", "steps_done", "submitted_s",
+        "replayed", "session", "settled", "silent", "started_s", "state", "steps", "steps_done", "submitted_s",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +56,8 @@ class Ticket:
         self.keeping = False
         # Its steps come from the store, which need not be told of them.
         self.recalled = False
+        # Whoever submitted it counts it and logs what failed, and not the scheduler.
+        self.silent = False
         self.settled = False
         self.error: NtmServeError | None = None
         # The scheduler's own, for its accounts.

@@ -27,6 +27,7 @@ CODE_OF_ERROR: Mapping[type[NtmServeError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
     errors.ModelUnknown: grpc.StatusCode.NOT_FOUND,
     errors.SessionUnknown: grpc.StatusCode.NOT_FOUND,
     errors.SessionClosed: grpc.StatusCode.NOT_FOUND,

@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks import clients
+from benchmarks.peers import perf_analyzer
 from benchmarks.peers.environment import Unavailable, is_ready, set_up, version_of
 from benchmarks.peers.lineup import PEERS, Peer
 from benchmarks.peers.running import OURS, Fault, Figures, LoadClient, WrongAnswers, ours, peer_server
@@ -32,6 +34,7 @@ GOALS = {
     "triton_ratio_32x1": 1.3,
     "triton_ratio_32x32": 1.5,
     "triton_gateway_ratio": 4.0,
+    "triton_perf_analyzer_ratio_32": 1.0,
     "best_other_ratio_32x1": 2.0,
 }
 
@@ -87,12 +90,22 @@ def compare(chosen: list[Peer], options: argparse.Namespace) -> dict[str, Any]:
             progress.update(task, description=f"measuring {peer.name}")
             try:
                 results[peer.name] |= {"status": "measured", **measure(peer, client, options)}
+                if peer.name == "triton":
+                    results[peer.name]["perf_analyzer"] = analyzed(peer, client, options)
             except WrongAnswers as wrong:
                 results[peer.name] |= {"status": "wrong answers", "reason": str(wrong)}
             except Fault as fault:
                 results[peer.name] |= {"status": "failed", "reason": str(fault)}
             progress.advance(task)
     return results
+
+
+def analyzed(peer: Peer, client: LoadClient, options: argparse.Namespace) -> dict[str, Any]:
+    """What perf_analyzer says of both, or why it says nothing."""
+    try:
+        return perf_analyzer.measure(peer, client, rounds=options.rounds, seconds=options.seconds)
+    except (clients.Unavailable, Fault) as reason:
+        return {"reason": str(reason)}
 
 
 def ratios(results: dict[str, Any]) -> Figures:
@@ -103,6 +116,8 @@ def ratios(results: dict[str, Any]) -> Figures:
         figures["triton_ratio_32x1"] = triton["32x1"]["ratio"]
         figures["triton_ratio_32x32"] = triton["32x32"]["ratio"]
         figures["triton_gateway_ratio"] = triton["gateway"]["ratio"]
+        if "ratio" in (seen := results["triton"]["perf_analyzer"]):
+            figures["triton_perf_analyzer_ratio_32"] = seen["ratio"]
     if measured:
         figures["best_other_ratio_32x1"] = min(workloads["32x1"]["ratio"] for workloads in measured.values())
     return figures
@@ -127,6 +142,13 @@ def show(results: dict[str, Any], figures: Figures) -> None:
                 )  # fmt: skip
         if table.row_count:
             console.print(table)
+    if "ratio" in (seen := results.get("triton", {}).get("perf_analyzer", {})):
+        table = Table("server", "infer/s", "p50 ms", "p99 ms", title="perf_analyzer: 32 streams, a step a request")
+        for server, row in ((OURS, seen[OURS]), ("triton", seen["peer"])):
+            table.add_row(server, f"{row['steps_per_s']:,.0f}", f"{row['p50_ms']:.1f}", f"{row['p99_ms']:.1f}")
+        console.print(table)
+    elif seen:
+        console.print(f"perf_analyzer: {seen['reason']}", markup=False)
     table = Table("figure", "measured", "goal", "")
     for name, value in figures.items():
         table.add_row(name, f"{value:.2f}", f">= {GOALS[name]}", "met" if value >= GOALS[name] else "missed")

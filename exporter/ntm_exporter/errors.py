@@ -4,13 +4,13 @@
     ├── SourceFault      the file, function, recipe or weights cannot be loaded
     ├── ContractFault    the step does not keep the step contract
     ├── TraceFault       the step has no ONNX graph that serves every batch size
-    ├── ProofFault       the graph is not the same function as the step
-    │   ├── ParityFault      one step differs by more than the tolerance
-    │   ├── ScoreFault       the task's score differs
-    │   └── NonFiniteFault   a step gave NaN or infinity
-    └── TargetFault      the model directory cannot be written there
+    └── ProofFault       the graph is not the same function as the step
+        ├── ParityFault      one step differs by more than the tolerance
+        ├── ScoreFault       the task's score differs
+        └── NonFiniteFault   a step gave NaN or infinity
 
-Messages name the thing, the expected and the actual.
+A place that the model directory cannot be written to is a SettingsFault of ntm_serve. Messages name the thing, the
+expected and the actual.
 """
 
 
@@ -44,7 +44,3 @@ class ScoreFault(ProofFault):
 
 class NonFiniteFault(ProofFault):
     """A step gave NaN or infinity on inputs of its own example."""
-
-
-class TargetFault(ExportFault):
-    """A model directory that cannot be written where it is wanted."""

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ntm_exporter.bundle import file_entries, npz, target_directory, write_directory
 from ntm_exporter.candidate import Candidate, make_candidate
 from ntm_exporter.card import CARD_FILE, CardFacts, card
-from ntm_exporter.errors import TargetFault
 from ntm_exporter.source import Source
 from ntm_exporter.verify import (
     Drift,
@@ -22,6 +20,8 @@ from ntm_exporter.verify import (
     score,
     torch_rows,
 )
+from ntm_serve.bundle import file_entries, npz, target_directory, write_directory
+from ntm_serve.errors import SettingsFault
 from ntm_serve.manifest import GOLDEN_FILE, INITIAL_STATE_FILE, MODEL_FILE, Manifest, Provenance, Verification
 from ntm_serve.model_directory import golden_arrays, read_model_directory
 
@@ -70,7 +70,9 @@ class Exported:
 
 
 def export(source: Source, options: Options, report: Report = unheard) -> Exported:
-    """Export, or refuse and leave the target as it was. Raises ExportFault, ModelRejected, ModelDamaged."""
+    """Export, or refuse and leave the target as it was. Raises ExportFault, SettingsFault, ModelRejected,
+    ModelDamaged.
+    """
     name = options.name or source.name
     target = target_directory(options.out, name, options.version, force=options.force)
     curve = _curve_file(options.curve)
@@ -157,12 +159,12 @@ def _read_back(folder: Path, *, name: str, version: str) -> None:
 
 
 def _curve_file(path: Path | None) -> dict[str, bytes]:
-    """The picture under the name that it has in every model directory. Raises TargetFault."""
+    """The picture under the name that it has in every model directory. Raises SettingsFault."""
     if path is None:
         return {}
     if path.suffix not in CURVE_SUFFIXES:
-        raise TargetFault(f"--curve: expected a file ending in {' or '.join(CURVE_SUFFIXES)}, got {str(path)!r}")
+        raise SettingsFault(f"--curve: expected a file ending in {' or '.join(CURVE_SUFFIXES)}, got {str(path)!r}")
     try:
         return {f"curve{path.suffix}": path.read_bytes()}
     except OSError as fault:
-        raise TargetFault(f"--curve: {path}: cannot be read: {fault.strerror}") from fault
+        raise SettingsFault(f"--curve: {path}: cannot be read: {fault.strerror}") from fault

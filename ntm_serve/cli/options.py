@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import grpc
 import typer
 
 from ntm_serve.client import Client, RetryPolicy, Tls, token_of_file
 from ntm_serve.client.healing import RETRY_DEFAULT
+from ntm_serve.client.identity import Identity
 
 # Not the prefix of the settings of a server, which may stand in the same environment.
 _ENVIRONMENT = "NTM_SERVE_CLIENT_"
@@ -46,6 +48,11 @@ class Connection:
     def client(self, *, retry: RetryPolicy | None = RETRY_DEFAULT) -> Client:
         """A client with these options. Raises InvalidInput."""
         return Client(self.server, retry=retry, tls=self.identity_of_server(), token=self.token())
+
+    def channel(self) -> grpc.Channel:
+        """A bare connection, for what the client does not have. Raises InvalidInput."""
+        channel: grpc.Channel = Identity(self.identity_of_server(), None).channel(grpc, self.server, ())
+        return channel
 
     def identity_of_server(self) -> Tls | None:
         """None is no TLS."""

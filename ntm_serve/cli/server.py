@@ -1,5 +1,5 @@
-"""Commands that need the parts of a server: serve, check. The flags of `serve` are the settings of
-ntm_serve.config; the extra `server` is looked for here and nowhere else.
+"""Commands that need the parts of a server: serve, check, health, top, import-triton, sessions verify. The flags of
+`serve` are the settings of ntm_serve.config; the extra `server` is looked for here and nowhere else.
 """
 
 import inspect
@@ -17,7 +17,10 @@ def register_server_commands(app: typer.Typer) -> None:
     """Add the commands to the application; without the extra `server` they say how to get it."""
     try:
         # The one place where the extra is imported: the client's command line works without it.
+        from ntm_serve.cli.health import health
+        from ntm_serve.cli.importing import import_triton
         from ntm_serve.cli.serving import check_directory, serve_until_stopped
+        from ntm_serve.cli.top import top
         from ntm_serve.cli.verifying import verify_store
         from ntm_serve.config import ENVIRONMENT_PREFIX, Settings
     except ModuleNotFoundError as missing:
@@ -60,15 +63,45 @@ def register_server_commands(app: typer.Typer) -> None:
         """Check a store, without a server: whether every session in it would come back."""
         verify_store(store, prefix=store_prefix, models=models, replay=replay)
 
+    @app.command("import-triton")
+    def from_triton(
+        repository: Annotated[Path, typer.Argument(metavar="DIR", help="a Triton model repository")],
+        out: Annotated[Path, typer.Option(help="the model repository to write into, as OUT/MODEL/VERSION")],
+        model: Annotated[list[str] | None, typer.Option(help="import this one alone; may be repeated")] = None,
+        dims: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="NAME=N,N", help="sizes of an input that config and graph leave open, without the batch"
+            ),
+        ] = None,
+        constant: Annotated[
+            list[str] | None,
+            typer.Option(metavar="NAME=X", help="feed a control tensor for END or CORRID always this"),
+        ] = None,
+        example: Annotated[
+            Path | None,
+            typer.Option(metavar="FILE", help="inputs [T, ...] for the recorded run, as .npz; made up if not given"),
+        ] = None,
+        licence: Annotated[str, typer.Option(help="the licence of the weights")] = "unknown",
+        force: Annotated[bool, typer.Option("--force", help="replace what is there")] = False,
+    ) -> None:
+        """Import the ONNX models of a Triton repository, with or without state. Needs no torch."""
+        import_triton(
+            repository, out=out, models=model or (), dims=dims or (), constants=constant or (), example=example,
+            licence=licence, force=force,
+        )  # fmt: skip
+
     engine_settings = {name: Settings.model_fields[name] for name in ("batch_max", "execution_provider")}
     _give_flags(check, engine_settings, ENVIRONMENT_PREFIX)
     app.command()(check)
+    app.command()(health)
+    app.command()(top)
 
 
 def _register_missing(app: typer.Typer, missing: ImportError) -> None:
     message = f"this command needs the parts of a server: pip install 'ntm-serve[server]' ({missing})"
 
-    for name in ("serve", "check"):
+    for name in ("serve", "check", "health", "top", "import-triton"):
 
         @app.command(name, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
         def refuse() -> None:

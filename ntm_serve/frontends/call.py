@@ -7,7 +7,7 @@ over forgets, and is freed at once, and with it what gRPC holds of it: the garba
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -41,7 +41,7 @@ class Call:
 
     __slots__ = (
         "_begun", "_call", "_code", "_counts", "_gone", "_observer", "_on_message", "_outbox", "bytes_max", "kind",
-        "method", "on_over", "on_retire", "over",
+        "metadata", "method", "on_over", "on_retire", "over",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +50,8 @@ class Call:
         """gone: whoever counts calls; told once that it is over."""
         self._call = event.call
         self._gone = gone
+        # What the client sent with it: pairs of a key and a value.
+        self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self.method = method
         self.kind = kind
         # The largest message that its caller may send; None is the largest that anybody may.

@@ -21,11 +21,16 @@ from ntm_serve.errors import LimitReached, NtmServeError, SettingsFault, StreamA
 from ntm_serve.frontends.access import RULES, Gate, Rule, expect_rules
 from ntm_serve.frontends.call import Call, CallObserver
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
+from ntm_serve.frontends.infer import Inference
+from ntm_serve.frontends.inference import INFERENCE, InferenceBehaviours, InferenceSettings
 from ntm_serve.frontends.methods import Method, fail, methods_of
 from ntm_serve.frontends.sessions import AdminBehaviours, ModelsBehaviours, SessionsBehaviours
 from ntm_serve.frontends.standard import Health, Reflection
 from ntm_serve.frontends.transport import ConnectionLimits, credentials_of, options_of
+from ntm_serve.observer import ModelTotals
 from ntm_serve.renewal import Renewed
+from ntm_serve.sequences import Sequences
+from ntm_serve.step_model import ModelKey
 from ntm_serve.tenancy import Tenancy
 from ntm_serve.tls import TlsContent
 from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
@@ -33,6 +38,8 @@ from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
 MODELS = models_pb2.DESCRIPTOR.services_by_name["Models"]
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["Sessions"]
+
+SERVICES = (SESSIONS.full_name, MODELS.full_name, ADMIN.full_name, INFERENCE.full_name)
 
 # The name under which calls of methods are counted that the server does not have: a caller cannot make series.
 UNKNOWN_METHOD = "other"
@@ -60,10 +67,17 @@ class CallLimits:
 
 @dataclass(frozen=True, slots=True)
 class _Door:
-    """The methods as one tenant reaches them. drain: has its streams end."""
+    """The methods as one tenant reaches them."""
 
     methods: dict[str, Method]
-    drain: Callable[[], None]
+    sessions: SessionsBehaviours
+    inference: Inference
+    sequences: Sequences
+
+    def drain(self) -> None:
+        """Have its streams end."""
+        self.sessions.drain()
+        self.inference.drain()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +104,19 @@ class GrpcServer:
         tls: Renewed[TlsContent] | None = None,
         observer: CallObserver,
         drain: Callable[[], None],
+        inference: InferenceSettings,
+        totals: Callable[[ModelKey], ModelTotals],
     ) -> None:
-        """tls: None takes connections as they are, readable to whoever is between. drain: has the whole server stop."""
+        """tls: None takes connections as they are, readable to whoever is between. drain: has the whole server stop.
+        totals: what was counted of a model.
+        """
         self._options = options_of(connections)
         self._tls = tls
         self._tenancy = tenancy
         self._gate = gate
         self._limits = calls
+        self._inference = inference
+        self._totals = totals
         self._loop = loop
         self._observer = observer
         self._server: Any = None
@@ -105,7 +125,7 @@ class GrpcServer:
         # Calls of whoever was not asked who it is.
         self._unasked: set[Call] = set()
         self._streams: dict[Call, _Open] = {}
-        reflection = Reflection([SESSIONS.full_name, MODELS.full_name, ADMIN.full_name])
+        reflection = Reflection(SERVICES)
         self._common: dict[str, Method] = {
             method.path: method
             for methods in (
@@ -120,12 +140,16 @@ class GrpcServer:
         expect_rules(self._kinds)
 
     def _made(self, tenant: str) -> _Door:
-        service, limits = self._tenancy.of(tenant), self._limits
-        sessions = SessionsBehaviours(
-            service, messages_in_flight_max=limits.messages_in_flight_max, stream_bytes_max=limits.stream_bytes_max
-        )
-        methods = (*methods_of(SESSIONS, sessions), *methods_of(MODELS, ModelsBehaviours(service)))
-        return _Door({method.path: method for method in methods}, sessions.drain)
+        service = self._tenancy.of(tenant)
+        messages_max, bytes_max = self._limits.messages_in_flight_max, self._limits.stream_bytes_max
+        sessions = SessionsBehaviours(service, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max)
+        sequences = Sequences(service)
+        inference = Inference(service, sequences, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max)
+        triton = InferenceBehaviours(service, inference, settings=self._inference, totals=self._totals)
+        methods = (
+            *methods_of(SESSIONS, sessions), *methods_of(MODELS, ModelsBehaviours(service)), *triton.methods()
+        )  # fmt: skip
+        return _Door({method.path: method for method in methods}, sessions, inference, sequences)
 
     def _methods(self, tenant: str) -> Iterator[tuple[str, Method]]:
         yield from self._common.items()
@@ -152,7 +176,7 @@ class GrpcServer:
 
     def set_serving(self, models: Iterable[str], *, serving: bool) -> None:
         """What health answers for the server, its services and these models."""
-        self._health.set_serving((SESSIONS.full_name, MODELS.full_name, ADMIN.full_name, *models), serving=serving)
+        self._health.set_serving((*SERVICES, *models), serving=serving)
 
     def forget(self, models: Iterable[str]) -> None:
         """These models are no more: health does not know them."""
@@ -181,6 +205,11 @@ class GrpcServer:
             age_max_s = min((one for one in limits if one is not None), default=float("inf"))
             if now_s - stream.began_s > age_max_s:
                 call.retire(StreamAged(f"stream: was open for more than {age_max_s:g} s; open another"))
+
+    async def until_idle(self) -> None:
+        """Until no request is left that is more than steps; steps are the service's."""
+        for door in list(self._doors.values()):
+            await door.sequences.until_idle()
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls; end those that are still there after grace_s seconds."""

@@ -22,6 +22,7 @@ from ntm_serve.frontends.messages import (
     wire_specs,
 )
 from ntm_serve.frontends.methods import parsed
+from ntm_serve.frontends.stream import HELD_BACK_MAX_S
 from ntm_serve.service import Service
 from ntm_serve.submission import Submission
 from ntm_serve.tenancy import Tenancy, TenantService, place_of
@@ -29,9 +30,6 @@ from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
 from ntm_serve.wire import durability_of, tensor_of, wire_error
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
-
-# The longest that a stream is not read because of a limit: its client may have waited as it was told.
-HELD_BACK_MAX_S = 1.0
 
 log = structlog.get_logger()
 

@@ -1,12 +1,13 @@
 """One HTTP server on the event loop of the gRPC server.
 
-`/metrics` Prometheus text; `/healthz` 200 while the process is alive; `/readyz` 200 while it takes sessions.
+`/metrics` Prometheus text; `/healthz` 200 while the process is alive; `/readyz` 200 while it takes sessions, and with
+`?exclude=store` also while its store is away.
 """
 
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ntm_serve.errors import SettingsFault
+from ntm_serve.errors import InvalidInput, SettingsFault
 
 # Whoever scrapes and probes needs a few; the rest are told to come later.
 CONNECTIONS_MAX = 256
@@ -29,11 +30,12 @@ class HttpServer:
         *,
         exposition: Callable[[], bytes],
         content_type: str,
-        is_ready: Callable[[], bool],
+        readiness: Callable[[Collection[str]], Sequence[str]],
         may_read: Callable[[str | None], bool] | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        """may_read: whether who has this authorization reads the metrics; None lets everybody. context: of TLS; None is
+        """readiness: given what is not to count, why the server is not ready. Raises InvalidInput for unknown words.
+        may_read: whether who has this authorization reads the metrics; None lets everybody. context: of TLS; None is
         plain HTTP.
         """
         self._context = context
@@ -48,8 +50,13 @@ class HttpServer:
             return PlainTextResponse("ok\n")
 
         async def readyz(request: Request) -> Response:
-            ready = is_ready()
-            return PlainTextResponse("ready\n" if ready else "not ready\n", status_code=200 if ready else 503)
+            try:
+                faults = readiness(request.query_params.getlist("exclude"))
+            except InvalidInput as fault:
+                return PlainTextResponse(f"{fault.message}\n", status_code=400)
+            if faults:
+                return PlainTextResponse(f"not ready: {'; '.join(faults)}\n", status_code=503)
+            return PlainTextResponse("ready\n")
 
         self._app = Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
         self._server: _Server | None = None

@@ -33,6 +33,9 @@ class Claims:
         """A claim in a new epoch."""
         claim = self._claims[session_id] = Claim(session_id, owner, self._next_epoch)
         self._next_epoch += 1
+        # Who wanted it before has it, or asks again: were it to come back to the owner of then, it would go at once.
+        for words in self._wanted.values():
+            words.pop(session_id, None)
         return claim
 
     def is_held(self, claim: Claim) -> bool:

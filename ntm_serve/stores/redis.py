@@ -175,10 +175,11 @@ class RedisStore(Store):
         """Redis does."""
 
     def release(self, claims: Sequence[Claim]) -> None:
-        if claims:
-            self._link.run(
-                *(self._script(scripts.RELEASE, claim.session_id, claim.owner, claim.epoch) for claim in claims)
-            )
+        # Words go too: were a session to come back, it would go at once for one that has had it since.
+        self._link.run(
+            *(self._script(scripts.RELEASE, claim.session_id, claim.owner, claim.epoch) for claim in claims),
+            *(("SREM", self._wanted(claim.owner), claim.session_id) for claim in claims),
+        )
 
     def end(
         self, claims: Sequence[Claim], ending: Ending, message: str, *, now_s: float

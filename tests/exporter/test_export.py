@@ -10,12 +10,12 @@ import pytest
 from exporter.steps import Cell, ntm_source, source_of
 
 from ntm_exporter import export as exporting
-from ntm_exporter.bundle import npz
-from ntm_exporter.errors import ContractFault, ParityFault, TargetFault
+from ntm_exporter.errors import ContractFault, ParityFault
 from ntm_exporter.export import Exported, Options, export
 from ntm_models.tasks import Copy
+from ntm_serve.bundle import npz
 from ntm_serve.engine import OrtEngine, golden_error
-from ntm_serve.errors import ModelDamaged
+from ntm_serve.errors import ModelDamaged, SettingsFault
 from ntm_serve.manifest import MANIFEST_FILE
 from ntm_serve.model_directory import read_model_directory
 
@@ -109,7 +109,7 @@ def test_a_target_that_exists_is_refused_before_any_work(tmp_path: Path) -> None
     (tmp_path / "cell" / "1").mkdir(parents=True)
     source = replace(source_of(Cell()), step=None)
 
-    with pytest.raises(TargetFault, match="cell/1: exists; --force replaces it"):
+    with pytest.raises(SettingsFault, match="cell/1: exists; --force replaces it"):
         export(source, Options(out=tmp_path))
 
 
@@ -163,14 +163,14 @@ def test_a_tolerance_that_is_not_met_refuses_the_export_and_writes_nothing(tmp_p
     ],
 )
 def test_a_target_that_cannot_be_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(TargetFault, match=message):
+    with pytest.raises(SettingsFault, match=message):
         export(source_of(Cell()), replace(Options(out=tmp_path), **change))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file")
 
-    with pytest.raises(TargetFault, match="models/cell: expected a folder to write into"):
+    with pytest.raises(SettingsFault, match="models/cell: expected a folder to write into"):
         export(source_of(Cell()), Options(out=tmp_path / "models"))
 
 

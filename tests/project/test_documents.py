@@ -1,14 +1,18 @@
 """The documents: links lead somewhere, examples run, names exist."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from serve import onnx_graphs
+from serve.triton.repositories import put
 
 from ntm_serve.app import load_models
+from ntm_serve.cli import app
 from ntm_serve.cli.options import Connection
 from ntm_serve.cli.pipe import pipe
 from ntm_serve.model_directory import read_model_directory
@@ -63,6 +67,37 @@ def test_the_options_of_pipe_are_those_that_the_gateways_page_names():
     }
     connection = set(inspect.signature(Connection).parameters)  # Those of every command.
     assert named == set(inspect.signature(pipe).parameters) - connection - {"model", "input", "output", "batch"}
+
+
+def test_the_steps_from_a_triton_repository_are_as_its_page_shows_them(tmp_path):
+    text = (ROOT / "docs" / "from-triton.md").read_text()
+    (config,) = re.findall(r"```pbtxt\n(.*?)```", text, re.DOTALL)
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (said,) = re.findall(r"```\n(meter/1: imported.*?)```", text, re.DOTALL)
+    commands = re.findall(r"^ntm-serve ((?:import-triton|check) .*)$", text, re.MULTILINE)
+    put(tmp_path / "triton", "meter", config, onnx_graphs.accumulator())
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-m", "ntm_serve.cli", *command.split()],
+            cwd=tmp_path, env=os.environ | {"NTM_SERVE_BATCH_MAX": "8"}, capture_output=True, text=True, timeout=60,
+            check=True,
+        ).stdout
+        for command in commands
+    ]  # fmt: skip
+    assert outputs[0] == said
+    assert outputs[1].endswith("models/meter/1: ok\n")
+    with test_server(load_models(tmp_path / "models", batch_max=8)) as server:
+        ours = program.replace("localhost:8001", server.target)
+        assert ours != program
+        ran = subprocess.run([sys.executable, "-c", ours], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout == "total: [9. 9. 9.] fork: [4. 4. 4.]\n"
+
+
+def test_the_options_of_the_import_are_those_that_its_page_names():
+    text = (ROOT / "docs" / "from-triton.md").read_text()
+    named = {option.replace("-", "_") for option in re.findall(r"^\| `--([a-z-]+)", text, re.MULTILINE)}
+    command = next(one for one in app.registered_commands if one.name == "import-triton")
+    assert named == set(inspect.signature(command.callback).parameters) - {"repository"}
 
 
 @pytest.mark.parametrize("name", ["copy-ff", "copy-lstm"])

@@ -25,7 +25,7 @@ def test_serving_a_model_imports_no_torch():
 
 
 def test_public_names_of_testing_are_these():
-    assert testing.__all__ == ["Gate", "ManualClock", "RunningSum", "TestServer", "test_server"]
+    assert testing.__all__ == ["Doubling", "Gate", "ManualClock", "RunningSum", "TestServer", "test_server"]
 
 
 def test_the_drawn_tree_of_errors_is_the_real_one():
@@ -36,7 +36,7 @@ def test_the_drawn_tree_of_errors_is_the_real_one():
 def test_reasons_in_the_wire_contract_are_the_real_ones():
     text = (ROOT / "proto" / "ntm_serve" / "v1" / "error.proto").read_text()
     named = set(re.findall(r"\b[A-Z]{3,}(?:_[A-Z]+)*\b", text))
-    client_only = {"UNREACHABLE", "DEADLINE_PASSED", "LOST"}
+    client_only = {"UNREACHABLE", "LOST"}
     abstract = {"ERROR", "CALLER_FAULT", "OPERATOR_FAULT"}
     assert named == set(errors.ERROR_OF_REASON) - client_only - abstract
 

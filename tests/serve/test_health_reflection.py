@@ -56,6 +56,7 @@ def test_reflection_lists_the_services_and_their_messages(server):
         assert sorted(database.get_services()) == [
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",
+            "inference.GRPCInferenceService",
             "ntm_serve.v1.Admin",
             "ntm_serve.v1.Models",
             "ntm_serve.v1.Sessions",

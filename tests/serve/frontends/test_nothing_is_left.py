@@ -14,8 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ntm_serve.frontends.call import Call
+from ntm_serve.frontends.infer_request import Request
 from ntm_serve.frontends.sessions import _Stream
 from ntm_serve.frontends.standard import Health
+from ntm_serve.frontends.stream import MessageStream
 from ntm_serve.message import Message
 from ntm_serve.sessions import Session
 from ntm_serve.state import StateBlock
@@ -26,7 +28,7 @@ from ntm_serve.v1 import sessions_pb2, sessions_pb2_grpc
 
 from .wire_client import Wire, request
 
-KINDS = {Call, _Stream, Message, Submission, Ticket, Session, StateBlock, cygrpc.Call}
+KINDS = {Call, _Stream, MessageStream, Request, Message, Submission, Ticket, Session, StateBlock, cygrpc.Call}
 TIMES = 20
 WAIT_S = 20.0
 

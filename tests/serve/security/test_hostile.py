@@ -1,5 +1,5 @@
 """What others do to a server in the short: frames that are none, ten times what it takes, clients that do not read. The
-long forms are `make fuzz`, `make overload` and `make soak`.
+long forms are `make fuzz-frames`, `make overload` and `make soak`.
 """
 
 import threading

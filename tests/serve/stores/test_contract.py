@@ -302,6 +302,16 @@ def test_a_live_owner_is_asked_and_not_robbed(a, b):
     assert a.commit(claim, record(0, 1)) is None
 
 
+def test_a_session_that_changed_hands_twice_is_wanted_by_nobody(a, b):
+    lent = a.create("s")
+    with pytest.raises(OwnedElsewhere):
+        b.claim("s")
+    a.store.release([lent])
+    b.store.release([b.claim("s")[0]])
+    a.claim("s")
+    assert list(a.store.wanted("a")) == []
+
+
 def test_a_stopped_owner_that_goes_on_after_its_lease_writes_nothing(a, b, place):
     lost, kept = a.create("lost"), a.create("kept")
     place.pass_time(LEASE_S + 1)

@@ -15,26 +15,26 @@ from pathlib import Path
 
 import numpy as np
 
-from ntm_exporter.errors import TargetFault
+from ntm_serve.errors import SettingsFault
 from ntm_serve.manifest import MANIFEST_FILE, FileEntry, Manifest
 from ntm_serve.spec import Array
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-VERSION = re.compile(r"[1-9][0-9]{0,17}")
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 # The earliest date that a zip archive can hold: the archive's bytes depend on the arrays alone.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def target_directory(out: Path, name: str, version: str, *, force: bool) -> Path:
-    """`<out>/<name>/<version>`, where a model directory may be written. Raises TargetFault."""
+    """`<out>/<name>/<version>`, where a model directory may be written. Raises SettingsFault."""
     if not NAME.fullmatch(name):
-        raise TargetFault(f"--name: expected letters, digits and '.', '_', '-' after the first, got {name!r}")
+        raise SettingsFault(f"--name: expected letters, digits and '.', '_', '-' after the first, got {name!r}")
     if not VERSION.fullmatch(version):
-        raise TargetFault(f"--version: expected a whole number of at least 1, got {version!r}")
+        raise SettingsFault(f"--version: expected a whole number of at least 1, got {version!r}")
     target = out / name / version
     if target.exists() and not force:
-        raise TargetFault(f"{target}: exists; --force replaces it, --version writes another one beside it")
+        raise SettingsFault(f"{target}: exists; --force replaces it, and another version is written beside it")
     return target
 
 
@@ -62,7 +62,7 @@ def write_directory(
     target: Path, files: Mapping[str, bytes], manifest: Manifest, *, force: bool, check: Callable[[Path], None]
 ) -> None:
     """Write, check, and put in place. `check` is given the finished directory before it has its name, and
-    refuses it by raising. Raises TargetFault and whatever `check` raises.
+    refuses it by raising. Raises SettingsFault and whatever `check` raises.
     """
     parent = target.parent
     made = [folder for folder in (parent, parent.parent) if not folder.exists()]
@@ -71,7 +71,7 @@ def write_directory(
         # Hidden, so that a server that watches the folder does not take it for a version.
         beside = Path(tempfile.mkdtemp(dir=parent, prefix=f".{target.name}-"))
     except OSError as fault:
-        raise TargetFault(f"{parent}: expected a folder to write into: {fault.strerror}") from fault
+        raise SettingsFault(f"{parent}: expected a folder to write into: {fault.strerror}") from fault
     try:
         for name, content in files.items():
             (beside / name).write_bytes(content)
@@ -81,7 +81,7 @@ def write_directory(
         check(beside)
         _put_in_place(beside, target, force=force)
     except OSError as fault:
-        raise TargetFault(f"{target}: cannot be written: {fault.strerror}") from fault
+        raise SettingsFault(f"{target}: cannot be written: {fault.strerror}") from fault
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         for folder in made:
@@ -95,7 +95,7 @@ def _put_in_place(beside: Path, target: Path, *, force: bool) -> None:
         beside.rename(target)
         return
     if not force:
-        raise TargetFault(f"{target}: exists; it was made while this export ran")
+        raise SettingsFault(f"{target}: exists; it was made meanwhile")
     aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-old-"))
     try:
         target.rename(aside / "old")

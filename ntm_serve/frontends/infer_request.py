@@ -1,0 +1,229 @@
+"""A request of the Open Inference Protocol: what it asks for, and of whom.
+
+Rules of this file: a request is read whole, and refused where it cannot be; it is answered once, or its asker left.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+from ntm_serve.errors import DeadlinePassed, InvalidInput, ModelUnknown, NtmServeError, Unsupported
+from ntm_serve.frontends.parameters import Parameters
+from ntm_serve.frontends.responses import CAUSE, SNAPSHOT
+from ntm_serve.frontends.tensors import Axes, Ports, arrays_of, expect_no_shared_memory
+from ntm_serve.inference import service_pb2
+from ntm_serve.message import StepRequest
+from ntm_serve.sequences import GONE, Asked, Change, SequenceId, session_name
+from ntm_serve.spec import expect_finite
+from ntm_serve.stateless import InferRequest
+from ntm_serve.step_model import ModelKey, StepModel
+from ntm_serve.submission import Submission
+
+MODEL_NAME_MAX = 128
+
+# Names of sequences that are made once.
+NAMES_KEPT = 65_536
+
+_NOTHING = StepRequest((), (), {})
+_name_of = lru_cache(NAMES_KEPT)(session_name)
+
+
+class Models(Protocol):
+    """The models that are served."""
+
+    def model_of(self, session_id: str, key: ModelKey, *, start: bool) -> StepModel:
+        """The model that a request is for. Raises ModelUnknown, InvalidInput, and the fault of one not served."""
+        ...
+
+    def ports_of(self, model: StepModel) -> Ports: ...
+
+
+class Asker(Protocol):
+    """Whoever sent a request."""
+
+    def reply(self, request: "Request", submission: Submission) -> None: ...
+
+    def refuse(self, request: "Request", error: NtmServeError) -> None: ...
+
+
+class Request(Asked):
+    """A request that was read. axes: those of its inputs before a step's. numbers: its sequence's next step and the
+    step below which all is durable, where they were asked for.
+    """
+
+    __slots__ = (
+        "_asker", "_numbered", "answer", "axes", "id", "model", "model_key", "numbers", "rows", "sequence_id", "size",
+        "timer", "wants_final",
+    )  # fmt: skip
+
+    model: StepModel
+
+    def __init__(self, asker: Asker, message: service_pb2.ModelInferRequest, size: int) -> None:
+        super().__init__(_NOTHING, None)
+        self._asker: Asker | None = asker
+        self._numbered = False
+        self.id: str = message.id
+        self.size = size
+        self.model_key = ModelKey(message.model_name, message.model_version)
+        self.sequence_id: SequenceId | None = None
+        # Of a model without state; there are no steps then.
+        self.rows: InferRequest | None = None
+        self.axes: Axes = ()
+        self.wants_final = False
+        self.numbers: tuple[int, int] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        # What is to be written when its turn comes.
+        self.answer: bytes | NtmServeError | None = None
+
+    def read(self, message: service_pb2.ModelInferRequest, models: "Models") -> float:
+        """Read all of the message; the seconds that it may take, 0 for no limit. Raises what refuses it."""
+        parameters = Parameters(message.parameters)
+        self.wants_final = parameters.wants_final
+        self._numbered = parameters.step is not None
+        sequence_id = self.sequence_id = parameters.sequence_id
+        name = self.model_key.name
+        if len(name) > MODEL_NAME_MAX:  # No name is made of it, and kept.
+            raise ModelUnknown(f"Request for unknown model: '{name[:MODEL_NAME_MAX]}...' is not found")
+        session_id = "" if sequence_id is None else _name_of(name, sequence_id)
+        model = self.model = models.model_of(session_id, self.model_key, start=parameters.start)
+        outputs = [_wanted(one) for one in message.outputs] if message.outputs else ()
+        if not model.spec.state:
+            self._read_rows(message, parameters, models.ports_of(model), outputs)
+        elif sequence_id is None:
+            raise _no_sequence(name)
+        else:
+            self._read_steps(message, parameters, models.ports_of(model), outputs, session_id)
+        return parameters.timeout_s
+
+    def _read_rows(
+        self,
+        message: service_pb2.ModelInferRequest,
+        parameters: Parameters,
+        ports: Ports,
+        outputs: Sequence[str],
+    ) -> None:
+        """Of a model without state: whether they are of a sequence is all the same to it."""
+        if parameters.asks_for_memory:
+            raise InvalidInput(f"ntm_: expected a model with a memory, and {self.model_key.name} has none")
+        inputs, self.axes = arrays_of(ports, message.inputs, message.raw_input_contents)
+        if len(self.axes) > 1:
+            raise InvalidInput(f"inputs: expected one axis of rows before a row's own, got {list(self.axes)}")
+        rows = {name: array[0] for name, array in inputs.items()}
+        self.rows = InferRequest(*self.model.card.key, rows, outputs)
+
+    def _read_steps(
+        self,
+        message: service_pb2.ModelInferRequest,
+        parameters: Parameters,
+        ports: Ports,
+        outputs: Sequence[str],
+        session_id: str,
+    ) -> None:
+        tensors, raw, snapshot = message.inputs, message.raw_input_contents, None
+        if parameters.start:
+            tensors, raw, snapshot = _without_snapshot(message)
+        inputs, self.axes = arrays_of(ports, tensors, raw)
+        self.steps = StepRequest((session_id,), (parameters.step,), inputs, outputs)
+        if parameters.start or parameters.end or parameters.snapshot:
+            self.change = _change(parameters, self.model_key, snapshot)
+        if parameters.start:  # What was there is let go for it.
+            for one, array in inputs.items():
+                expect_finite(one, array)
+        elif parameters.fork is not None or parameters.fork_step is not None:
+            raise InvalidInput("ntm_fork: expected it with sequence_start")
+
+    def answered(self, submission: Submission) -> None:
+        self._end_timer()
+        if self._numbered:
+            self.numbers = submission.next_steps[0], submission.durable_steps[0]
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            asker.reply(self, submission)
+
+    def failed(self, error: NtmServeError) -> None:
+        self._end_timer()
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            started = self.change is not None and self.change.start
+            asker.refuse(self, _not_started(self, error) if isinstance(error, GONE) and not started else error)
+
+    def leave(self) -> None:
+        """Whoever asked is gone."""
+        self._asker = None
+        self._end_timer()
+        self.cancel()
+
+    def expire(self, timeout_s: float) -> None:
+        """Its time is over."""
+        self.timer = None
+        asker, self._asker = self._asker, None
+        self.cancel()
+        if asker is not None:
+            asker.refuse(self, DeadlinePassed(f"Request timeout expired: it was not answered within {timeout_s:g} s"))
+
+    def _end_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+def _change(parameters: Parameters, model: ModelKey, snapshot: bytes | None) -> Change:
+    fork_of = ""
+    if parameters.start:
+        if parameters.fork is not None:
+            fork_of = _name_of(model.name, parameters.fork)
+            if parameters.fork == parameters.sequence_id or snapshot is not None:
+                raise InvalidInput("ntm_fork: expected the id of another sequence, and no snapshot beside it")
+        elif parameters.fork_step is not None:
+            raise InvalidInput("ntm_fork_step: expected it with ntm_fork")
+        elif parameters.step and snapshot is None:
+            raise InvalidInput(f"ntm_step: expected 0 with sequence_start, got {parameters.step}")
+    return Change(
+        model.name,
+        model.version,
+        start=parameters.start,
+        end=parameters.end,
+        snapshot=parameters.snapshot,
+        fork_of=fork_of,
+        fork_step=parameters.fork_step,
+        restore=snapshot,
+    )
+
+
+def _wanted(output: service_pb2.ModelInferRequest.InferRequestedOutputTensor) -> str:
+    """The name of an output that is asked for. Raises Unsupported for what it is asked to be."""
+    if output.parameters:
+        expect_no_shared_memory(output.name, output.parameters)
+        if output.parameters.get("classification") is not None:
+            raise Unsupported(f"{output.name}: classification is not supported: read the values")
+    name: str = output.name
+    return name
+
+
+def _without_snapshot(message: service_pb2.ModelInferRequest):  # type: ignore[no-untyped-def]
+    """Inputs, raw contents, and the snapshot that stood among them, or None. Raises InvalidInput."""
+    tensors, raw = list(message.inputs), list(message.raw_input_contents)
+    places = [place for place, one in enumerate(tensors) if one.name == SNAPSHOT]
+    if not places:
+        return message.inputs, message.raw_input_contents, None
+    place, one = places[0], tensors[places[0]]
+    if len(places) > 1 or len(raw) != len(tensors) or (one.datatype, [*one.shape]) != ("UINT8", [len(raw[place])]):
+        raise InvalidInput(f"{SNAPSHOT}: expected one UINT8 [N] with N raw bytes, got {one.datatype} {list(one.shape)}")
+    del tensors[place]
+    return tensors, raw, raw.pop(place)
+
+
+def _no_sequence(name: str) -> NtmServeError:
+    return InvalidInput(
+        f"inference request to model '{name}' must specify a non-zero or non-empty correlation ID: the model has a "
+        "memory; send sequence_id with each request, and sequence_start with a sequence's first"
+    )
+
+
+def _not_started(request: Request, error: NtmServeError) -> NtmServeError:
+    return InvalidInput(
+        f"inference request for sequence {request.sequence_id} to model '{request.model_key.name}' must specify the "
+        f"START flag on the first request of the sequence: {error.message}",
+        fields={**error.fields, CAUSE: error.reason},
+    )
