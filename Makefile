@@ -3,10 +3,15 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BUF ?= @bufbuild/buf@1.75.0
+UV ?= uv==0.13.9
+PIP_AUDIT ?= pip-audit==2.10.1
+CYCLONEDX ?= cyclonedx-bom==7.5.0
 RECIPE ?= copy-ff
 # --compile is about three times as fast where there is a C++ compiler.
 TRAIN_OPTIONS ?=
 EXPORT_OPTIONS ?=
+# --ignore-vuln ID for each finding that docs/operations.md explains.
+AUDIT_OPTIONS ?=
 
 BIN := .venv/bin
 SERVING_BIN := .venv-serving/bin
@@ -15,7 +20,7 @@ PROTO := $(wildcard proto/ntm_serve/*/*.proto)
 SERVICES := proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop fuzz bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving train export-zoo zoo-check zoo-report pictures clean
+.PHONY: help demo test interop fuzz bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +114,33 @@ flat: .venv/.everything ## Measure whether a server's memory stays flat. About t
 chaos: .venv/.everything ## Kill, stop and cut off servers and their store while sessions stream: nothing is lost. About ten minutes.
 	$(BIN)/python -m benchmarks.chaos
 
+# What operators run
+
+image: ## Build the image ntm-serve. Needs Docker.
+	docker build --file deploy/Dockerfile --tag ntm-serve .
+
+compose-test: .venv/.everything ## Run docker-compose.yml, kill replicas while sessions stream: nothing is lost. Skipped without Docker. About five minutes.
+	$(BIN)/python -m benchmarks.compose
+
+.venv-tools/.tools: Makefile
+	@$(PYTHON) -m venv $(@D)
+	@.venv-tools/bin/python $(PIP_INSTALL) $(UV) $(PIP_AUDIT) $(CYCLONEDX)
+	@touch $@
+
+LOCK := .venv-tools/bin/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --custom-compile-command 'make lock'
+
+lock: .venv-tools/.tools ## Lock what the image installs to the newest versions, with hashes.
+	$(LOCK) --upgrade pyproject.toml --extra server --extra redis --output-file deploy/requirements.txt
+	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(LOCK) --upgrade - --output-file deploy/requirements-build.txt
+
+audit: .venv-tools/.tools ## Look for known vulnerabilities in what the image installs, at PyPI; or elsewhere with AUDIT_OPTIONS="-s osv".
+	.venv-tools/bin/pip-audit --requirement deploy/requirements.txt --require-hashes --disable-pip --strict $(AUDIT_OPTIONS)
+
+sbom: .venv-tools/.tools ## Write build/sbom.cdx.json: what the image installs, as CycloneDX.
+	@mkdir -p build
+	.venv-tools/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file build/sbom.cdx.json deploy/requirements.txt
+
 # Models
 
 train: .venv/.everything ## Train a recipe: make train RECIPE=copy-ff. Goes on where it was interrupted.
@@ -129,4 +161,4 @@ pictures: .venv/.everything ## Draw the pictures of the documentation from a rea
 	$(BIN)/python docs/draw_memory.py models/zoo docs/pictures
 
 clean: ## Remove what make has made, but for trained weights.
-	rm -rf .venv .venv-serving build/proto build/interop build/peers build/peers-work .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-serving .venv-tools build/proto build/interop build/sbom.cdx.json build/peers build/peers-work .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

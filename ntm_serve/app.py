@@ -35,6 +35,7 @@ from ntm_serve.lineage import Lineage
 from ntm_serve.metrics import CONTENT_TYPE, Metrics
 from ntm_serve.metrics_compat import TritonCollector
 from ntm_serve.model_directory import read_model_directory
+from ntm_serve.readiness import Readiness
 from ntm_serve.replay import Replay
 from ntm_serve.repository import Found, find_models
 from ntm_serve.residency import Residency, ResidencySettings
@@ -275,8 +276,13 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
 async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     """Both ports open; leaving the block drains, then closes them."""
     settings, metrics = parts.settings, parts.metrics
-    http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, is_ready=lambda: not service.draining)
-    rollout = _rollout(parts, service, lambda: frontend)
+    store_silent_s = None if parts.keeper is None else parts.keeper.silent_s
+    readiness = Readiness(
+        is_draining=lambda: service.draining, store_silent_s=store_silent_s, patience_s=settings.store_patience_s
+    )
+    metrics.watch_readiness(lambda: not readiness.faults(), store_silent_s)
+    http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, readiness=readiness.faults)
+    rollout = _rollout(parts, service, lambda: frontend, readiness)
     frontend = GrpcServer(
         service,
         parts.loop,
@@ -296,6 +302,7 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     parts.tasks.create_task(http.until_stopped())
     try:
         port = await frontend.start(settings.host, settings.port)
+        parts.own(readiness.follow(partial(_tell_health, service, frontend)))
         if settings.repository_poll_s:
             parts.own(rollout.run(settings.repository_poll_s))
         try:
@@ -311,6 +318,11 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
             await frontend.stop(1.0)
     finally:
         await http.stop()
+
+
+def _tell_health(service: Service, frontend: GrpcServer, faults: Sequence[str]) -> None:
+    """What gRPC's health answers from now on. faults: why the server is not ready."""
+    frontend.set_serving(_names(service), serving=not faults)
 
 
 async def _finish(service: Service, frontend: GrpcServer, *, patience_s: float) -> None:
@@ -331,13 +343,13 @@ def _names(service: Service) -> list[str]:
     return [name for view in service.models() if view.model for name in (view.key.name, str(view.key))]
 
 
-def _rollout(parts: _Parts, service: Service, frontend: Callable[[], GrpcServer]) -> Rollout:
+def _rollout(parts: _Parts, service: Service, frontend: Callable[[], GrpcServer], readiness: Readiness) -> Rollout:
     """frontend: asked for when a model came or went; it knows the rollout."""
     settings = parts.settings
 
     def begin(model: StepModel, load_s: float) -> None:
         service.add_model(parts.scheduler(model, load_s))
-        frontend().set_serving(_names(service), serving=not service.draining)
+        _tell_health(service, frontend(), readiness.faults())
 
     def end(key: ModelKey) -> None:
         parts.lives.pop(key).cancel()
@@ -378,6 +390,7 @@ def _residency_settings(settings: Settings) -> ResidencySettings:
     return ResidencySettings(
         durability=durability if settings.durability == "auto" else Durability(settings.durability),
         resident_bytes_max=settings.resident_bytes_max or None,
+        log_sessions=settings.log_sessions == "yes",
     )
 
 

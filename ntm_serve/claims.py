@@ -239,15 +239,13 @@ class Claims:
 
         await self._keeper.call(end)
 
-    async def expire(self, life_s: float) -> int:
-        """End those that nobody alive has, and that were not used for so long; how many."""
+    async def expire(self, life_s: float) -> Sequence[str]:
+        """End those that nobody alive has, and that were not used for so long; their ids."""
         now_s, message = time.time(), f"expired after {life_s:g} s without a step"
 
-        def expire() -> int:
+        def expire() -> Sequence[str]:
             unused_since_s = now_s - life_s
-            return len(
-                self._store.expire(unused_since_s=unused_since_s, message=message, now_s=now_s, limit=EXPIRE_GROUP)
-            )
+            return self._store.expire(unused_since_s=unused_since_s, message=message, now_s=now_s, limit=EXPIRE_GROUP)
 
         return await self._keeper.call(expire)
 

@@ -91,6 +91,9 @@ class Settings(BaseSettings):
         "none", description="also give metrics under the names of another server"
     )
     log_format: Literal["console", "json"] = Field("console", description="how log lines are written")
+    log_sessions: Literal["no", "yes"] = Field(
+        "no", description="whether each change of a session's state is logged: opened, woken, handed over, closed"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
 

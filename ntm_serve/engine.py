@@ -21,6 +21,9 @@ from ntm_serve.step_model import BatchIndependence, ModelCard, State
 
 ORT_VERSION = ort.__version__
 
+# Some of its packages tell their makers what they run.
+ort.disable_telemetry_events()
+
 
 class ExecutionProvider(NamedTuple):
     """What runs the graph: its name in ONNX Runtime, the package that brings it, and its options."""

@@ -126,6 +126,10 @@ class Keeper:
         # Told when this server gives word again after its lease was over: till then its sessions were anybody's.
         self.on_lapsed: Callable[[], None] = lambda: None
 
+    def silent_s(self) -> float:
+        """Seconds since the store last took this server's word."""
+        return time.monotonic() - (self.lease_until_s - self._lease_s)
+
     # The path of a step
 
     def keep(self, tickets: Sequence[Ticket], scheduler: Scheduler) -> None:

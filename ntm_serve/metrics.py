@@ -315,6 +315,14 @@ class Metrics:
         """Expose what the service knows at the moment of a scrape."""
         self._registry.register(_ServiceCollector(statistics, models))
 
+    def watch_readiness(self, is_ready: Callable[[], bool], store_silent_s: Callable[[], float] | None) -> None:
+        """Expose whether the server is to be sent calls. store_silent_s: None without a store."""
+        ready = Gauge("ntm_serve_ready", "1 where the server is ready for calls.", registry=self._registry)
+        ready.set_function(is_ready)
+        if store_silent_s is not None:
+            silent = Gauge("ntm_serve_store_silent_seconds", "Since the store last answered.", registry=self._registry)
+            silent.set_function(store_silent_s)
+
     @property
     def models(self) -> Mapping[ModelKey, ModelSeries]:
         """What was counted of each model, as it stands."""
@@ -344,7 +352,7 @@ class _ServiceCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         statistics = self._statistics()
-        sessions = GaugeMetricFamily("ntm_serve_sessions", "Open sessions.", labels=(*MODEL, "tier"))
+        sessions = GaugeMetricFamily("ntm_serve_sessions", "Open sessions in memory.", labels=(*MODEL, "tier"))
         state = GaugeMetricFamily("ntm_serve_state_bytes", "Bytes of their state.", labels=(*MODEL, "tier"))
         depth = GaugeMetricFamily("ntm_serve_queue_depth", "Sessions with a step waiting.", labels=MODEL)
         inflight = GaugeMetricFamily("ntm_serve_inflight_steps", "Steps admitted, not answered.", labels=MODEL)

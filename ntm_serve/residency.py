@@ -37,6 +37,7 @@ from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
 from ntm_serve.observer import Observer
 from ntm_serve.replay import Replay, bases_of
 from ntm_serve.scheduler import Scheduler
+from ntm_serve.session_log import SessionLog
 from ntm_serve.sessions import SESSION_ID, Session, Sessions
 from ntm_serve.snapshot import SavedState, encoded
 from ntm_serve.step_model import ModelKey
@@ -52,10 +53,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ResidencySettings:
-    """durability: of sessions that do not say. resident_bytes_max: of states in memory; None is no limit."""
+    """durability: of sessions that do not say. resident_bytes_max: of states in memory; None is no limit.
+    log_sessions: whether each change of a session's state is a line of the log.
+    """
 
     durability: Durability = Durability.MEMORY
     resident_bytes_max: int | None = None
+    log_sessions: bool = False
 
 
 class Residency:
@@ -80,6 +84,7 @@ class Residency:
         self._observer = observer
         self._clock = clock
         self._turns = Turns()
+        self._log = SessionLog(on=settings.log_sessions)
         # How many sessions are being made: there is to be room for all of them.
         self._coming = 0
         # The lease that was found to be over, so that it is dealt with once.
@@ -121,7 +126,7 @@ class Residency:
         for session in mine:
             if session.in_flight:
                 self._sessions.set_aside(session)
-                self._observer.session_left(session.model, reason="lease")
+                self._tell_left(session, "lease")
                 self._aside[session.id] = session
                 self._end_aside(session)
 
@@ -199,6 +204,7 @@ class Residency:
                 raise ModelRejected(f"model {scheduler.key}: was taken out while the session was opened")
             self._sessions.add(session)
             self._observer.session_opened(session.model)
+            self._log.changed("opened", name, session.model, session.next_step, durability=durability.value)
         if session.kept is not None and self._lapsed_since(lapses):
             self.put_to_rest([session], reason="lease")
         self.make_room(session)
@@ -293,8 +299,8 @@ class Residency:
         self._sessions.add(session)
         now_s = self._clock()
         self._observer.session_restored(session.model, took_s=now_s - started_s)
-        log.debug(
-            "session came back", session=session_id, step=session.next_step,
+        self._log.changed(
+            "woken", session_id, session.model, session.next_step,
             steps_run_again=session.next_step - session.oldest_step,
             claim_s=round(claimed_s - started_s, 4), replay_s=round(now_s - claimed_s, 4),
         )  # fmt: skip
@@ -331,6 +337,7 @@ class Residency:
             claim, stored = await self._claim(claims, session_id)
             message = f"session {session_id}: was closed after {stored.next_step} steps"
             await claims.end(claim, Ending.CLOSED, message, Durability(stored.head.durability))
+            self._log.changed("closed", session_id, ModelKey(stored.head.model, stored.head.version), stored.next_step)
             return stored
 
     async def expire(self) -> int:
@@ -354,10 +361,12 @@ class Residency:
             except NtmServeError as error:  # Another has it by now, or nobody knows: it is not this server's to end.
                 log.warning("a session did not expire", session=session.id, reason=error.reason, fault=error.message)
         try:
-            return ended + (0 if claims is None else await claims.expire(life_s))
+            expired = [] if claims is None else await claims.expire(life_s)
         except StoreUnavailable as error:  # They expire the next time.
             log.warning("sessions of the store did not expire", reason=error.reason, fault=error.message)
             return ended
+        self._log.expired_in_store(expired)
+        return ended + len(expired)
 
     async def _end(self, session: Session, ending: Ending, fault: CallerFault, *, reason: str) -> None:
         """The session is no more, here and in the store. Raises OwnedElsewhere, StoreUnavailable."""
@@ -367,11 +376,15 @@ class Residency:
         )
         if self._claims is not None and session.kept is not None:
             await self._claims.end(session.kept.claim, ending, fault.message, session.kept.durability)
+        self._log.changed(ending.value.lower(), session.id, session.model, session.next_step)
 
     def lose(self, session: Session, error: NtmServeError) -> None:
         """The store has it otherwise, or did not say: what is here is worth nothing; its next use asks the store."""
         if self._sessions.get(session.id) is session:
-            log.warning("session is not here any more", session=session.id, reason=error.reason, fault=error.message)
+            log.warning(
+                "session is not here any more", session=session.id, model=str(session.model), step=session.next_step,
+                reason=error.reason, fault=error.message,
+            )  # fmt: skip
             self._observer.session_left(session.model, reason=error.reason)
             self._sessions.put_out(session, error)
         elif self._aside.get(session.id) is session:
@@ -391,12 +404,17 @@ class Residency:
                 self._sessions.end(session, SessionEvicted(message))
                 lived_s = self._clock() - session.opened_s
                 self._observer.session_ended(session.model, reason="evicted", lived_s=lived_s, steps=session.next_step)
+                self._log.changed("evicted", session.id, session.model, session.next_step)
             else:
                 claims.append(session.kept.claim)
                 self._sessions.put_out(session, StepAborted(f"session {session.id}: left memory"))
-                self._observer.session_left(session.model, reason=reason)
+                self._tell_left(session, reason)
         if claims and self._claims is not None:
             self._claims.release(claims)
+
+    def _tell_left(self, session: Session, reason: str) -> None:
+        self._observer.session_left(session.model, reason=reason)
+        self._log.left(session.id, session.model, session.next_step, reason=reason)
 
     def give_up(self, session_ids: Sequence[str]) -> None:
         """Others ask for these: they leave, each as soon as it has nothing in flight."""
@@ -422,7 +440,8 @@ class Residency:
         smallest = min(size for size in sizes.values() if size)
         leaving: list[Session] = []
         over += int(ROOM_SHARE * most)
-        for session in self._sessions.least_used(-(-over // smallest) + without):
+        # One more, as the newcomer may be among them.
+        for session in self._sessions.least_used(-(-over // smallest) + without + 1):
             if over <= 0:
                 break
             if session is newcomer or not sizes[session.model]:
@@ -477,6 +496,7 @@ class Residency:
             other = await make(session)
             other.opened_s = session.opened_s
             self._sessions.add(other)
+            self._log.changed("rewound", session_id, other.model, other.next_step, from_step=session.next_step)
             if self._lapsed_since(lapses) and other.kept is not None:
                 self.put_to_rest([other], reason="lease")
             return other

@@ -1,5 +1,5 @@
-"""Commands that need the parts of a server: serve, check, import-triton, sessions verify. The flags of `serve` are
-the settings of ntm_serve.config; the extra `server` is looked for here and nowhere else.
+"""Commands that need the parts of a server: serve, check, health, top, import-triton, sessions verify. The flags of
+`serve` are the settings of ntm_serve.config; the extra `server` is looked for here and nowhere else.
 """
 
 import inspect
@@ -17,8 +17,10 @@ def register_server_commands(app: typer.Typer) -> None:
     """Add the commands to the application; without the extra `server` they say how to get it."""
     try:
         # The one place where the extra is imported: the client's command line works without it.
+        from ntm_serve.cli.health import health
         from ntm_serve.cli.importing import import_triton
         from ntm_serve.cli.serving import check_directory, serve_until_stopped
+        from ntm_serve.cli.top import top
         from ntm_serve.cli.verifying import verify_store
         from ntm_serve.config import ENVIRONMENT_PREFIX, Settings
     except ModuleNotFoundError as missing:
@@ -92,12 +94,14 @@ def register_server_commands(app: typer.Typer) -> None:
     engine_settings = {name: Settings.model_fields[name] for name in ("batch_max", "execution_provider")}
     _give_flags(check, engine_settings, ENVIRONMENT_PREFIX)
     app.command()(check)
+    app.command()(health)
+    app.command()(top)
 
 
 def _register_missing(app: typer.Typer, missing: ImportError) -> None:
     message = f"this command needs the parts of a server: pip install 'ntm-serve[server]' ({missing})"
 
-    for name in ("serve", "check", "import-triton"):
+    for name in ("serve", "check", "health", "top", "import-triton"):
 
         @app.command(name, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
         def refuse() -> None:

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -31,10 +32,16 @@ def serve_until_stopped(given: dict[str, Any]) -> None:
     """Load, serve, drain at the first signal. Raises SettingsFault."""
     settings = read_settings(given)
     configure_log(settings)
+    # As the first process of a container it would else not notice, while models are loaded, that it is told to stop.
+    signal.signal(signal.SIGTERM, _leave)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     loaded = load_models(settings.models, batch_max=settings.batch_max, execution_provider=settings.execution_provider)
     settle_garbage()
     run(_serve(settings, loaded))
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def settle_garbage() -> None:

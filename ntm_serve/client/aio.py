@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -42,7 +43,7 @@ from ntm_serve.client.conversion import (
 from ntm_serve.client.dialogues import Opening
 from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
 from ntm_serve.client.in_flight import InFlight
-from ntm_serve.client.lines import Lines, Turn
+from ntm_serve.client.lines import Lines, Turn, affinity
 from ntm_serve.client.views import ModelInfo, SessionInfo, SessionSnapshot, model_info, session_info
 from ntm_serve.durability import Durability
 from ntm_serve.errors import NtmServeError, ServerUnreachable, StepCancelled
@@ -239,7 +240,7 @@ class AsyncClient:
         stubs = self._sessions if service == "Sessions" else self._models
         stub = stubs[self._lines.place(call.session_id, turn)]
         try:
-            return await getattr(stub, name)(call.request, timeout=call.timeout_s)
+            return await getattr(stub, name)(call.request, timeout=call.timeout_s, metadata=call.affinity)
         except grpc.RpcError as failed:
             error = error_of_call(failed)
         if self._closing.is_set():
@@ -248,7 +249,7 @@ class AsyncClient:
 
     def _stream_of(self, session_id: str, turn: Turn) -> Any:
         """The method Stream over the line that a session's calls take."""
-        return self._sessions[self._lines.place(session_id, turn)].Stream
+        return partial(self._sessions[self._lines.place(session_id, turn)].Stream, metadata=affinity(session_id))
 
 
 class _Opening:

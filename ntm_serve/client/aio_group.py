@@ -23,7 +23,7 @@ from ntm_serve.client.dialogues import (
 )
 from ntm_serve.client.group import ROUNDS_IN_FLIGHT_MAX_DEFAULT
 from ntm_serve.client.healing import Healing, Patience
-from ntm_serve.client.lines import Lines, Turn
+from ntm_serve.client.lines import Lines, Metadata, Turn, group_affinity
 from ntm_serve.client.roster import OnFailure, Roster
 from ntm_serve.client.rounds import Answer, Answers, ByKey, ByRow, Form, Round
 from ntm_serve.client.views import SessionInfo, session_info
@@ -54,6 +54,7 @@ class AsyncGroup:
         """stubs, lines, healing, closing: the client's."""
         self._stubs = stubs
         self._lines = lines
+        self._metadata = group_affinity(opening.prefix)
         self._turn = Turn()
         self._healing = healing
         self._closing = closing
@@ -214,7 +215,8 @@ class AsyncGroup:
                 wanted = dialogue.send(outcomes)
                 if isinstance(wanted, Calls):
                     turned = self._turn.number
-                    outcomes = await _made(getattr(self._stub(), wanted.method), wanted.requests, wanted.timeout_s)
+                    method = getattr(self._stub(), wanted.method)
+                    outcomes = await _made(method, wanted.requests, timeout_s=wanted.timeout_s, metadata=self._metadata)
                 else:
                     await pause(self._closing, wanted.wait_s)
                     outcomes = []
@@ -303,7 +305,7 @@ class _Exchange(Generic[A]):
         group = self._group
         self._unsent = deque(sessions_pb2.StreamRequest(step=message) for message in self._roster.unanswered())
         self._turned = group._turn.number
-        self._call = group._stub().Stream()
+        self._call = group._stub().Stream(metadata=group._metadata)
         self._sending = asyncio.create_task(self._send(self._call))
 
     async def _hear(self) -> None:
@@ -419,14 +421,14 @@ async def pause(closing: asyncio.Event, wait_s: float) -> None:
         raise StepCancelled("client: was closed while it waited to try again")
 
 
-async def _made(method: Any, requests: Sequence[Any], timeout_s: float | None) -> list[Any]:
+async def _made(method: Any, requests: Sequence[Any], *, timeout_s: float | None, metadata: Metadata) -> list[Any]:
     """The reply of each call, or the domain's error."""
     room = asyncio.Semaphore(CALLS_IN_FLIGHT_MAX)
 
     async def outcome(request: Any) -> Any:
         async with room:
             try:
-                return await method(request, timeout=timeout_s)
+                return await method(request, timeout=timeout_s, metadata=metadata)
             except grpc.RpcError as failed:
                 return error_of_call(failed)
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from ntm_serve.client.conversion import SessionFacts, Steps
 from ntm_serve.client.dialogues import PAUSE_S, SETTLING_S, Pause
 from ntm_serve.client.healing import PROBE_S, Healing, Patience
+from ntm_serve.client.lines import Metadata, affinity
 from ntm_serve.errors import NtmServeError, SessionClosed, SessionExists, SessionUnknown
 from ntm_serve.spec import Array
 from ntm_serve.v1 import sessions_pb2
@@ -49,6 +50,11 @@ class Call:
         if self.method in ("Sessions.Open", "Sessions.Get", "Sessions.Close"):
             return str(self.request.session_id)
         return ""
+
+    @property
+    def affinity(self) -> Metadata:
+        """What tells a balancer whose call it is: with a fork or a snapshot also the session that it is made of."""
+        return affinity(self.session_id or str(getattr(self.request, "session_id", "")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from ntm_serve.client.dialogues import (
     stepped,
 )
 from ntm_serve.client.healing import Healing, Patience
-from ntm_serve.client.lines import Lines, Turn
+from ntm_serve.client.lines import Lines, Metadata, Turn, group_affinity
 from ntm_serve.client.roster import OnFailure, Roster
 from ntm_serve.client.rounds import Answer, Answers, ByKey, ByRow, Form, Round
 from ntm_serve.client.views import SessionInfo, session_info
@@ -56,6 +56,7 @@ class Group:
         """stubs, lines, healing, closing: the client's."""
         self._stubs = stubs
         self._lines = lines
+        self._metadata = group_affinity(opening.prefix)
         self._turn = Turn()
         self._healing = healing
         self._closing = closing
@@ -212,7 +213,8 @@ class Group:
                     wanted = dialogue.send(outcomes)
                 if isinstance(wanted, Calls):
                     turned = self._turn.number
-                    outcomes = _made(getattr(self._stub(), wanted.method), wanted.requests, wanted.timeout_s)
+                    method = getattr(self._stub(), wanted.method)
+                    outcomes = _made(method, wanted.requests, timeout_s=wanted.timeout_s, metadata=self._metadata)
                 else:
                     pause(self._closing, wanted.wait_s)
                     outcomes = []
@@ -304,7 +306,7 @@ class _Exchange(Generic[A]):
             self._calls += 1
             self._unsent = deque(sessions_pb2.StreamRequest(step=message) for message in self._roster.unanswered())
         self._turned = group._turn.number
-        self._call: Any = group._stub().Stream(self._messages(self._calls))
+        self._call: Any = group._stub().Stream(self._messages(self._calls), metadata=group._metadata)
 
     def _hear(self) -> None:
         """One reply, or the end of a wait, and what follows from it."""
@@ -427,11 +429,11 @@ def pause(closing: threading.Event, wait_s: float) -> None:
         raise StepCancelled("client: was closed while it waited to try again")
 
 
-def _made(method: Any, requests: Sequence[Any], timeout_s: float | None) -> list[Any]:
+def _made(method: Any, requests: Sequence[Any], *, timeout_s: float | None, metadata: Metadata) -> list[Any]:
     """The reply of each call, or the domain's error."""
     if len(requests) == 1:
         try:
-            return [method(requests[0], timeout=timeout_s)]
+            return [method(requests[0], timeout=timeout_s, metadata=metadata)]
         except grpc.RpcError as failed:
             return [error_of_call(failed)]
     outcomes: list[Any] = []
@@ -440,7 +442,7 @@ def _made(method: Any, requests: Sequence[Any], timeout_s: float | None) -> list
         for request in requests:
             if len(waiting) == CALLS_IN_FLIGHT_MAX:
                 outcomes.append(_outcome(waiting.popleft()))
-            waiting.append(method.future(request, timeout=timeout_s))
+            waiting.append(method.future(request, timeout=timeout_s, metadata=metadata))
         while waiting:
             outcomes.append(_outcome(waiting.popleft()))
     finally:

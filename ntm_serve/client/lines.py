@@ -1,15 +1,38 @@
 """Lines: the connections that a client may use, and which of them a call takes. Pure.
 
 Rules of this file: a session's calls stay on one line while it works, and turn to the next when it fails; every client
-begins a session with the same address, so that replicas that share a store need not hand it to and fro.
+begins a session with the same address, so that replicas that share a store need not hand it to and fro. A balancer does
+the same with the metadata that calls carry.
 """
 
+import re
+import secrets
 from zlib import crc32
 
 from ntm_serve.errors import InvalidInput
 
 # Of gRPC's own ways to name a target; these may have commas of their own.
 SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
+
+
+# Metadata for a balancer in front of replicas: calls with the same value belong to the same one.
+AFFINITY_KEY = "x-session-id"
+# What metadata may be; a session's id that is none is refused by the server, in its own words.
+METADATA = re.compile(r"[!-~]{1,128}")
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def affinity(session_id: str) -> Metadata:
+    """The metadata of a session's calls; none where a call belongs to no session."""
+    return ((AFFINITY_KEY, session_id),) if METADATA.fullmatch(session_id) else ()
+
+
+def group_affinity(prefix: str) -> Metadata:
+    """The metadata of the calls of a group, which have many sessions each. Groups of one prefix share sessions; without
+    a prefix each group is by itself.
+    """
+    return affinity(prefix) or affinity(secrets.token_hex(8))
 
 
 class Turn:

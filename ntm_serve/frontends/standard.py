@@ -18,6 +18,10 @@ REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 # The same service under its later name: its messages are the same on the wire.
 REFLECTION_V1_PATH = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 
+# What a probe asks for that restarts a server which does not answer at all: one that drains, or whose store is away, is
+# alive.
+LIVENESS = "liveness"
+
 Status = health_pb2.HealthCheckResponse  # A response is but a status.
 
 
@@ -25,7 +29,7 @@ class Health:
     """What is serving and what is not, by the names of services and models; "" is the server as a whole."""
 
     def __init__(self) -> None:
-        self._statuses: dict[str, int] = {}
+        self._statuses: dict[str, int] = {LIVENESS: Status.SERVING}
         self._watching: defaultdict[str, set[Call]] = defaultdict(set)
 
     def set_serving(self, names: Iterable[str], *, serving: bool) -> None:

@@ -1,11 +1,12 @@
 """One HTTP server on the event loop of the gRPC server.
 
-`/metrics` Prometheus text; `/healthz` 200 while the process is alive; `/readyz` 200 while it takes sessions.
+`/metrics` Prometheus text; `/healthz` 200 while the process is alive; `/readyz` 200 while it takes sessions, and with
+`?exclude=store` also while its store is away.
 """
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
@@ -14,13 +15,21 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ntm_serve.errors import SettingsFault
+from ntm_serve.errors import InvalidInput, SettingsFault
 
 
 class HttpServer:
     """Listens once started. Whoever starts it awaits `until_stopped`, which ends after `stop`."""
 
-    def __init__(self, *, exposition: Callable[[], bytes], content_type: str, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        *,
+        exposition: Callable[[], bytes],
+        content_type: str,
+        readiness: Callable[[Collection[str]], Sequence[str]],
+    ) -> None:
+        """readiness: given what is not to count, why the server is not ready. Raises InvalidInput for unknown words."""
+
         async def metrics(request: Request) -> Response:
             return Response(exposition(), media_type=content_type)
 
@@ -28,8 +37,13 @@ class HttpServer:
             return PlainTextResponse("ok\n")
 
         async def readyz(request: Request) -> Response:
-            ready = is_ready()
-            return PlainTextResponse("ready\n" if ready else "not ready\n", status_code=200 if ready else 503)
+            try:
+                faults = readiness(request.query_params.getlist("exclude"))
+            except InvalidInput as fault:
+                return PlainTextResponse(f"{fault.message}\n", status_code=400)
+            if faults:
+                return PlainTextResponse(f"not ready: {'; '.join(faults)}\n", status_code=503)
+            return PlainTextResponse("ready\n")
 
         self._app = Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
         self._server: _Server | None = None

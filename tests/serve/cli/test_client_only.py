@@ -55,7 +55,9 @@ def test_what_asks_a_server_works(client_only, tmp_path):
     assert (ended.returncode, ended.stdout[:28]) == (0, '{"line":1,"key":"a","step":0')
 
 
-@pytest.mark.parametrize("arguments", [("serve", "--port", "0"), ("check", "DIR"), ("import-triton", "DIR")])
+@pytest.mark.parametrize(
+    "arguments", [("serve", "--port", "0"), ("check", "DIR"), ("health",), ("top",), ("import-triton", "DIR")]
+)
 def test_what_serves_says_what_to_install(client_only, arguments):
     ended = client_only(*arguments)
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -65,5 +67,5 @@ def test_what_serves_says_what_to_install(client_only, arguments):
 
 def test_the_help_lists_every_command_all_the_same(client_only):
     ended = client_only("--help")
-    for name in ("serve", "check", "import-triton", "models", "sessions", "run", "pipe", "version"):
+    for name in ("serve", "check", "health", "top", "import-triton", "models", "sessions", "run", "pipe", "version"):
         assert f" {name} " in ended.stdout

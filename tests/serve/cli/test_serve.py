@@ -3,6 +3,7 @@
 import shutil
 import signal
 import socket
+import subprocess
 from urllib.request import urlopen
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from ntm_serve.client import Client
 from ntm_serve.config import Settings
 from ntm_serve.errors import ModelDamaged, ServerDraining
+
+from .conftest import SCRIPT, environment
 
 FREE = ("--port", "0", "--http-port", "0")
 
@@ -130,3 +133,14 @@ def test_help_shows_each_setting_with_its_default_and_variable(cli, monkeypatch)
     assert "[default: 8001]" in ended.out
     assert "[default: 604800]" in ended.out
     assert "\n Serve the models of a repository until SIGTERM or Ctrl-C, then drain." in ended.out
+
+
+def test_while_models_are_loaded_a_signal_ends_it_at_once(zoo):
+    command = [SCRIPT, "serve", "--models", zoo, *FREE, "--batch-max", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        # One model of several is loaded; the measuring of the next takes its time.
+        assert "model is served" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in err

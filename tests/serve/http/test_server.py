@@ -25,7 +25,8 @@ def test_a_server_that_takes_sessions_is_alive_and_ready(server):
 def test_a_server_that_stops_is_alive_and_not_ready():
     with stopping() as it:
         assert get(it.server, "/healthz") == (200, "ok\n")
-        assert get(it.server, "/readyz") == (503, "not ready\n")
+        assert get(it.server, "/readyz") == (503, "not ready: the server is draining\n")
+        assert get(it.server, "/readyz?exclude=store")[0] == 503
         assert get(it.server, "/metrics")[0] == 200
 
 
@@ -40,3 +41,8 @@ def test_metrics_are_text_for_prometheus(server):
 )
 def test_nothing_else_is_there(server, path, method, status):
     assert get(server, path, method)[0] == status
+
+
+def test_what_readiness_cannot_leave_out_is_refused(server):
+    assert get(server, "/readyz?exclude=store") == (200, "ready\n")
+    assert get(server, "/readyz?exclude=engine") == (400, "exclude: expected store, got engine\n")

@@ -1,0 +1,157 @@
+"""`ntm-serve top`: what it makes of two readings, and what it shows of a real server."""
+
+import json
+import re
+import signal
+import subprocess
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ntm_serve.cli.gauging import Between, ModelLine, quantile, reading
+from ntm_serve.cli.top import View, busiest, drawn
+from ntm_serve.client import Client
+
+from .conftest import SCRIPT, environment
+
+TEXT = """
+ntm_serve_ready 1
+ntm_serve_model_ready{{model="m",version="1"}} 1
+ntm_serve_model_ready{{model="m",version="10"}} 0
+ntm_serve_model_ready{{model="m",version="9"}} 1
+ntm_serve_sessions{{model="m",version="1",tier="hot"}} {sessions}
+ntm_serve_steps_total{{model="m",version="1",outcome="ok"}} {steps}
+ntm_serve_steps_total{{model="m",version="1",outcome="error"}} 3
+ntm_serve_step_latency_seconds_bucket{{model="m",version="1",le="0.01"}} {fast}
+ntm_serve_step_latency_seconds_bucket{{model="m",version="1",le="0.1"}} {slow}
+ntm_serve_step_latency_seconds_bucket{{model="m",version="1",le="+Inf"}} {slow}
+ntm_serve_batch_size_sum{{model="m",version="1"}} {steps}
+ntm_serve_batch_size_count{{model="m",version="1"}} {slow}
+ntm_serve_store_sessions 70
+"""
+
+
+def told(at_s, *servers):
+    return reading([TEXT.format(**one) for one in servers], at_s)
+
+
+def one(sessions=5, steps=100, fast=10, slow=20):
+    return {"sessions": sessions, "steps": steps, "fast": fast, "slow": slow}
+
+
+def test_rates_are_of_what_was_counted_between_two_readings():
+    between = Between(told(10.0, one()), told(12.0, one(sessions=7, steps=300, fast=10, slow=70)))
+    line = between.models()[0]
+    assert line == ModelLine(
+        model="m", version="1", ready=True, sessions=7, steps_s=100.0, errors_s=0.0, refused_s=0.0,
+        latency_p50_s=pytest.approx(0.055), latency_p99_s=pytest.approx(0.0991), queue_wait_p99_s=None,
+        batch_mean=4.0, steps_waiting=0,
+    )  # fmt: skip
+    assert [(one.version, one.ready) for one in between.models()] == [("1", True), ("9", True), ("10", False)]
+
+
+def test_servers_add_up_and_share_their_store():
+    between = Between(told(0.0, one(), one()), told(1.0, one(steps=150), one(steps=110)))
+    server = between.server(2)
+    assert (server.servers, server.servers_ready, server.sessions, server.stored_sessions) == (2, 2, 10, 70)
+    assert server.steps_s == 60.0
+
+
+def test_a_server_that_was_restarted_counts_from_nothing():
+    between = Between(told(0.0, one(steps=1000, fast=50, slow=60)), told(1.0, one(steps=40, fast=4, slow=4)))
+    line = between.models()[0]
+    assert line.steps_s == 40.0
+    assert line.latency_p99_s == pytest.approx(0.0099)
+
+
+def test_a_quantile_is_where_prometheus_has_it():
+    infinite = float("inf")
+    assert quantile(0.5, {}) is None
+    assert quantile(0.5, {0.1: 0, infinite: 0}) is None
+    assert quantile(0.5, {0.1: 10, infinite: 10}) == pytest.approx(0.05)
+    assert quantile(0.5, {0.1: 0, 0.2: 10, infinite: 10}) == pytest.approx(0.15)
+    assert quantile(0.99, {0.1: 1, infinite: 10}) == 0.1, "no more is known"
+
+
+@pytest.fixture
+def stepped(served):
+    """A client's session that makes a step again and again."""
+    over = threading.Event()
+    with Client(served.target) as client, client.session("copy-ff", session_id="stepped") as session:
+        zeros = np.zeros(session.inputs[0].shape, np.float32)
+
+        def run():
+            while not over.is_set():
+                session.step(zeros)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        with client.session("copy-ff", session_id="idle"):
+            yield client
+        over.set()
+        thread.join()
+
+
+@pytest.fixture
+def metrics(served):
+    return ("--metrics", f"http://127.0.0.1:{served.http_port}/metrics")
+
+
+def test_it_shows_models_and_the_busiest_sessions_of_a_server(cli, metrics, stepped):
+    ended = cli("top", *metrics, "--once", "--interval-s", "0.3")
+    assert (ended.status, ended.err) == (0, "")
+    head, _, *rest = ended.out.splitlines()
+    assert re.match(r"servers 1 of 1 ready   sessions \d+ in memory   steps/s [1-9]", head)
+    assert rest[0].split()[:3] == ["model", "state", "sessions"]
+    assert rest[1].split()[:2] == ["copy-ff/1", "ready"]
+    assert rest[3].split()[:3] == ["session", "model", "next"]
+    assert rest[4].split()[:2] == ["stepped", "copy-ff/1"]
+
+
+def test_as_json_it_has_the_same_figures_again_and_again_until_it_is_told_to_end(served, metrics, stepped):
+    command = [SCRIPT, "top", *metrics, "--server", served.target, "--json", "--interval-s", "0.2", "--sessions", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as top:
+        views = [json.loads(top.stdout.readline()) for _ in range(2)]
+        top.send_signal(signal.SIGINT)
+        _, err = top.communicate(timeout=30)
+    assert (top.returncode, err) == (0, "")
+    for view in views:
+        assert view["server"]["servers_ready"] == 1
+        [model] = view["models"]
+        assert model["model"] == "copy-ff"
+        assert model["sessions"] >= 2
+        assert model["steps_s"] > 0
+        assert model["latency_p50_s"] <= model["latency_p99_s"]
+        [session] = view["sessions"]
+        assert session["session_id"] == "stepped"
+        assert session["steps_s"] > 0
+    assert views[1]["sessions"][0]["next_step"] > views[0]["sessions"][0]["next_step"]
+
+
+def test_sessions_that_are_new_or_were_taken_back_have_made_no_steps(stepped):
+    now = {one.session_id: one for one in stepped.sessions()}
+    idle = now["idle"]
+    before = {"idle": replace(idle, next_step=7)}
+    after = {"idle": replace(idle, next_step=3), "new": replace(idle, session_id="new")}
+    lines = busiest(before, after, took_s=1.0, shown=5)
+    assert [line.steps_s for line in lines] == [0.0, 0.0]
+
+
+def test_a_session_that_looks_like_markup_is_shown_as_it_is(stepped):
+    now = {"a": replace(stepped.session_info("idle"), session_id="[red]")}
+    between = Between(told(0.0, one()), told(1.0, one()))
+    view = View(between.server(1), between.models(), busiest({}, now, took_s=1.0, shown=1))
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(drawn(view))
+    assert "[red]" in capture.get()
+
+
+def test_where_there_are_no_metrics_it_says_so(cli):
+    ended = cli("top", "--metrics", "http://127.0.0.1:1/metrics", "--once")
+    assert ended.status == 1
+    (line,) = ended.err.splitlines()
+    assert "expected a server's metrics at http://127.0.0.1:1/metrics" in line
