@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import ntm_serve
 from ntm_serve.cli.arrays import ArrayWriter, expect_writable, read_inputs
+from ntm_serve.cli.clients import client_of
 from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.cli.pipe import pipe
 from ntm_serve.cli.sessions import sessions_app
@@ -37,7 +38,7 @@ def models(
     connection: Connection,
 ) -> None:
     """List the models of a server, or show one."""
-    with connection.client(retry=None) as client:
+    with client_of(connection, retry=None) as client:
         if name:
             _print_model(client.model(name))
             return
@@ -79,7 +80,7 @@ def run(
     """Stream a file of inputs through a session, and write the outputs."""
     name, _, wanted_version = model.partition("/")
     expect_writable(output)
-    with connection.client() as client:
+    with client_of(connection) as client:
         session = client.session(name, version=wanted_version, session_id=session_id, resume=bool(session_id))
         if session.next_step:
             print(f"session {session.id}: goes on at step {session.next_step}")
@@ -112,7 +113,7 @@ def run(
 @connecting
 def drain(*, connection: Connection) -> None:
     """Have a server finish what it has admitted, give its sessions up and end, as SIGTERM does."""
-    with connection.client(retry=None) as client:
+    with client_of(connection, retry=None) as client:
         client.drain()
     print(f"{connection.server}: drains")
 

@@ -1,4 +1,6 @@
-"""The options of every command that speaks to a running server: which one, and how both know each other."""
+"""The options of every command that speaks to a running server: which one, and how both know each other. Little is
+imported here, as health checks come this way.
+"""
 
 import functools
 import inspect
@@ -10,9 +12,7 @@ from typing import Annotated, Any
 import grpc
 import typer
 
-from ntm_serve.client import Client, RetryPolicy, Tls, token_of_file
-from ntm_serve.client.healing import RETRY_DEFAULT
-from ntm_serve.client.identity import Identity
+from ntm_serve.identity import Identity, Tls, token_of_file
 
 # Not the prefix of the settings of a server, which may stand in the same environment.
 _ENVIRONMENT = "NTM_SERVE_CLIENT_"
@@ -45,10 +45,6 @@ class Connection:
         File, typer.Option(envvar=f"{_ENVIRONMENT}TOKEN_FILE", help="file with the token that says who calls")
     ] = None
 
-    def client(self, *, retry: RetryPolicy | None = RETRY_DEFAULT) -> Client:
-        """A client with these options. Raises InvalidInput."""
-        return Client(self.server, retry=retry, tls=self.identity_of_server(), token=self.token())
-
     def channel(self) -> grpc.Channel:
         """A bare connection, for what the client does not have. Raises InvalidInput."""
         channel: grpc.Channel = Identity(self.identity_of_server(), None).channel(grpc, self.server, ())
@@ -60,7 +56,7 @@ class Connection:
             return None
         return Tls(ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key, server_name=self.tls_server_name)
 
-    def token(self) -> Any:
+    def token(self) -> Callable[[], str] | None:
         """Raises InvalidInput."""
         return None if self.token_file is None else token_of_file(self.token_file)
 

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import typer
 
+from ntm_serve.cli.clients import client_of
 from ntm_serve.cli.events import Events, Format, Lines, read_events, sources_of
 from ntm_serve.cli.meter import Meter
 from ntm_serve.cli.options import Connection, connecting
@@ -96,7 +97,7 @@ def pipe(
     about = {"model": name, "version": version, "prefix": prefix, "key": key}
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(
-            connection.client(retry=RetryPolicy(patience_s=patience_s) if patience_s else None)
+            client_of(connection, retry=RetryPolicy(patience_s=patience_s) if patience_s else None)
         )
         info = client.model(name, version)
         if info.fault is not None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ntm_serve.cli.clients import client_of
 from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.cli.tables import console, print_facts, table
 from ntm_serve.durability import Durability
@@ -47,7 +48,7 @@ def sessions(
         "open for",
         "state bytes",
     )
-    with connection.client(retry=None) as client:
+    with client_of(connection, retry=None) as client:
         for row, info in enumerate(client.all_sessions(model) if all_tenants else client.sessions(model)):
             if row == limit:
                 rows.caption = f"the first {limit}; more with --limit"
@@ -71,7 +72,7 @@ def sessions(
 @connecting
 def show_session(session_id: SessionId, *, connection: Connection) -> None:
     """Show where one session stands."""
-    with connection.client(retry=None) as client:
+    with client_of(connection, retry=None) as client:
         info = client.session_info(session_id)
     print_facts({name: fact for name, fact in vars(info).items() if fact != ""})
 
@@ -80,7 +81,7 @@ def show_session(session_id: SessionId, *, connection: Connection) -> None:
 @connecting
 def close_session(session_id: SessionId, *, connection: Connection) -> None:
     """End a session and free its memory."""
-    with connection.client(retry=None) as client:
+    with client_of(connection, retry=None) as client:
         info = client.close_session(session_id)
     print(f"closed {info.session_id} after {info.next_step} steps")
 
@@ -95,7 +96,7 @@ def snapshot_session(
     connection: Connection,
 ) -> None:
     """Write a session's state into a file, which a server of the same model restores. The session goes on."""
-    with connection.client(retry=None) as client:
+    with client_of(connection, retry=None) as client:
         snapshot = client.snapshot(session_id, step=step)
     # All of it or nothing: a file that is cut short would be found out, but too late.
     beside = output.with_name(output.name + ".part")
@@ -118,7 +119,7 @@ def restore_session(
         data = file.read_bytes()
     except OSError as error:
         raise SettingsFault(f"{file}: expected a file that can be read, got {error.strerror}") from error
-    with connection.client(retry=None) as client:
+    with client_of(connection, retry=None) as client:
         try:
             session = client.restore(data, session_id=session_id, durability=durability)
         except SnapshotRejected as error:
@@ -139,7 +140,7 @@ def fork_session(
     connection: Connection,
 ) -> None:
     """Open a session where another stands, or stood. The other goes on."""
-    with connection.client(retry=None) as client:
+    with client_of(connection, retry=None) as client:
         fork = client.fork(session_id, fork_id, step=step, durability=durability)
     print(f"session {fork.id}: forked from {session_id} at step {fork.next_step}")
 
@@ -153,6 +154,6 @@ def rewind_session(
     connection: Connection,
 ) -> None:
     """Take a session back to where it stood."""
-    with connection.client(retry=None) as client:
+    with client_of(connection, retry=None) as client:
         info = client.rewind(session_id, step)
     print(f"session {info.session_id}: rewound, its next step is {info.next_step}")

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ntm_serve.cli.clients import client_of
 from ntm_serve.cli.gauging import Between, ModelLine, Reading, ServerLine, reading
 from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.cli.tables import console, table
@@ -61,7 +62,7 @@ def top(
 ) -> None:
     """Show models, sessions and rates of running servers, until Ctrl-C."""
     urls = metrics or ["http://localhost:8002/metrics"]
-    with connection.client(retry=None) as client:
+    with client_of(connection, retry=None) as client:
         views = islice(_views(client, Metrics(urls, connection), interval_s, sessions), 1 if once else None)
         try:
             _show(views, live=not (once or as_json), as_json=as_json)

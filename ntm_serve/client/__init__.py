@@ -10,11 +10,11 @@ from ntm_serve.client.aio import AsyncClient, AsyncSession
 from ntm_serve.client.aio_group import AsyncGroup
 from ntm_serve.client.group import Group
 from ntm_serve.client.healing import RetryPolicy
-from ntm_serve.client.identity import Tls, Token, token_of_file
 from ntm_serve.client.rounds import Answer, Answers
 from ntm_serve.client.sync import Client, Session
 from ntm_serve.client.views import BatchIndependence, ModelInfo, SessionInfo, SessionSnapshot
 from ntm_serve.durability import Durability
+from ntm_serve.identity import Tls, Token, token_of_file
 
 __all__ = [
     "Answer",

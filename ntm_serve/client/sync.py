@@ -42,12 +42,12 @@ from ntm_serve.client.conversion import (
 from ntm_serve.client.dialogues import Opening
 from ntm_serve.client.group import Group, pause
 from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
-from ntm_serve.client.identity import Identity, Tls, Token
 from ntm_serve.client.in_flight import InFlight
 from ntm_serve.client.lines import Lines, Turn, affinity
 from ntm_serve.client.views import ModelInfo, SessionInfo, SessionSnapshot, model_info, session_info
 from ntm_serve.durability import Durability
 from ntm_serve.errors import NtmServeError, ServerUnreachable, StepCancelled
+from ntm_serve.identity import Identity, Tls, Token
 from ntm_serve.spec import Array
 from ntm_serve.v1 import admin_pb2, admin_pb2_grpc, models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from ntm_serve.wire import arrays_of

@@ -8,7 +8,7 @@ from collections import deque
 
 from ntm_serve.errors import InvalidInput, ModelUnknown, NtmServeError
 from ntm_serve.frontends.call import Call, fault_of
-from ntm_serve.frontends.infer_request import Request
+from ntm_serve.frontends.infer_request import Plan, Request
 from ntm_serve.frontends.methods import fail, parsed
 from ntm_serve.frontends.responses import ResponseWriter, error_reply, told
 from ntm_serve.frontends.stream import MessageStream
@@ -39,6 +39,9 @@ class Inference:
         self._sequences = sequences
         self._messages_in_flight_max = messages_in_flight_max
         self._stream_bytes_max = stream_bytes_max
+        self.plans: dict[bytes, Plan] = {}
+        # On the path of a step, and so without a call of our own.
+        self.model_here = service.model_here
         self._ports: dict[ModelKey, Ports] = {}
         self._streams: set[MessageStream] = set()
         self._writer = ResponseWriter(streamed=False)
@@ -96,7 +99,7 @@ class Inference:
         """The model that a request is for: that of its sequence, which stays with its version. Raises InvalidInput, and
         as `served`.
         """
-        model = None if start else self._service.model_here(session_id)
+        model = None if start else self.model_here(session_id)
         if model is None:
             return self.served(*key)
         if key.name != model.card.name or key.version not in ("", model.card.version):

@@ -207,7 +207,10 @@ def test_every_verb_of_the_command_line_speaks_tls(mutual, authority, tmp_path, 
         assert ended.value.code == 0, shown.err
         return shown.out
 
+    assert ntm_serve("health") == "SERVING\n"
     assert "running-sum" in ntm_serve("models")
+    metrics = https(mutual) + "/metrics"
+    assert '"running-sum' in ntm_serve("top", "--once", "--json", "--interval-s", "0.1", "--metrics", metrics)
     ntm_serve("run", "running-sum", "--input", x, "--output", y, "--session-id", "s")
     assert np.load(y)[:, 0].tolist() == [1, 2, 3]
     assert "s " in ntm_serve("sessions")

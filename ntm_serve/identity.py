@@ -102,9 +102,9 @@ class _Method:
         return self._method.future(*args, metadata=(*metadata, *self._metadata()), **more)
 
 
-def token_of_file(path: Path) -> Token:
+def token_of_file(path: Path | str) -> Callable[[], str]:
     """A token that a file has, read at every call: whoever renews it there need not tell. Raises InvalidInput."""
-    read = partial(_read_token, path)
+    read = partial(_read_token, Path(path))
     read()
     return read
 
