@@ -12,7 +12,7 @@ from serve import onnx_graphs
 from serve.triton.repositories import put
 
 from ntm_serve.app import load_models
-from ntm_serve.cli import app
+from ntm_serve.cli.commands import app
 from ntm_serve.cli.pipe import pipe
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.testing import test_server
