@@ -118,11 +118,11 @@ class GrpcServer:
         self._limits = calls
         self._inference = inference
         self._totals = totals
-        self._tracer = tracer
         self._loop = loop
         self._observer = observer
         self._server: Any = None
         self._health = Health()
+        self._tracer = tracer
         self._calls = 0
         # Calls of whoever was not asked who it is.
         self._unasked: set[Call] = set()

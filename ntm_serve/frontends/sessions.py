@@ -278,11 +278,10 @@ class _Stream:
         else:
             if not submission.answered:
                 self._submissions[submission] = self._taken
-            if trace is not None:
-                if submission.answered:
-                    trace.answered(submission.timeline())
-                else:
+                if trace is not None:
                     self._traces[submission] = trace
+            elif trace is not None:
+                trace.answered(submission.timeline())
             if submission.held_s:
                 self._hold_back(submission.held_s)
 
