@@ -142,7 +142,7 @@ compose-test: .venv/.everything ## Run docker-compose.yml, kill replicas while s
 LOCK := .venv-tools/bin/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --custom-compile-command 'make lock'
 
 lock: .venv-tools/.tools ## Lock what the image installs to the newest versions, with hashes.
-	$(LOCK) --upgrade pyproject.toml --extra server --extra redis --output-file deploy/requirements.txt
+	$(LOCK) --upgrade pyproject.toml --extra server --extra redis --extra otel --output-file deploy/requirements.txt
 	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(LOCK) --upgrade - --output-file deploy/requirements-build.txt
 

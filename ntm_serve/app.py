@@ -37,6 +37,7 @@ from ntm_serve.lineage import Lineage
 from ntm_serve.metrics import CONTENT_TYPE, Metrics
 from ntm_serve.metrics_compat import TritonCollector
 from ntm_serve.model_directory import read_model_directory
+from ntm_serve.observer import Tracer
 from ntm_serve.readiness import Readiness
 from ntm_serve.replay import Replay
 from ntm_serve.repository import Found, find_models
@@ -191,7 +192,7 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
                 parts.own(keeper.run())
             parts.own(_expire(service))
             try:
-                async with _listening(parts, service) as server:
+                async with _tracing(settings) as tracer, _listening(parts, service, tracer) as server:
                     yield server
             finally:
                 for task in parts.owned:
@@ -289,7 +290,25 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
 
 
 @contextlib.asynccontextmanager
-async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
+async def _tracing(settings: Settings) -> AsyncIterator[Tracer | None]:
+    """Who is told of messages, if anybody is; leaving the block sends what there is. Raises SettingsFault."""
+    if not settings.trace_endpoint:
+        yield None
+        return
+    try:
+        from ntm_serve.tracing import Tracing
+    except ModuleNotFoundError as missing:
+        hint = "it needs an extra: pip install 'ntm-serve[server,otel]'"
+        raise SettingsFault(f"trace_endpoint: {hint} ({missing})") from missing
+    tracing = Tracing(settings.trace_endpoint, share=settings.trace_share, version=ntm_serve.__version__)
+    try:
+        yield tracing
+    finally:
+        await asyncio.to_thread(tracing.close)
+
+
+@contextlib.asynccontextmanager
+async def _listening(parts: _Parts, service: Service, tracer: Tracer | None) -> AsyncIterator[Running]:
     """Both ports open; leaving the block drains, then closes them."""
     settings, metrics = parts.settings, parts.metrics
     tls, access = Tls(settings, metrics), parts.access
@@ -322,6 +341,7 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
             control=rollout if settings.model_control else None,
         ),
         totals=metrics.totals,
+        tracer=tracer,
     )
     frontend.set_serving(_names(service), serving=True)
     warn_of_exposure(settings)

@@ -154,6 +154,12 @@ class Settings(BaseSettings):
     metrics_compat: Literal["none", "triton"] = Field(
         "none", description="also give metrics under the names of another server"
     )
+    trace_endpoint: str = Field(
+        "", description="OpenTelemetry collector that spans of messages go to, as http://HOST:4318; empty is none"
+    )
+    trace_share: float = Field(
+        0.01, ge=0, le=1, description="share of traces that begin here and are recorded; those of callers always are"
+    )
     log_format: Literal["console", "json"] = Field("console", description="how log lines are written")
     log_sessions: Literal["no", "yes"] = Field(
         "no", description="whether each change of a session's state is logged: opened, woken, handed over, closed"

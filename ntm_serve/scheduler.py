@@ -250,8 +250,10 @@ class Scheduler:
             if ticket.steps_done == ticket.steps:
                 done.append(ticket)
         if self._keep is not None and (kept := [one for one in done if one.session.kept and not one.recalled]):
+            now_s = self._clock()
             for ticket in kept:
                 ticket.keeping = True
+                ticket.computed_s = now_s
             self._keep(kept, self)
             done = [one for one in done if not one.keeping]
         self._commit(done)

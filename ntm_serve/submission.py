@@ -11,6 +11,7 @@ import numpy as np
 from ntm_serve.caller import as_told
 from ntm_serve.errors import NtmServeError, StepCancelled
 from ntm_serve.message import Message
+from ntm_serve.observer import Timeline
 from ntm_serve.sessions import Session
 from ntm_serve.spec import Array, StepSpec, TensorSpec
 from ntm_serve.ticket import Ticket
@@ -74,6 +75,18 @@ class Submission:
         if self._spec is None:
             return []
         return [(self._spec.outputs[i], self._arrays[i]) for i in self._message.wanted]
+
+    def timeline(self) -> Timeline:
+        """What became of it, for whoever traces it."""
+        tickets = self._tickets
+        return Timeline(
+            model=tickets[0].session.model if tickets else None,
+            session_ids=self.session_ids,
+            steps=self._message.steps,
+            started_s=min((one.started_s for one in tickets if one.started_s is not None), default=None),
+            computed_s=max((one.computed_s for one in tickets if one.computed_s is not None), default=None),
+            errors=list(self.errors.values()),
+        )
 
     def first_step(self, place: int) -> int | None:
         """The number that the caller gave to the first step of a place; None is the next one."""

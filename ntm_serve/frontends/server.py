@@ -27,7 +27,7 @@ from ntm_serve.frontends.methods import Method, fail, methods_of
 from ntm_serve.frontends.sessions import AdminBehaviours, ModelsBehaviours, SessionsBehaviours
 from ntm_serve.frontends.standard import Health, Reflection
 from ntm_serve.frontends.transport import ConnectionLimits, credentials_of, options_of
-from ntm_serve.observer import ModelTotals
+from ntm_serve.observer import ModelTotals, Tracer
 from ntm_serve.renewal import Renewed
 from ntm_serve.sequences import Sequences
 from ntm_serve.step_model import ModelKey
@@ -109,6 +109,7 @@ class GrpcServer:
         drain: Callable[[], None],
         inference: InferenceSettings,
         totals: Callable[[ModelKey], ModelTotals],
+        tracer: Tracer | None = None,
     ) -> None:
         """tls: None takes connections as they are, readable to whoever is between. drain: has the whole server stop.
         totals: what was counted of a model.
@@ -124,6 +125,7 @@ class GrpcServer:
         self._observer = observer
         self._server: Any = None
         self._health = Health()
+        self._tracer = tracer
         self._calls = 0
         # Calls of whoever was not asked who it is.
         self._unasked: set[Call] = set()
@@ -147,7 +149,9 @@ class GrpcServer:
     def _made(self, tenant: str) -> _Door:
         service = self._tenancy.of(tenant)
         messages_max, bytes_max = self._limits.messages_in_flight_max, self._limits.stream_bytes_max
-        sessions = SessionsBehaviours(service, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max)
+        sessions = SessionsBehaviours(
+            service, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max, tracer=self._tracer
+        )
         sequences = Sequences(service)
         inference = Inference(service, sequences, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max)
         triton = InferenceBehaviours(service, inference, settings=self._inference, totals=self._totals)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from ntm_serve.errors import InvalidInput, NtmServeError, ServerDraining
+from ntm_serve.errors import InvalidInput, NtmServeError, ServerDraining, StepCancelled
 from ntm_serve.frontends.call import Call, fault_of
 from ntm_serve.frontends.messages import (
     ReplyWriter,
@@ -21,13 +21,17 @@ from ntm_serve.frontends.messages import (
     wire_session,
     wire_specs,
 )
-from ntm_serve.frontends.methods import parsed
+from ntm_serve.frontends.methods import parsed, takes_call
 from ntm_serve.frontends.stream import HELD_BACK_MAX_S
+from ntm_serve.observer import CallTrace, MessageTrace, Tracer
 from ntm_serve.service import Service
 from ntm_serve.submission import Submission
 from ntm_serve.tenancy import Tenancy, TenantService, place_of
 from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
 from ntm_serve.wire import durability_of, tensor_of, wire_error
+
+# What a trace says of messages that nobody waits for any more.
+LEFT = StepCancelled("call: ended before the message was answered")
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
 
@@ -70,9 +74,17 @@ class AdminBehaviours:
 class SessionsBehaviours:
     """See proto/ntm_serve/v1/sessions.proto."""
 
-    def __init__(self, service: Service | TenantService, *, messages_in_flight_max: int, stream_bytes_max: int) -> None:
+    def __init__(
+        self,
+        service: Service | TenantService,
+        *,
+        messages_in_flight_max: int,
+        stream_bytes_max: int,
+        tracer: Tracer | None = None,
+    ) -> None:
         """stream_bytes_max: of a stream's messages without their answer; beyond it no more is read."""
         self._service = service
+        self._tracer = tracer
         self._messages_in_flight_max = messages_in_flight_max
         self._stream_bytes_max = stream_bytes_max
         self._streams: set[_Stream] = set()
@@ -88,18 +100,32 @@ class SessionsBehaviours:
         inputs, outputs = wire_specs(self._service.model(*view.model))
         return sessions_pb2.OpenResponse(session=wire_session(view), inputs=inputs, outputs=outputs)
 
-    async def Step(self, request: sessions_pb2.StepRequest) -> sessions_pb2.StepResponse:
+    @takes_call
+    async def Step(self, request: sessions_pb2.StepRequest, call: Call) -> sessions_pb2.StepResponse:
+        trace = None if self._tracer is None else self._tracer.call(call.method, call.metadata).message()
+        try:
+            submission = await self._step(request)
+        except (NtmServeError, asyncio.CancelledError) as error:
+            if trace is not None:
+                trace.failed(error if isinstance(error, NtmServeError) else LEFT)
+            raise
+        if trace is not None:
+            trace.answered(submission.timeline())
+        return step_response(submission, range(len(submission.session_ids)))
+
+    async def _step(self, request: sessions_pb2.StepRequest) -> Submission:
         if request.reply_mode == sessions_pb2.REPLY_MODE_AS_FINISHED:
             raise InvalidInput("reply_mode: expected TOGETHER for a call with one reply, got AS_FINISHED")
         submission = await self._service.step(step_request(request), tag=request.tag)
         if len(submission.session_ids) == 1 and submission.errors:
             raise submission.errors[0]
-        return step_response(submission, range(len(submission.session_ids)))
+        return submission
 
     def Stream(self, call: Call) -> None:
         stream = _Stream(
-            self._service, call, self._messages_in_flight_max, self._stream_bytes_max, self._streams.discard
-        )
+            self._service, call, self._messages_in_flight_max, self._stream_bytes_max, self._streams.discard,
+            None if self._tracer is None else self._tracer.call(call.method, call.metadata),
+        )  # fmt: skip
         self._streams.add(stream)
         stream.begin()
 
@@ -166,8 +192,12 @@ class _Stream:
         messages_in_flight_max: int,
         bytes_max: int,
         gone: Callable[["_Stream"], None],
+        trace: CallTrace | None,
     ) -> None:
         self._service = service
+        self._trace = trace
+        # Of those messages that are recorded.
+        self._traces: dict[Submission, MessageTrace] = {}
         self._call = call
         self._messages_in_flight_max = messages_in_flight_max
         self._bytes_max = bytes_max
@@ -237,16 +267,21 @@ class _Stream:
         return None
 
     def _submit(self, message: sessions_pb2.StepRequest) -> None:
+        trace = None if self._trace is None else self._trace.message()
         tag, together = message.tag, message.reply_mode != sessions_pb2.REPLY_MODE_AS_FINISHED
         try:
             submission = self._service.submit(step_request(message), self._reply, tag=tag, together=together)
         except NtmServeError as error:
-            self._refuse(tag, error)
+            self._refuse(tag, error, trace)
         except Exception as fault:
-            self._refuse(tag, fault_of(self._call.method, fault))
+            self._refuse(tag, fault_of(self._call.method, fault), trace)
         else:
             if not submission.answered:
                 self._submissions[submission] = self._taken
+                if trace is not None:
+                    self._traces[submission] = trace
+            elif trace is not None:
+                trace.answered(submission.timeline())
             if submission.held_s:
                 self._hold_back(submission.held_s)
 
@@ -254,6 +289,8 @@ class _Stream:
         last = submission.answered
         if last:
             self._answering.append(self._submissions.pop(submission, self._taken))
+            if (trace := self._traces.pop(submission, None)) is not None:
+                trace.answered(submission.timeline())
         try:
             reply = self._writer.write(submission, places)
         except Exception as fault:  # Its steps are committed, and those who rode along are still to be answered.
@@ -276,7 +313,9 @@ class _Stream:
         else:
             self._read_if_room()
 
-    def _refuse(self, tag: int, error: NtmServeError) -> None:
+    def _refuse(self, tag: int, error: NtmServeError, trace: MessageTrace | None = None) -> None:
+        if trace is not None:
+            trace.failed(error)
         self._write(sessions_pb2.StreamResponse(step=sessions_pb2.StepResponse(tag=tag, error=wire_error(error))))
 
     def _write(self, response: sessions_pb2.StreamResponse) -> None:
@@ -308,6 +347,9 @@ class _Stream:
     def _give_up(self) -> None:
         """Nobody waits for what is in flight. The last first: none is then aborted because of another."""
         submissions, self._submissions = self._submissions, {}
+        traces, self._traces = self._traces, {}
+        for trace in traces.values():
+            trace.failed(LEFT)
         for submission in reversed(submissions):
             submission.cancel()
 
