@@ -48,7 +48,7 @@ UNKNOWN_METHOD = "other"
 UNASKED_CALLS_MAX = 1_000
 
 # How long a stream that is to end may take to give its answers to a client that does not read them.
-LEAVING_MAX_S = 10.0
+LEAVING_MAX_S = 30.0
 
 # What stopping waits for calls that were cancelled to end. gRPC ends them; this is for its faults.
 CANCEL_WAIT_S = 5.0
