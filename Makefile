@@ -17,10 +17,10 @@ BIN := .venv/bin
 SERVING_BIN := .venv-serving/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PROTO := $(wildcard proto/ntm_serve/*/*.proto)
-SERVICES := proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
+SERVICES := proto/ntm_serve/v1/admin.proto proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop fuzz bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
+.PHONY: help demo test interop fuzz fuzz-frames overload soak tenants bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,7 +59,7 @@ test: .venv/.everything ## Every test, with the coverage of the serving side.
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --skip-covered --show-missing
 
-check: lint types contracts proto-fresh test-serving ## Format, lint, types, contracts, the tests without torch.
+check: lint types contracts proto-fresh test-serving ## Format, lint, types, contracts, and that servers and clients work without torch.
 
 # What check is made of
 
@@ -77,9 +77,12 @@ types: .venv/.everything
 contracts: .venv/.everything
 	$(BIN)/lint-imports
 
-test-serving: .venv-serving/.everything ## The tests that need no torch, where there is none; but for the short chaos.
+# Not all that need no torch, as `make test` runs them all: these use every part of a server and a client.
+WITHOUT_TORCH := tests/tasks tests/project tests/serve/cli tests/serve/http tests/serve/triton $(wildcard tests/serve/test_*.py)
+
+test-serving: .venv-serving/.everything ## Tests of every part of a server and a client, where there is no torch.
 	@$(SERVING_BIN)/python -c 'import importlib.util, sys; sys.exit("torch is here" if importlib.util.find_spec("torch") else 0)'
-	$(SERVING_BIN)/python -m pytest --ignore tests/exporter --ignore tests/models --ignore tests/serve/chaos
+	$(SERVING_BIN)/python -m pytest $(WITHOUT_TORCH)
 
 proto: .venv/.everything ## Write the generated code under ntm_serve/ from proto/.
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. $(PROTO)
@@ -111,6 +114,18 @@ bench-peers: .venv/.everything ## Side by side with other servers: make bench-pe
 flat: .venv/.everything ## Measure whether a server's memory stays flat. About two minutes.
 	$(BIN)/python -m benchmarks.flat
 
+fuzz-frames: .venv/.everything ## A million frames that no client would send. About a minute.
+	$(BIN)/python -m benchmarks.fuzz
+
+overload: .venv/.everything ## Ten times the clients that a server takes. About a minute.
+	$(BIN)/python -m benchmarks.overload
+
+soak: .venv/.everything ## TLS, tenants, renewals and rude callers for ten minutes; says what grew.
+	$(BIN)/python -m benchmarks.soak
+
+tenants: .venv/.everything ## What a tenant at its limit costs another. About two minutes.
+	$(BIN)/python -m benchmarks.tenants
+
 chaos: .venv/.everything ## Kill, stop and cut off servers and their store while sessions stream: nothing is lost. About ten minutes.
 	$(BIN)/python -m benchmarks.chaos
 
@@ -130,7 +145,7 @@ compose-test: .venv/.everything ## Run docker-compose.yml, kill replicas while s
 LOCK := .venv-tools/bin/uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --custom-compile-command 'make lock'
 
 lock: .venv-tools/.tools ## Lock what the image installs to the newest versions, with hashes.
-	$(LOCK) --upgrade pyproject.toml --extra server --extra redis --output-file deploy/requirements.txt
+	$(LOCK) --upgrade pyproject.toml --extra server --extra redis --extra otel --output-file deploy/requirements.txt
 	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(LOCK) --upgrade - --output-file deploy/requirements-build.txt
 

@@ -1,9 +1,10 @@
 """What the moving parts tell whoever counts: a narrow interface, so that no decision knows of a metrics library."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ntm_serve.errors import NtmServeError
 from ntm_serve.step_model import ModelKey
 
 
@@ -40,6 +41,45 @@ class ModelTotals:
     runs: Mapping[int, Counted]
     steps: int
     last_run_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What became of a message, by the time that it is answered. On the monotonic clock: started_s, when its first
+    batch began, and computed_s, when its last step was made and the store was told; None where that was not. model:
+    None where no session was found. errors: of the sessions that failed.
+    """
+
+    model: ModelKey | None
+    session_ids: Sequence[str]
+    steps: int
+    started_s: float | None
+    computed_s: float | None
+    errors: Sequence[NtmServeError]
+
+
+class MessageTrace(Protocol):
+    """Of one message, from its coming in to its answer. It ends once."""
+
+    def answered(self, timeline: Timeline) -> None: ...
+
+    def failed(self, error: NtmServeError) -> None:
+        """It was refused as a whole, or nobody waits for it any more."""
+        ...
+
+
+class CallTrace(Protocol):
+    """Of one call."""
+
+    def message(self) -> MessageTrace | None:
+        """A message has come in; None where it is not recorded."""
+        ...
+
+
+class Tracer(Protocol):
+    """Told of calls whose messages may be traced."""
+
+    def call(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> CallTrace: ...
 
 
 class Observer(Protocol):

@@ -120,6 +120,9 @@ class Scheduler:
         room = self._room
         room.waiting += ticket.steps
         room.total.waiting += ticket.steps
+        account = ticket.session.account
+        if account is not None:
+            account.admit(ticket.steps)
         ticket.on_settled = self._on_settled
         self._batcher.add(ticket.session)
         self._tick_soon()
@@ -247,8 +250,10 @@ class Scheduler:
             if ticket.steps_done == ticket.steps:
                 done.append(ticket)
         if self._keep is not None and (kept := [one for one in done if one.session.kept and not one.recalled]):
+            now_s = self._clock()
             for ticket in kept:
                 ticket.keeping = True
+                ticket.computed_s = now_s
             self._keep(kept, self)
             done = [one for one in done if not one.keeping]
         self._commit(done)
@@ -293,5 +298,8 @@ class Scheduler:
         room = self._room
         room.waiting -= ticket.steps
         room.total.waiting -= ticket.steps
+        account = ticket.session.account
+        if account is not None:
+            account.settle(ticket.steps, answered=ticket.error is None)
         if not room.waiting:
             self._idle.set()

@@ -28,8 +28,9 @@ class Ticket:
     """
 
     __slots__ = (
-        "_followers", "_waiters", "error", "first_step", "inputs", "keeping", "on_settled", "outputs", "recalled",
-        "replayed", "session", "settled", "silent", "started_s", "state", "steps", "steps_done", "submitted_s",
+        "_followers", "_waiters", "computed_s", "error", "first_step", "inputs", "keeping", "on_settled", "outputs",
+        "recalled", "replayed", "session", "settled", "silent", "started_s", "state", "steps", "steps_done",
+        "submitted_s",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,8 @@ class Ticket:
         self.state: StateRow | None = None
         self.submitted_s = submitted_s
         self.started_s: float | None = None
+        # When its last step was made and the store was told, where there is a store to tell.
+        self.computed_s: float | None = None
         # Its steps are done and on their way to the store: what is left is the store's answer.
         self.keeping = False
         # Its steps come from the store, which need not be told of them.

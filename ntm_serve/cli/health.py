@@ -6,26 +6,28 @@ import grpc
 import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ntm_serve.cli.options import DEFAULT_SERVER, Server
+from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.errors import ServerUnreachable
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+@connecting
 def health(
     service: Annotated[
         str, typer.Argument(metavar="[NAME]", help="a model, or liveness; the server as a whole if not given")
     ] = "",
     timeout_s: Annotated[float, typer.Option(min=0.1, help="longest wait for the answer")] = 5.0,
-    server: Server = DEFAULT_SERVER,
+    *,
+    connection: Connection,
 ) -> None:
     """Ask a server whether it takes calls: status 0 where it does, 1 where not. By gRPC's health checking."""
-    with grpc.insecure_channel(server) as channel:
+    with connection.channel() as channel:
         ask = health_pb2_grpc.HealthStub(channel).Check
         try:
             answer = ask(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)
         except grpc.RpcError as failed:
-            raise ServerUnreachable(f"{server}: {failed.code().name}: {failed.details()}") from None
+            raise ServerUnreachable(f"{connection.server}: {failed.code().name}: {failed.details()}") from None
     print(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         raise typer.Exit(1)

@@ -18,6 +18,7 @@ from ntm_serve.sequences import Sequences
 from ntm_serve.service import Service
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.submission import Submission
+from ntm_serve.tenancy import TenantService
 
 # With it the first error of a stream is its status.
 STRICT_KEY = "triton_grpc_error"
@@ -27,7 +28,12 @@ class Inference:
     """What serves both methods."""
 
     def __init__(
-        self, service: Service, sequences: Sequences, *, messages_in_flight_max: int, stream_bytes_max: int
+        self,
+        service: Service | TenantService,
+        sequences: Sequences,
+        *,
+        messages_in_flight_max: int,
+        stream_bytes_max: int,
     ) -> None:
         self._service = service
         self._sequences = sequences
@@ -51,6 +57,7 @@ class Inference:
             conversation,
             messages_max=self._messages_in_flight_max,
             bytes_max=self._stream_bytes_max,
+            held_s=lambda: self._service.held_s,
             gone=self._streams.discard,
         )
         self._streams.add(stream)

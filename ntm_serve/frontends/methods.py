@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -17,7 +17,8 @@ from google.protobuf.message_factory import GetMessageClass
 from ntm_serve.errors import InvalidInput, NtmServeError
 from ntm_serve.frontends.call import Call
 
-Behaviour = Callable[[Any], Message | Awaitable[Message]]
+Takes = TypeVar("Takes", bound=Callable[..., Any])
+Behaviour = Callable[..., Message | Awaitable[Message]]
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,20 @@ def parsed(kind: Any, data: bytes) -> Any:
         raise InvalidInput(f"message: expected a {kind.DESCRIPTOR.name}, got bytes that are none") from fault
 
 
+def takes_call(behaviour: Takes) -> Takes:
+    """A unary behaviour that is given its call as well as the request."""
+    behaviour.takes_call = True  # type: ignore[attr-defined]
+    return behaviour
+
+
 class Unary:
     """A method that answers one request with one response."""
 
     def __init__(self, method: MethodDescriptor, behaviour: Behaviour) -> None:
         self._request = GetMessageClass(method.input_type)
         self._behaviour = behaviour
+        # The few that ask what their caller sent beside the message.
+        self._takes_call = getattr(behaviour, "takes_call", False)
         self._waiting: set[asyncio.Future[Message]] = set()
 
     def __call__(self, call: Call) -> None:
@@ -68,7 +77,8 @@ class Unary:
             if data is None:
                 return call.fail(InvalidInput("call: expected one message, got none"))
             try:
-                response = self._behaviour(parsed(self._request, data))
+                request = parsed(self._request, data)
+                response = self._behaviour(request, call) if self._takes_call else self._behaviour(request)
             except Exception as fault:
                 return fail(call, fault)
             if isinstance(response, Message):

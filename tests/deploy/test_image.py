@@ -35,7 +35,7 @@ def missing(wanted, pinned):
 
 def test_the_lock_satisfies_what_the_project_asks_for():
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = PROJECT["project"]["dependencies"] + extras["server"] + extras["redis"]
+    wanted = PROJECT["project"]["dependencies"] + extras["server"] + extras["redis"] + extras["otel"]
     pinned = locked("requirements.txt")
     assert missing(wanted, pinned) == [], "run make lock"
     assert missing(PROJECT["build-system"]["requires"], locked("requirements-build.txt")) == [], "run make lock"
