@@ -317,6 +317,13 @@ class Service:
         session = self._sessions.get(session_id)
         return None if session is None else self._schedulers[session.model].model
 
+    def expect_readable(self, request: StepRequest, model: StepModel) -> None:
+        """Refuse steps that no session of this model would take. Raises InvalidInput."""
+        message = self._message(request)
+        message.expect(model.spec)
+        for place in range(len(request.session_ids)):
+            message.rows(place)
+
     def submit(self, request: StepRequest, reply: Reply, *, tag: int = 0, together: bool = True) -> Submission:
         """Admit the steps of a message. `reply` is told of the places that are answered, all at once or each
         as it is: when its steps are done; at once for retries; for errors, after what was in flight before.
@@ -324,7 +331,7 @@ class Service:
         Raises InvalidInput where the message itself cannot be read; then nothing was admitted.
         """
         self._expect_serving()
-        message = Message(request, sessions_max=self._sessions_per_message_max, steps_max=self._steps_per_message_max)
+        message = self._message(request)
         submission = Submission(message, reply, tag=tag, together=together, tell=self._tell)
         now_s, get = self._arrival_s(), self._sessions.get
         self._residency.expect_lease(now_s)
@@ -411,6 +418,10 @@ class Service:
             schedulers={key: scheduler.statistics() for key, scheduler in self._schedulers.items()},
             store=self._residency.store_statistics,
         )
+
+    def _message(self, request: StepRequest) -> Message:
+        """Raises InvalidInput."""
+        return Message(request, sessions_max=self._sessions_per_message_max, steps_max=self._steps_per_message_max)
 
     def _admit(
         self, submission: Submission, place: int, session: Session, now_s: float, *, reached: bool = False

@@ -14,6 +14,7 @@ from ntm_serve.frontends.responses import ResponseWriter, error_reply, told
 from ntm_serve.frontends.stream import MessageStream
 from ntm_serve.frontends.tensors import Ports
 from ntm_serve.inference import service_pb2
+from ntm_serve.message import StepRequest
 from ntm_serve.sequences import Sequences
 from ntm_serve.service import Service
 from ntm_serve.step_model import ModelKey, StepModel
@@ -95,6 +96,10 @@ class Inference:
         if key.name != model.card.name or key.version not in ("", model.card.version):
             raise InvalidInput(f"model: expected {model.card.key}, which the sequence runs on, got {key}")
         return model
+
+    def expect_readable(self, steps: StepRequest, model: StepModel) -> None:
+        """See Service.expect_readable."""
+        self._service.expect_readable(steps, model)
 
     def ports_of(self, model: StepModel) -> Ports:
         """A model's inputs and outputs on this wire."""

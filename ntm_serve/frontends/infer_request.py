@@ -15,7 +15,6 @@ from ntm_serve.frontends.tensors import Axes, Ports, arrays_of, expect_no_shared
 from ntm_serve.inference import service_pb2
 from ntm_serve.message import StepRequest
 from ntm_serve.sequences import GONE, Asked, Change, SequenceId, session_name
-from ntm_serve.spec import expect_finite
 from ntm_serve.stateless import InferRequest
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.submission import Submission
@@ -37,6 +36,10 @@ class Models(Protocol):
         ...
 
     def ports_of(self, model: StepModel) -> Ports: ...
+
+    def expect_readable(self, steps: StepRequest, model: StepModel) -> None:
+        """Raises InvalidInput for steps that no sequence of the model would take."""
+        ...
 
 
 class Asker(Protocol):
@@ -94,6 +97,8 @@ class Request(Asked):
             raise _no_sequence(name)
         else:
             self._read_steps(message, parameters, models.ports_of(model), outputs, session_id)
+            if parameters.start:  # What was there is let go for it.
+                models.expect_readable(self.steps, model)
         return parameters.timeout_s
 
     def _read_rows(
@@ -127,10 +132,7 @@ class Request(Asked):
         self.steps = StepRequest((session_id,), (parameters.step,), inputs, outputs)
         if parameters.start or parameters.end or parameters.snapshot:
             self.change = _change(parameters, self.model_key, snapshot)
-        if parameters.start:  # What was there is let go for it.
-            for one, array in inputs.items():
-                expect_finite(one, array)
-        elif parameters.fork is not None or parameters.fork_step is not None:
+        if not parameters.start and (parameters.fork is not None or parameters.fork_step is not None):
             raise InvalidInput("ntm_fork: expected it with sequence_start")
 
     def answered(self, submission: Submission) -> None:

@@ -82,6 +82,28 @@ def test_a_start_that_cannot_be_read_leaves_the_sequence_as_it_was(triton):
     assert triton.infer(3, [1]).tolist() == [[2]]
 
 
+@pytest.mark.parametrize("outputs", [["z"], ["y", "y"], ["y" * 9]])
+def test_a_start_that_asks_for_outputs_that_are_not_there_leaves_the_sequence_as_it_was(triton, server, outputs):
+    triton.infer(3, [1], start=True)
+    for sequence in (3, 4):
+        request = infer_request(sequence, [1], start=True)
+        for name in outputs:
+            request.outputs.add(name=name)
+        with pytest.raises(grpc.RpcError, match="output_names: expected some of"):
+            triton.infer_response(request)
+    assert triton.infer(3, [1]).tolist() == [[2]]
+    assert refusal(triton, 4, [1])[1].endswith("reason=UNKNOWN")
+    assert value(scrape(server), "ntm_serve_sequences_restarted_total", model="running-sum") == 0
+
+
+def test_a_start_with_more_steps_than_a_message_may_have_leaves_the_sequence_as_it_was():
+    with test_server([RunningSum()], steps_per_message_max=2) as server:
+        triton = InferenceWire(server.target)
+        triton.infer(3, [1], start=True)
+        assert "expected 1 <= T <= 2 steps, got T = 3" in refusal(triton, 3, [1, 2, 3], start=True)[1]
+        assert triton.infer(3, [1]).tolist() == [[2]]
+
+
 def test_an_integer_and_the_same_digits_as_a_string_are_two_sequences(triton):
     triton.infer(7, [1], start=True)
     triton.infer("7", [10], start=True)
