@@ -17,10 +17,10 @@ BIN := .venv/bin
 SERVING_BIN := .venv-serving/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PROTO := $(wildcard proto/ntm_serve/*/*.proto)
-SERVICES := proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
+SERVICES := proto/ntm_serve/v1/admin.proto proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop fuzz bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
+.PHONY: help demo test interop fuzz fuzz-frames overload soak tenants bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +110,18 @@ bench-peers: .venv/.everything ## Side by side with other servers: make bench-pe
 
 flat: .venv/.everything ## Measure whether a server's memory stays flat. About two minutes.
 	$(BIN)/python -m benchmarks.flat
+
+fuzz-frames: .venv/.everything ## A million frames that no client would send. About a minute.
+	$(BIN)/python -m benchmarks.fuzz
+
+overload: .venv/.everything ## Ten times the clients that a server takes. About a minute.
+	$(BIN)/python -m benchmarks.overload
+
+soak: .venv/.everything ## TLS, tenants, renewals and rude callers for ten minutes; says what grew.
+	$(BIN)/python -m benchmarks.soak
+
+tenants: .venv/.everything ## What a tenant at its limit costs another. About two minutes.
+	$(BIN)/python -m benchmarks.tenants
 
 chaos: .venv/.everything ## Kill, stop and cut off servers and their store while sessions stream: nothing is lost. About ten minutes.
 	$(BIN)/python -m benchmarks.chaos

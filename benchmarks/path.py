@@ -1,5 +1,6 @@
 """The path of a step without the wire and without the model: microseconds of our own code for a message and for a
-session in it, kept in memory and in a sqlite store. `python -m benchmarks.path`, or with `profile` for where they go.
+session in it, kept in memory and in a sqlite store. `python -m benchmarks.path`, or with `profile` for where they go,
+or with `tenants` for what it costs that the sessions are a tenant's, and with `limits` that its steps are limited.
 """
 
 import asyncio
@@ -29,6 +30,8 @@ from ntm_serve.scheduler import Scheduler
 from ntm_serve.service import Service
 from ntm_serve.sessions import Limits, Sessions
 from ntm_serve.stores.sqlite import SqliteStore
+from ntm_serve.tenancy import Tenancy
+from ntm_serve.tenants import NO_LIMITS, Accounts, TenantLimits
 from ntm_serve.testing import RunningSum
 from ntm_serve.v1 import sessions_pb2
 from ntm_serve.wire import tensor_of
@@ -66,7 +69,14 @@ class FakeCall:
 
 
 async def microseconds(
-    sessions: int, messages: int, *, streams: int = 1, stored: bool = False, profile: bool = False
+    sessions: int,
+    messages: int,
+    *,
+    streams: int = 1,
+    stored: bool = False,
+    tenants: bool = False,
+    limited: bool = False,
+    profile: bool = False,
 ) -> float:
     """CPU time of one message with a step of so many sessions, on each of so many streams."""
     metrics = Metrics(version="", onnxruntime="", grpcio="")
@@ -83,7 +93,9 @@ async def microseconds(
         )
         scheduler._run_s = scheduler._row_s = 1e-9  # Everything runs inline.
         arrived_s = time.monotonic()  # All that follows, as if it came at once.
-        shared |= {"sessions": Sessions(limits), "schedulers": {scheduler.key: scheduler}}
+        every = TenantLimits(steps_waiting_max=10**6, steps_per_s_max=1e9) if limited else NO_LIMITS
+        accounts = Accounts(every=every, total=every, clock=time.monotonic) if tenants else None
+        shared |= {"sessions": Sessions(limits, accounts), "schedulers": {scheduler.key: scheduler}}
         schedulers = shared["schedulers"]
         replay = Replay(schedulers, observer=metrics, clock=time.monotonic)
         durability = Durability.PROCESS if stored else Durability.MEMORY
@@ -94,10 +106,11 @@ async def microseconds(
             residency=residency, lineage=Lineage(residency, replay, schedulers=schedulers, claims=claims), faults={},
             sessions_per_message_max=4096, steps_per_message_max=4096, arrival_s=lambda: arrived_s, **shared,
         )  # fmt: skip
-        behaviours = SessionsBehaviours(service, messages_in_flight_max=1, stream_bytes_max=1 << 20)
+        face = Tenancy(service, accounts).of("acme")
+        behaviours = SessionsBehaviours(face, messages_in_flight_max=1, stream_bytes_max=1 << 20)
 
         async def message() -> bytes:
-            ids = [(await service.open_session("running-sum")).session_id for _ in range(sessions)]
+            ids = [(await face.open_session("running-sum")).session_id for _ in range(sessions)]
             x = tensor_of("x", np.ones((sessions, 1, 1), np.float32))
             request = sessions_pb2.StepRequest(session_ids=ids, inputs=[x])
             return sessions_pb2.StreamRequest(step=request).SerializeToString()
@@ -131,10 +144,11 @@ class _Nothing:
 def main() -> None:
     """Print the microseconds."""
     settle_garbage()
-    profile = "profile" in sys.argv
+    profile, limited = "profile" in sys.argv, "limits" in sys.argv
+    tenants = limited or "tenants" in sys.argv
     for stored, (sessions, streams) in itertools.product((False, True), ((1, 1), (1, 32), (256, 1))):
         messages = max(100, MESSAGES // sessions)
-        options: dict[str, Any] = {"streams": streams, "stored": stored}
+        options: dict[str, Any] = {"streams": streams, "stored": stored, "tenants": tenants, "limited": limited}
         us = min(asyncio.run(microseconds(sessions, messages, **options)) for _ in range(5))
         if profile:
             asyncio.run(microseconds(sessions, messages, profile=True, **options))

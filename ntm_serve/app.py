@@ -25,6 +25,8 @@ from ntm_serve.config import Settings
 from ntm_serve.durability import Durability
 from ntm_serve.engine import ORT_VERSION, OrtEngine, find_execution_provider
 from ntm_serve.errors import ModelRejected, NtmServeError, OperatorFault, SettingsFault
+from ntm_serve.exposure import Access, Tls, call_limits, connection_limits, look_now_and_then, warn_of_exposure
+from ntm_serve.frontends.access import Gate
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
 from ntm_serve.frontends.inference import InferenceSettings
 from ntm_serve.frontends.server import GrpcServer
@@ -46,6 +48,7 @@ from ntm_serve.service import Service
 from ntm_serve.sessions import Limits, Sessions
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.stores.opening import is_shared, open_store
+from ntm_serve.tenancy import Tenancy
 
 # How often idle sessions are looked for. Their life is hours or days; a minute's delay is nothing.
 EXPIRY_INTERVAL_S = 60.0
@@ -78,6 +81,8 @@ class Running:
     service: Service
     metrics: Metrics
     loop: CompletionQueueLoop
+    # Set where a caller who may has asked the server to stop.
+    drain_asked: asyncio.Event
 
     def address(self, port: int) -> str:
         """What a client connects to."""
@@ -148,13 +153,22 @@ async def serve(
     try:
         async with running(settings, loaded) as server:
             started.set_result(server)
-            await stop.wait()
+            await _first_of(stop, server.drain_asked)
             log.info("draining")
     except BaseException as fault:
         if not started.done():
             started.set_exception(_single(fault))
             return
         raise _single(fault) from None
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -169,9 +183,8 @@ async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Run
     metrics = Metrics(version=ntm_serve.__version__, onnxruntime=ORT_VERSION, grpcio=grpc.__version__)
     with ThreadPoolExecutor(settings.compute_threads, thread_name_prefix="compute") as executor:
         async with _keeping(settings, metrics, loop) as keeper, asyncio.TaskGroup() as tasks:
-            parts = _Parts(
-                settings, executor, keeper, metrics, loop, TotalRoom(settings.steps_waiting_total_max), tasks
-            )
+            room = TotalRoom(settings.steps_waiting_total_max)
+            parts = _Parts(settings, Access(settings), executor, keeper, metrics, loop, room, tasks)
             service = _service(parts, loaded)
             if keeper is not None:
                 await keeper.give_word()
@@ -190,6 +203,7 @@ class _Parts:
     """What the parts of a server share."""
 
     settings: Settings
+    access: Access
     executor: Executor
     keeper: Keeper | None
     metrics: Metrics
@@ -238,7 +252,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _service(parts: _Parts, loaded: LoadedModels) -> Service:
-    settings, sessions = parts.settings, Sessions(_limits(parts.settings))
+    settings, sessions = parts.settings, Sessions(_limits(parts.settings), parts.access.accounts)
     # Models come and go; service and residency know the same.
     schedulers: dict[ModelKey, Scheduler] = {}
     for model in loaded.models:
@@ -267,6 +281,8 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
         arrival_s=parts.loop.arrival_s,
     )
     parts.metrics.watch(service.statistics, service.models)
+    if parts.access.accounts is not None:
+        parts.metrics.watch_tenants(parts.access.accounts.statistics)
     if settings.metrics_compat == "triton":
         parts.metrics.register(TritonCollector(lambda: parts.metrics.models, service.statistics))
     return service
@@ -276,20 +292,30 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
 async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
     """Both ports open; leaving the block drains, then closes them."""
     settings, metrics = parts.settings, parts.metrics
+    tls, access = Tls(settings, metrics), parts.access
     store_silent_s = None if parts.keeper is None else parts.keeper.silent_s
     readiness = Readiness(
         is_draining=lambda: service.draining, store_silent_s=store_silent_s, patience_s=settings.store_patience_s
     )
     metrics.watch_readiness(lambda: not readiness.faults(), store_silent_s)
-    http = HttpServer(exposition=metrics.exposition, content_type=CONTENT_TYPE, readiness=readiness.faults)
+    http = HttpServer(
+        exposition=metrics.exposition,
+        content_type=CONTENT_TYPE,
+        readiness=readiness.faults,
+        may_read=None if settings.metrics_access == "open" else access.may_read_metrics,
+        context=tls.https,
+    )
     rollout = _rollout(parts, service, lambda: frontend, readiness)
+    drain_asked = asyncio.Event()
     frontend = GrpcServer(
-        service,
+        Tenancy(service, access.accounts),
         parts.loop,
-        message_bytes_max=settings.message_bytes_max,
-        messages_in_flight_max=settings.messages_in_flight_max,
-        stream_bytes_max=settings.stream_bytes_max,
+        gate=Gate(access.authenticator),
+        connections=connection_limits(settings),
+        calls=call_limits(settings),
+        tls=tls.content,
         observer=metrics,
+        drain=drain_asked.set,
         inference=InferenceSettings(
             idle_life_s=settings.idle_life_s or None,
             sessions_max=settings.sessions_max,
@@ -298,15 +324,17 @@ async def _listening(parts: _Parts, service: Service) -> AsyncIterator[Running]:
         totals=metrics.totals,
     )
     frontend.set_serving(_names(service), serving=True)
+    warn_of_exposure(settings)
     http_port = await http.start(settings.host, settings.http_port)
     parts.tasks.create_task(http.until_stopped())
+    parts.own(look_now_and_then(tls, access, frontend))
     try:
         port = await frontend.start(settings.host, settings.port)
         parts.own(readiness.follow(partial(_tell_health, service, frontend)))
         if settings.repository_poll_s:
             parts.own(rollout.run(settings.repository_poll_s))
         try:
-            yield Running(settings.host, port, http_port, service, metrics, parts.loop)
+            yield Running(settings.host, port, http_port, service, metrics, parts.loop, drain_asked)
         finally:
             service.drain()
             frontend.set_serving(_names(service), serving=False)

@@ -4,14 +4,17 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ntm_serve.errors import SettingsFault
 
 ENVIRONMENT_PREFIX = "NTM_SERVE_"
+
+# A file that need not be; a variable that is set to nothing is one that is not set.
+File = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
 
 
 class Settings(BaseSettings):
@@ -29,6 +32,67 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every one")
     port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 is any free one")
     http_port: int = Field(8002, ge=0, le=65535, description="port of metrics and health; 0 is any free one")
+    tls_cert: File = Field(
+        None, description="PEM file of the server's certificate and those between; read again when it changes"
+    )
+    tls_key: File = Field(None, description="PEM file of its key, without a password; read again when it changes")
+    tls_client_ca: File = Field(
+        None, description="PEM file of authorities; gRPC clients must have a certificate of one of them"
+    )
+    auth_file: File = Field(
+        None,
+        description="TOML file of callers, see docs/security.md; read again when it changes",
+    )
+    auth_jwt_keys: File = Field(
+        None, description="JWK set file of an issuer of JSON Web Tokens; read again when it changes"
+    )
+    auth_jwt_issuer: str = Field("", description="JWT: the issuer (iss)")
+    auth_jwt_audience: str = Field("", description="JWT: the audience (aud) that this server is")
+    auth_jwt_tenant_claim: str = Field("tenant", description="JWT: the claim that says whose the caller is")
+    auth_jwt_roles_claim: str = Field("roles", description="JWT: the claim with a list of roles: admin, metrics")
+    metrics_access: Literal["open", "token"] = Field(
+        "open",
+        description="who reads /metrics: everybody, or tokens with the role metrics or admin",
+    )
+    tenants_file: File = Field(
+        None, description="TOML file of tenants with limits of their own; read again when it changes"
+    )
+    tenant_sessions_max: int = Field(
+        0, ge=0, description="most sessions of a tenant in memory, or coming there to be opened; 0 is no limit"
+    )
+    tenant_state_bytes_max: int = Field(
+        0, ge=0, description="most bytes of states of a tenant's sessions in memory; 0 is no limit"
+    )
+    tenant_steps_waiting_max: int = Field(
+        0, ge=0, description="most steps admitted and not yet answered, per tenant; 0 is no limit"
+    )
+    tenant_steps_per_s_max: float = Field(
+        0, ge=0, description="most steps a second on the average, per tenant; 0 is no limit"
+    )
+    tenant_message_bytes_max: int = Field(
+        0, ge=0, description="largest message taken of a tenant, in bytes; 0 is message_bytes_max"
+    )
+    tenant_steps_per_message_max: int = Field(
+        0, ge=0, description="most steps of one session in one message of a tenant; 0 is steps_per_message_max"
+    )
+    state_bytes_max: int = Field(
+        0, ge=0, description="bytes of states in memory beyond which no session is opened; 0 is no limit"
+    )
+    steps_per_s_max: float = Field(0, ge=0, description="most steps a second on the average, of all; 0 is no limit")
+    calls_max: int = Field(100_000, ge=1, description="most calls at once, streams among them")
+    stream_age_max_s: float = Field(
+        0, ge=0, description="seconds after which a stream is ended, and may be opened again; 0 is never"
+    )
+    http_tls: bool = Field(True, description="whether the HTTP port has the TLS that the gRPC port has")
+    connections_max: int = Field(
+        0, ge=0, description="most connections to the gRPC port at once; 0 is as many as the process may have files"
+    )
+    connection_calls_max: int = Field(
+        10_000, ge=1, description="most calls at once over one connection; those beyond wait in the client"
+    )
+    connection_idle_s: float = Field(
+        0, ge=0, description="seconds after which a connection without a call is closed; 0 is never"
+    )
     compute_threads: int = Field(
         default_factory=lambda: max(1, len(os.sched_getaffinity(0)) - 1),
         ge=1,
@@ -55,7 +119,7 @@ class Settings(BaseSettings):
     resident_bytes_max: int = Field(
         0,
         ge=0,
-        description="most bytes of states in memory; idle sessions leave it for the store, or end; 0 is no limit",
+        description="most bytes of states in memory; idle sessions leave for the store, or end; 0 is no limit",
     )
     snapshot_steps: int = Field(64, ge=1, description="most steps that run again when a session comes back")
     retain_steps: int = Field(

@@ -4,6 +4,8 @@
     ├── CallerFault               the caller changes the request
     │   ├── InvalidInput          a wrong dtype, shape, size, number or name
     │   ├── Unsupported           what this server does not do, or is not set to do
+    │   ├── Unauthenticated       a token or certificate that is missing, wrong, or of the past
+    │   ├── PermissionDenied      the caller is known, and has not the role that the call needs
     │   ├── ModelUnknown
     │   ├── SessionUnknown        no session of that name was ever seen here
     │   ├── SessionClosed         the caller, or another, closed it
@@ -20,6 +22,7 @@
     │   └── NonFiniteState        the step would have left NaN or infinity in the session's state
     ├── LimitReached              the caller waits and tries again, or the operator raises a limit
     ├── ServerDraining            the caller tries again: another replica, or this one after its restart
+    │   └── StreamAged            the caller opens another stream: this one was open for long enough
     ├── OwnedElsewhere            the caller tries again: another replica has the session, or gives it up
     ├── StoreUnavailable          the caller tries again: the store did not answer
     ├── ServerUnreachable         no server answered; only a client raises it
@@ -73,6 +76,18 @@ class Unsupported(CallerFault):
     """A call or an option that this server does not have, or that it is not set to have."""
 
     reason = "UNSUPPORTED"
+
+
+class Unauthenticated(CallerFault):
+    """The server does not know who calls."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(CallerFault):
+    """The server knows who calls, and this caller may not; `fields["role"]` is the role that may."""
+
+    reason = "PERMISSION_DENIED"
 
 
 class ModelUnknown(CallerFault):
@@ -177,6 +192,12 @@ class ServerDraining(NtmServeError):
     """The server is stopping; no step of the request was run that no reply was given for."""
 
     reason = "DRAINING"
+
+
+class StreamAged(ServerDraining):
+    """The stream was open for as long as streams may be; all that it had in flight was answered."""
+
+    reason = "STREAM_AGED"
 
 
 class OwnedElsewhere(NtmServeError):

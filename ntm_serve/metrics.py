@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, islice
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -22,6 +22,7 @@ from prometheus_client.utils import floatToGoString
 from ntm_serve.observer import Counted, MessageCounts, ModelTotals
 from ntm_serve.service import ModelView, ServiceStatistics
 from ntm_serve.step_model import ModelKey
+from ntm_serve.tenants import TenantStatistics
 
 MODEL = ("model", "version")
 GRPC = ("grpc_type", "grpc_service", "grpc_method")
@@ -39,7 +40,7 @@ OUTCOMES = ("ok", "error", "duplicate", "cancelled")
 ENDINGS = ("client", "idle", "evicted")
 # Why a session left memory for the store, beside the reasons of errors.
 LEAVINGS = ("room", "wanted", "lease", "retry", "drain")
-REJECTIONS = ("sessions", "session", "queue", "total")
+REJECTIONS = ("sessions", "session", "queue", "total", "tenant")
 
 # Attribute of ModelSeries, metric, help.
 HISTOGRAMS = (
@@ -52,6 +53,18 @@ HISTOGRAMS = (
     ("duration", "session_duration_seconds", "Life of ended sessions."),
     ("session_steps", "session_steps", "Steps of ended sessions."),
 )
+
+# Attribute of TenantStatistics and metric, help.
+TENANTS = (
+    ("sessions", "A tenant's sessions in memory."),
+    ("state_bytes", "Bytes of their state."),
+    ("steps_waiting", "A tenant's steps admitted, not answered."),
+)
+TENANT_REJECTIONS = ("sessions", "state_bytes", "steps_waiting", "steps_per_s")
+# Tenants may come from an issuer's tokens, and no label may grow with what others name.
+TENANT_LABELS_MAX = 100
+# No tenant is called that: a name has no brackets.
+OTHER_TENANTS = "(others)"
 
 # Attribute of StoreStatistics and metric, help.
 STORE = (
@@ -149,6 +162,11 @@ class Metrics:
         build = Gauge("ntm_serve_build_info", "Versions.", ("version", "onnxruntime", "grpcio"), registry=registry)
         build.labels(version, onnxruntime, grpcio).set(1)
         self._load = Gauge("ntm_serve_model_load_seconds", "Time to load and check.", MODEL, registry=registry)
+        self._certificate = Gauge(
+            "ntm_serve_certificate_end_timestamp_seconds",
+            "When the TLS certificate ends; 0 without.",
+            registry=registry,
+        )
         self._models: defaultdict[ModelKey, ModelSeries] = defaultdict(ModelSeries)
         self._started, self._handled = Counter[Labels](), Counter[Labels]()
         self._messages: defaultdict[Labels, MessageCounts] = defaultdict(MessageCounts)
@@ -246,6 +264,10 @@ class Metrics:
         self._load.labels(*model).set(load_s)
         self._models[model]
 
+    def certificate_ends(self, at_s: float) -> None:
+        """The certificate that is served ends then, in Unix seconds."""
+        self._certificate.set(at_s)
+
     def totals(self, model: ModelKey) -> ModelTotals:
         """What was counted of a model's requests and runs."""
         series = self._models[model]
@@ -315,6 +337,10 @@ class Metrics:
         """Expose what the service knows at the moment of a scrape."""
         self._registry.register(_ServiceCollector(statistics, models))
 
+    def watch_tenants(self, statistics: Callable[[], Mapping[str, TenantStatistics]]) -> None:
+        """Expose what tenants use at the moment of a scrape."""
+        self._registry.register(_TenantCollector(statistics))
+
     def watch_readiness(self, is_ready: Callable[[], bool], store_silent_s: Callable[[], float] | None) -> None:
         """Expose whether the server is to be sent calls. store_silent_s: None without a store."""
         ready = Gauge("ntm_serve_ready", "1 where the server is ready for calls.", registry=self._registry)
@@ -378,6 +404,42 @@ class _ServiceCollector(Collector):
             if view.model:
                 independent.add_metric(view.key, 1 if view.model.batch_independence.holds else 0)
         return (sessions, state, depth, inflight, *stored, ready, independent)
+
+
+class _TenantCollector(Collector):
+    def __init__(self, statistics: Callable[[], Mapping[str, TenantStatistics]]) -> None:
+        self._statistics = statistics
+
+    def collect(self) -> Iterable[Metric]:
+        gauges = {
+            name: GaugeMetricFamily(f"ntm_serve_tenant_{name}", text, labels=("tenant",)) for name, text in TENANTS
+        }
+        steps = CounterMetricFamily("ntm_serve_tenant_steps", "Steps made for a tenant.", labels=("tenant",))
+        rejected = CounterMetricFamily(
+            "ntm_serve_tenant_rejected", "Refused because of a tenant's limit.", labels=("tenant", "reason")
+        )
+        for tenant, one in _labelled(self._statistics()).items():
+            for name, gauge in gauges.items():
+                gauge.add_metric((tenant,), getattr(one, name))
+            steps.add_metric((tenant,), one.steps)
+            for reason in TENANT_REJECTIONS:
+                rejected.add_metric((tenant, reason), one.rejected.get(reason, 0))
+        return (*gauges.values(), steps, rejected)
+
+
+def _labelled(statistics: Mapping[str, TenantStatistics]) -> Mapping[str, TenantStatistics]:
+    """By label: those beyond so many, the last in order, are one."""
+    own = dict(islice(statistics.items(), TENANT_LABELS_MAX))
+    others = list(islice(statistics.values(), TENANT_LABELS_MAX, None))
+    if others:
+        own[OTHER_TENANTS] = TenantStatistics(
+            sessions=sum(one.sessions for one in others),
+            state_bytes=sum(one.state_bytes for one in others),
+            steps_waiting=sum(one.steps_waiting for one in others),
+            steps=sum(one.steps for one in others),
+            rejected=sum((Counter(one.rejected) for one in others), Counter()),
+        )
+    return own
 
 
 @cache

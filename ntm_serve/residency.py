@@ -38,7 +38,7 @@ from ntm_serve.observer import Observer
 from ntm_serve.replay import Replay, bases_of
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.session_log import SessionLog
-from ntm_serve.sessions import SESSION_ID, Session, Sessions
+from ntm_serve.sessions import Session, Sessions
 from ntm_serve.snapshot import SavedState, encoded
 from ntm_serve.step_model import ModelKey
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary, StoreStatistics
@@ -188,6 +188,7 @@ class Residency:
             self._free(scheduler, name)
             session = self._replay.begun(name, scheduler, start)
             self._coming += 1
+            self._sessions.come(name, 1, scheduler.model.spec.state_bytes)
             try:
                 if durability is not Durability.MEMORY:
                     claims = self._expect_store(durability)
@@ -198,6 +199,7 @@ class Residency:
                     await self._claims.expect_unused(name)
             finally:
                 self._coming -= 1
+                self._sessions.come(name, -1, -scheduler.model.spec.state_bytes)
             if self._schedulers.get(scheduler.key) is not scheduler:
                 if self._claims is not None and session.kept is not None:
                     self._claims.unbegin(session.kept.claim)
@@ -250,7 +252,7 @@ class Residency:
 
     def _expect_storable(self, session_id: str) -> Claims:
         """The store, which may have a session of this name. Raises SessionUnknown and the like where none can."""
-        if self._claims is None or not SESSION_ID.fullmatch(session_id):
+        if self._claims is None or not self._sessions.may_be(session_id):
             raise self._sessions.why_not(session_id)
         return self._claims
 
@@ -525,7 +527,8 @@ class Residency:
 
     def _free(self, scheduler: Scheduler, session_id: str | None) -> str:
         try:
-            return self._sessions.expect_free(session_id, coming=self._coming)
+            state_bytes = scheduler.model.spec.state_bytes
+            return self._sessions.expect_free(session_id, coming=self._coming, state_bytes=state_bytes)
         except LimitReached:
             self._observer.rejected(scheduler.key, reason="sessions")
             raise

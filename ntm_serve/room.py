@@ -70,6 +70,12 @@ class Room:
             or (session.in_flight and session.promised_step - session.next_step > room)
         ):
             self._refuse(session, steps)
+        if session.account is not None:
+            try:
+                session.account.expect_steps(steps)
+            except LimitReached:
+                self._observer.rejected(self._key, reason="tenant")
+                raise
 
     def expect_rows(self, rows: int) -> None:
         """As `expect`, of so many steps each of which is a session's only one."""

@@ -120,6 +120,9 @@ class Scheduler:
         room = self._room
         room.waiting += ticket.steps
         room.total.waiting += ticket.steps
+        account = ticket.session.account
+        if account is not None:
+            account.admit(ticket.steps)
         ticket.on_settled = self._on_settled
         self._batcher.add(ticket.session)
         self._tick_soon()
@@ -293,5 +296,8 @@ class Scheduler:
         room = self._room
         room.waiting -= ticket.steps
         room.total.waiting -= ticket.steps
+        account = ticket.session.account
+        if account is not None:
+            account.settle(ticket.steps, answered=ticket.error is None)
         if not room.waiting:
             self._idle.set()

@@ -30,6 +30,7 @@ from ntm_serve.message import StepRequest
 from ntm_serve.service import Service, SessionView
 from ntm_serve.snapshot import decoded
 from ntm_serve.submission import Reply, Submission
+from ntm_serve.tenancy import TenantService
 
 # Of a string, in bytes of UTF-8.
 SEQUENCE_ID_BYTES_MAX = 128
@@ -158,7 +159,7 @@ class Asked:
 class Sequences:
     """The sequences of a service."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service | TenantService) -> None:
         self._service = service
         # The requests that wait, by the sessions that a request has to itself.
         self._held: dict[str, deque[Asked]] = {}

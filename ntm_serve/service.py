@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import structlog
 
+from ntm_serve.caller import keys_of
 from ntm_serve.durability import Durability
 from ntm_serve.errors import (
     EngineFault,
     InvalidInput,
+    LimitReached,
     ModelUnknown,
     NtmServeError,
     OperatorFault,
@@ -37,6 +39,7 @@ from ntm_serve.stateless import InferRequest, rows_of, submit_rows
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.store import StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.submission import Reply, Submission
+from ntm_serve.tenants import LIMIT, Account
 from ntm_serve.ticket import Ticket
 
 log = structlog.get_logger()
@@ -57,6 +60,8 @@ class SessionView(NamedTuple):
     durability: Durability
     resident: bool
     oldest_retained_step: int
+    # Whose it is, where it is called by its name and not by its key.
+    tenant: str = ""
 
 
 class ModelView(NamedTuple):
@@ -274,13 +279,15 @@ class Service:
 
     # States
 
-    async def snapshot_session(self, session_id: str, step: int | None = None) -> tuple[int, bytes]:
+    async def snapshot_session(
+        self, session_id: str, step: int | None = None, *, named: str | None = None
+    ) -> tuple[int, bytes]:
         """A session's state before that step, or as it stands, as bytes (see ntm_serve.snapshot), and the step.
-        Raises as `get_session`, StepForgotten, InvalidInput.
+        named: what the bytes say that it is called. Raises as `get_session`, StepForgotten, InvalidInput.
         """
         session, saved = await self._lineage.saved_state(session_id, step)
         card, specs = self._schedulers[session.model].model.card, self._spec(session).state
-        return saved.step, encoded(card, specs, session_id, saved.step, saved.state)
+        return saved.step, encoded(card, specs, named or session_id, saved.step, saved.state)
 
     async def restore_session(
         self, snapshot: bytes, *, session_id: str | None = None, durability: Durability | None = None
@@ -317,25 +324,38 @@ class Service:
         session = self._sessions.get(session_id)
         return None if session is None else self._schedulers[session.model].model
 
-    def expect_readable(self, request: StepRequest, model: StepModel) -> None:
+    def expect_readable(self, request: StepRequest, model: StepModel, *, account: Account | None = None) -> None:
         """Refuse steps that no session of this model would take. Raises InvalidInput."""
-        message = self._message(request)
+        message = self._message(request, account)
         message.expect(model.spec)
         for place in range(len(request.session_ids)):
             message.rows(place)
 
-    def submit(self, request: StepRequest, reply: Reply, *, tag: int = 0, together: bool = True) -> Submission:
+    def submit(
+        self,
+        request: StepRequest,
+        reply: Reply,
+        *,
+        tag: int = 0,
+        together: bool = True,
+        account: Account | None = None,
+    ) -> Submission:
         """Admit the steps of a message. `reply` is told of the places that are answered, all at once or each
         as it is: when its steps are done; at once for retries; for errors, after what was in flight before.
+        account: of the tenant whose sessions the message names; None where they are called by their keys.
 
         Raises InvalidInput where the message itself cannot be read; then nothing was admitted.
         """
         self._expect_serving()
-        message = self._message(request)
-        submission = Submission(message, reply, tag=tag, together=together, tell=self._tell)
+        ids, tenant = request.session_ids, ""
+        if account is not None:
+            tenant = account.tenant
+            ids = keys_of(tenant, ids)
+        message = self._message(request, account)
+        submission = Submission(message, reply, tag=tag, together=together, tell=self._tell, tenant=tenant)
         now_s, get = self._arrival_s(), self._sessions.get
         self._residency.expect_lease(now_s)
-        for place, session_id in enumerate(request.session_ids):
+        for place, session_id in enumerate(ids):
             session = get(session_id)
             # Where others still wait for it, it has only just come back, and they are before this one.
             if session is not None and session_id not in self._waiting:
@@ -346,10 +366,10 @@ class Service:
                 self._refuse(submission, place, session_id, self._sessions.why_not(session_id))
         return submission
 
-    async def step(self, request: StepRequest, *, tag: int = 0) -> Submission:
+    async def step(self, request: StepRequest, *, tag: int = 0, account: Account | None = None) -> Submission:
         """`submit`, and wait until all is answered. Cancelling it cancels the steps."""
         done = asyncio.Event()
-        submission = self.submit(request, lambda *_: done.set(), tag=tag)
+        submission = self.submit(request, lambda *_: done.set(), tag=tag, account=account)
         await _until(done, submission)
         return submission
 
@@ -363,9 +383,11 @@ class Service:
 
     # Models without state
 
-    def submit_rows(self, request: InferRequest, reply: Reply, *, tag: int = 0) -> Submission:
+    def submit_rows(
+        self, request: InferRequest, reply: Reply, *, tag: int = 0, account: Account | None = None
+    ) -> Submission:
         """Admit the rows of a request to a model without state. `reply` is told once, when all are answered; then
-        `rows_of` has the outputs.
+        `rows_of` has the outputs. account: of the tenant, for whom each row is a step.
 
         Raises ModelUnknown, the fault of a model that is not served, InvalidInput, LimitReached, ServerDraining; then
         nothing was admitted.
@@ -380,14 +402,15 @@ class Service:
             now_s=self._arrival_s(),
             clock=self._clock,
             observer=self._observer,
+            tenant=account,
         )
 
-    async def infer(self, request: InferRequest) -> dict[str, Array]:
+    async def infer(self, request: InferRequest, *, account: Account | None = None) -> dict[str, Array]:
         """`submit_rows`, and wait: outputs `[N, ...]` by name. Cancelling it cancels the rows. Raises as
         `submit_rows`, and the error of a row that failed.
         """
         done = asyncio.Event()
-        submission = self.submit_rows(request, lambda *_: done.set())
+        submission = self.submit_rows(request, lambda *_: done.set(), account=account)
         await _until(done, submission)
         return rows_of(submission)
 
@@ -398,6 +421,11 @@ class Service:
     @property
     def draining(self) -> bool:
         return self._draining
+
+    @property
+    def held_s(self) -> float:
+        """For how long whoever calls is at a limit of its tenant: there is none."""
+        return 0.0
 
     async def until_idle(self) -> None:
         """Until every admitted step is answered."""
@@ -419,9 +447,12 @@ class Service:
             store=self._residency.store_statistics,
         )
 
-    def _message(self, request: StepRequest) -> Message:
+    def _message(self, request: StepRequest, account: Account | None) -> Message:
         """Raises InvalidInput."""
-        return Message(request, sessions_max=self._sessions_per_message_max, steps_max=self._steps_per_message_max)
+        steps_max = self._steps_per_message_max
+        if account is not None:
+            steps_max = min(steps_max, account.limits.steps_per_message_max or steps_max)
+        return Message(request, sessions_max=self._sessions_per_message_max, steps_max=steps_max)
 
     def _admit(
         self, submission: Submission, place: int, session: Session, now_s: float, *, reached: bool = False
@@ -480,6 +511,8 @@ class Service:
 
     def _refuse(self, submission: Submission, place: int, session_id: str, error: NtmServeError) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""
+        if isinstance(error, LimitReached) and LIMIT in error.fields:
+            submission.held_s = max(submission.held_s, error.retry_after_s)
 
         def answer() -> None:
             submission.refuse(place, error, next_step=self._next_step(session_id))

@@ -9,12 +9,12 @@ Rules of this file:
 """
 
 import heapq
-import re
 import secrets
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ntm_serve.caller import SESSION_KEY, SESSION_NAME, SESSION_NAME_MEANS
 from ntm_serve.errors import (
     CallerFault,
     InvalidInput,
@@ -32,10 +32,8 @@ from ntm_serve.record import Committed
 from ntm_serve.spec import Array
 from ntm_serve.state import StateRow
 from ntm_serve.step_model import ModelKey
+from ntm_serve.tenants import Account, Accounts
 from ntm_serve.ticket import Ticket, identical
-
-SESSION_ID = re.compile(r"[A-Za-z0-9._~:@+-]{1,128}")
-SESSION_ID_MEANS = "1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -"
 
 # A session that made no step for so long is put to rest. Looked for at least as often.
 IDLE_AFTER_S = 60.0
@@ -67,6 +65,7 @@ class Session:
 
     __slots__ = (
         "_step_bytes",
+        "account",
         "id",
         "in_flight",
         "kept",
@@ -91,8 +90,15 @@ class Session:
         self.opened_s = self.used_s = now_s
         # What the store has of it; None where it lives in memory alone.
         self.kept: Kept | None = None
+        # Where its tenant's use is counted; None where nobody counts.
+        self.account: Account | None = None
         # Whether a batcher holds the session. The batcher's own mark, here to save it a table.
         self.queued = False
+
+    @property
+    def state_bytes(self) -> int:
+        """Of its state."""
+        return sum(array.nbytes for array in self.state.arrays())
 
     @property
     def promised_step(self) -> int:
@@ -250,8 +256,11 @@ def _own(array: Array) -> Array:
 class Sessions:
     """The sessions that are in a server's memory, and for a while why others are not."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, accounts: Accounts | None = None) -> None:
+        """accounts: of tenants; None is a server without them."""
         self.limits = limits
+        self._accounts = accounts
+        self._is_key = (SESSION_NAME if accounts is None else SESSION_KEY).fullmatch
         self._open: dict[str, Session] = {}
         self._ended: OrderedDict[str, CallerFault] = OrderedDict()
         self.open_by_model: Counter[ModelKey] = Counter()
@@ -274,21 +283,35 @@ class Sessions:
         self.add(session)
         return session
 
-    def expect_free(self, session_id: str | None, *, coming: int = 0) -> str:
+    def may_be(self, session_id: str) -> bool:
+        """Whether a session may be called that."""
+        return self._is_key(session_id) is not None
+
+    def expect_free(self, session_id: str | None, *, coming: int = 0, state_bytes: int = 0) -> str:
         """The name, or a random one, for one session more. coming: how many are being made. Raises as `open`."""
-        if session_id is not None and not SESSION_ID.fullmatch(session_id):
-            raise InvalidInput(f"session id: expected {SESSION_ID_MEANS}, got {session_id!r}")
+        if session_id is not None and not self.may_be(session_id):
+            raise InvalidInput(f"session id: expected {SESSION_NAME_MEANS}, got {session_id!r}")
         if session_id in self._open:
             raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
         if len(self._open) + coming >= self.limits.sessions_max:
             raise LimitReached(f"sessions: expected at most {self.limits.sessions_max} open at once")
+        if self._accounts is not None:
+            self._accounts.of_key(session_id or "").expect_session(state_bytes)
         return session_id or secrets.token_hex(16)
+
+    def come(self, session_id: str, sessions: int, state_bytes: int) -> None:
+        """So many more, or fewer, of that name's tenant are being made."""
+        if self._accounts is not None:
+            self._accounts.of_key(session_id).come(sessions, state_bytes)
 
     def add(self, session: Session) -> None:
         """The session is in memory from now on."""
         self._open[session.id] = session
         self.open_by_model[session.model] += 1
         self._ended.pop(session.id, None)
+        if self._accounts is not None:
+            session.account = self._accounts.of_key(session.id)
+            session.account.enter(session.model, session.state_bytes)
 
     def find(self, session_id: str) -> Session:
         """The session of that name. Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted."""
@@ -302,7 +325,7 @@ class Sessions:
         ended = self._ended.get(session_id)
         if ended is not None:
             return type(ended)(ended.message, fields=ended.fields)
-        why = "this one was never seen" if SESSION_ID.fullmatch(session_id) else f"names have {SESSION_ID_MEANS}"
+        why = "this one was never seen" if self.may_be(session_id) else f"names have {SESSION_NAME_MEANS}"
         return SessionUnknown(f"session {session_id}: expected the name of an open session; {why}")
 
     def idle(self, now_s: float) -> list[Session]:
@@ -338,3 +361,5 @@ class Sessions:
         """The session is not looked at any more. Whatever it has in flight goes on; whoever asks for this ends it."""
         del self._open[session.id]
         self.open_by_model[session.model] -= 1
+        if session.account is not None:
+            session.account.leave(session.model, session.state_bytes)

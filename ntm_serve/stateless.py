@@ -17,6 +17,7 @@ from ntm_serve.sessions import Limits, Session
 from ntm_serve.spec import Array, StepSpec, expect_names, expect_tensor
 from ntm_serve.step_model import ModelKey
 from ntm_serve.submission import Reply, Submission
+from ntm_serve.tenants import Account
 from ntm_serve.ticket import Ticket
 
 log = structlog.get_logger()
@@ -144,8 +145,9 @@ def submit_rows(
     now_s: float,
     clock: Callable[[], float],
     observer: Observer,
+    tenant: Account | None = None,
 ) -> Submission:
-    """Admit the rows of a request; see Service.submit_rows."""
+    """Admit the rows of a request; see Service.submit_rows. tenant: who pays for them."""
     spec, key = scheduler.model.spec, scheduler.key
     if spec.state:
         raise InvalidInput(
@@ -156,10 +158,13 @@ def submit_rows(
     message = Rows(request, spec, rows_max=rows_max)
     rows = len(message.request.session_ids)
     scheduler.expect_room_for(rows)
+    if tenant is not None:
+        tenant.expect_steps(rows)
     account = _Account(key, rows, reply, submitted_s=now_s, clock=clock, observer=observer)
     submission = Submission(message, account.answered, tag=tag, together=True, tell=account.left)
     for place in range(rows):
         session = PassingSession("", key, scheduler.initial_state, now_s)
+        session.account = tenant
         ticket = submission.admit(place, session, spec, now_s, _has_room)
         assert ticket is not None, "a session that is new has no retries"
         account.admit(ticket)

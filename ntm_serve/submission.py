@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ntm_serve.caller import as_told
 from ntm_serve.errors import NtmServeError, StepCancelled
 from ntm_serve.message import Message
 from ntm_serve.sessions import Session
@@ -27,12 +28,16 @@ class Submission:
     """
 
     __slots__ = (
-        "_arrays", "_foreign", "_left", "_message", "_reply", "_retried", "_spec", "_tell", "_tickets", "_together",
-        "cancelled", "durable_steps", "errors", "form", "next_steps", "session_ids", "tag",
+        "_arrays", "_foreign", "_left", "_message", "_reply", "_retried", "_spec", "_tell", "_tenant", "_tickets",
+        "_together", "cancelled", "durable_steps", "errors", "form", "held_s", "next_steps", "session_ids", "tag",
     )  # fmt: skip
 
-    def __init__(self, message: Message, reply: "Reply", *, tag: int, together: bool, tell: Tell) -> None:
-        """reply: told of the places that are answered; of all of them at once where `together`."""
+    def __init__(
+        self, message: Message, reply: "Reply", *, tag: int, together: bool, tell: Tell, tenant: str = ""
+    ) -> None:
+        """reply: told of the places that are answered; of all of them at once where `together`. tenant: who calls the
+        sessions by these names.
+        """
         self.tag = tag
         self.session_ids = message.request.session_ids
         count = len(self.session_ids)
@@ -43,6 +48,7 @@ class Submission:
         self._reply = reply
         self._together = together
         self._tell = tell
+        self._tenant = tenant
         self._left = count
         self._tickets: list[Ticket] = []
         self._spec: StepSpec | None = None
@@ -51,6 +57,8 @@ class Submission:
         self.form: tuple[StepSpec, Sequence[int], int] | None = None
         # Nobody waits for it any more.
         self.cancelled = False
+        # For how long its tenant is at a limit: whoever sent it is to be read no sooner.
+        self.held_s = 0.0
         # Places whose ticket is of another message: a retry of steps in flight.
         self._foreign: set[int] = set()
         # Places that were answered from a reply window, or together with another message.
@@ -101,7 +109,7 @@ class Submission:
     def refuse(self, place: int, error: NtmServeError, *, next_step: int) -> None:
         """The place is answered with an error; the session stands at next_step."""
         # Where it was raised knows of this submission: neither would be freed before the garbage collector came.
-        self.errors[place] = error.with_traceback(None)
+        self.errors[place] = as_told(error, self._tenant).with_traceback(None)
         self._answer(place, next_step)
 
     def ticket_settled(self, place: int, ticket: Ticket) -> None:

@@ -25,6 +25,8 @@ AXIS_MAX = 2**31 - 1
 
 CODE_OF_ERROR: Mapping[type[NtmServeError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.Unsupported: grpc.StatusCode.UNIMPLEMENTED,
     errors.ModelUnknown: grpc.StatusCode.NOT_FOUND,
     errors.SessionUnknown: grpc.StatusCode.NOT_FOUND,
@@ -43,6 +45,7 @@ CODE_OF_ERROR: Mapping[type[NtmServeError], grpc.StatusCode] = {
     errors.CallerFault: grpc.StatusCode.INVALID_ARGUMENT,
     errors.LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ServerDraining: grpc.StatusCode.UNAVAILABLE,
+    errors.StreamAged: grpc.StatusCode.UNAVAILABLE,
     errors.OwnedElsewhere: grpc.StatusCode.UNAVAILABLE,
     errors.StoreUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.ServerUnreachable: grpc.StatusCode.UNAVAILABLE,

@@ -1,29 +1,29 @@
 """The command line: `ntm-serve`. Each command is thin; every error is one line on stderr and exit status 1."""
 
+import importlib
 import sys
-
-import typer
+from typing import Any
 
 import ntm_serve.cli.before_grpc  # noqa: F401  (what follows imports grpc)
-from ntm_serve.cli.client import register_client_commands
-from ntm_serve.cli.server import register_server_commands
 from ntm_serve.errors import NtmServeError
-
-app = typer.Typer(
-    name="ntm-serve",
-    help="Serve trained memory models: stateful sessions over gRPC.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-register_server_commands(app)
-register_client_commands(app)
 
 
 def main() -> None:
     """The entry point."""
     try:
-        app(prog_name="ntm-serve")
+        _application(sys.argv[1:2])(prog_name="ntm-serve")
     except NtmServeError as error:
         print(f"ntm-serve: {' '.join(error.message.splitlines())}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _application(command: list[str]) -> Any:
+    """What carries a command out. A health check is run every few seconds, beside the server that it asks: with every
+    command it takes a second of processor to start, by itself a fifth.
+    """
+    if command == ["health"]:
+        try:
+            return importlib.import_module("ntm_serve.cli.health").app
+        except ModuleNotFoundError:  # The other says what to install.
+            pass
+    return importlib.import_module("ntm_serve.cli.commands").app

@@ -10,11 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import ntm_serve
 from ntm_serve.cli.arrays import ArrayWriter, expect_writable, read_inputs
-from ntm_serve.cli.options import DEFAULT_SERVER, Server
+from ntm_serve.cli.clients import client_of
+from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.cli.pipe import pipe
 from ntm_serve.cli.sessions import sessions_app
 from ntm_serve.cli.tables import console, print_facts, table
-from ntm_serve.client import Client, ModelInfo
+from ntm_serve.cli.token import token
+from ntm_serve.client import ModelInfo
 from ntm_serve.errors import SettingsFault
 
 
@@ -24,15 +26,19 @@ def register_client_commands(app: typer.Typer) -> None:
     app.add_typer(sessions_app, name="sessions")
     app.command()(run)
     app.command()(pipe)
+    app.command()(drain)
+    app.command()(token)
     app.command()(version)
 
 
+@connecting
 def models(
     name: Annotated[str, typer.Argument(metavar="[MODEL]", help="show one model in full")] = "",
-    server: Server = DEFAULT_SERVER,
+    *,
+    connection: Connection,
 ) -> None:
     """List the models of a server, or show one."""
-    with Client(server, retry=None) as client:
+    with client_of(connection, retry=None) as client:
         if name:
             _print_model(client.model(name))
             return
@@ -57,6 +63,7 @@ def models(
         console().print(fault, markup=False)
 
 
+@connecting
 def run(
     model: Annotated[str, typer.Argument(help="the model's name, or name/version")],
     input: Annotated[  # noqa: A002 It is what the flag is called.
@@ -67,12 +74,13 @@ def run(
     session_id: Annotated[
         str, typer.Option(help="go on with this session, or open it under this name; it stays open")
     ] = "",
-    server: Server = DEFAULT_SERVER,
+    *,
+    connection: Connection,
 ) -> None:
     """Stream a file of inputs through a session, and write the outputs."""
     name, _, wanted_version = model.partition("/")
     expect_writable(output)
-    with Client(server) as client:
+    with client_of(connection) as client:
         session = client.session(name, version=wanted_version, session_id=session_id, resume=bool(session_id))
         if session.next_step:
             print(f"session {session.id}: goes on at step {session.next_step}")
@@ -100,6 +108,14 @@ def run(
             if not session_id:
                 session.close()
     print(f"{steps} steps through {session.model}/{session.version} to {output}")
+
+
+@connecting
+def drain(*, connection: Connection) -> None:
+    """Have a server finish what it has admitted, give its sessions up and end, as SIGTERM does."""
+    with client_of(connection, retry=None) as client:
+        client.drain()
+    print(f"{connection.server}: drains")
 
 
 def version() -> None:

@@ -19,11 +19,12 @@ from typing import Annotated
 
 import typer
 
+from ntm_serve.cli.clients import client_of
 from ntm_serve.cli.events import Events, Format, Lines, read_events, sources_of
 from ntm_serve.cli.meter import Meter
-from ntm_serve.cli.options import DEFAULT_SERVER, Server
+from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.cli.records import LineWriter, Record, Sink, StandardOutput
-from ntm_serve.client import Answers, Client, Group, RetryPolicy
+from ntm_serve.client import Answers, Group, RetryPolicy
 from ntm_serve.client.healing import RETRY_DEFAULT
 from ntm_serve.client.roster import GO_ON_AFTER
 from ntm_serve.errors import InvalidInput, NtmServeError, SessionLost, SettingsFault, StepConflict
@@ -54,6 +55,7 @@ class FormatName(StrEnum):
     CSV = "csv"
 
 
+@connecting
 def pipe(
     model: Annotated[str, typer.Argument(help="the model's name, or name/version")],
     key: Annotated[str, typer.Option("--key", "-k", help="the field that says whose event it is: its session's id")],
@@ -80,7 +82,8 @@ def pipe(
     patience_s: Annotated[
         float, typer.Option("--patience-s", min=0.0, help="how long a server that is away is waited for; 0: not at all")
     ] = RETRY_DEFAULT.patience_s,
-    server: Server = DEFAULT_SERVER,
+    *,
+    connection: Connection,
 ) -> None:
     """Send events, lines of JSON or CSV, each through the session of its key; write what they gave, in their order.
 
@@ -93,7 +96,9 @@ def pipe(
     name, _, version = model.partition("/")
     about = {"model": name, "version": version, "prefix": prefix, "key": key}
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(Client(server, retry=RetryPolicy(patience_s=patience_s) if patience_s else None))
+        client = stack.enter_context(
+            client_of(connection, retry=RetryPolicy(patience_s=patience_s) if patience_s else None)
+        )
         info = client.model(name, version)
         if info.fault is not None:
             raise info.fault

@@ -4,7 +4,7 @@
 
 import inspect
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -117,7 +117,7 @@ def _give_flags(command: Any, fields: dict[str, Any], prefix: str) -> None:
     parameters = [one for one in own if one.kind is not inspect.Parameter.VAR_KEYWORD]
     for name, setting in fields.items():
         flag, kind = name.replace("_", "-"), setting.annotation
-        choices = getattr(kind, "__args__", ())
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
         among = f": {', '.join(choices)}" if choices else ""
         # The words that Typer has for the other commands' options; the brackets are no markup.
         origin = f"\\[env var: {prefix}{name.upper()}] \\[default: {_default(setting)}]"
@@ -136,9 +136,11 @@ def _give_flags(command: Any, fields: dict[str, Any], prefix: str) -> None:
     command.__annotations__ = {one.name: one.annotation for one in parameters}
 
 
-_METAVAR: dict[Any, str] = {Path: "DIR", int: "N", float: "SECONDS", str: "TEXT"}
+_METAVAR: dict[Any, str] = {Path: "DIR", Path | None: "FILE", int: "N", float: "SECONDS", str: "TEXT", bool: "BOOL"}
 
 
 def _default(setting: Any) -> str:
     default = setting.get_default(call_default_factory=True)
+    if default is None:
+        return "none"
     return f"{default:.10g}" if isinstance(default, float) else str(default)

@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from ntm_serve.app import LoadedModels, Running, load_models, run, serve
+from ntm_serve.caller import parted
 from ntm_serve.config import Settings, read_settings
 from ntm_serve.engine import OrtEngine
 from ntm_serve.model_directory import read_model_directory
@@ -98,12 +99,23 @@ def configure_log(settings: Settings) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _name_tenant,
             structlog.processors.format_exc_info,
             rendered,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _name_tenant(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG001
+    """A session is called by its name, and its tenant is named beside it."""
+    key = event.get("session")
+    if isinstance(key, str):
+        tenant, event["session"] = parted(key)
+        if tenant:
+            event["tenant"] = tenant
+    return event
 
 
 async def _serve(settings: Settings, loaded: LoadedModels) -> None:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from ntm_serve.cli.options import DEFAULT_SERVER, Server
+from ntm_serve.cli.clients import client_of
+from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.cli.tables import console, print_facts, table
-from ntm_serve.client import Client
 from ntm_serve.durability import Durability
 from ntm_serve.errors import SettingsFault, SnapshotRejected
 
@@ -24,24 +24,37 @@ sessions_app = typer.Typer(
 
 
 @sessions_app.callback(invoke_without_command=True)
+@connecting
 def sessions(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="only those of this model")] = "",
     limit: Annotated[int, typer.Option(min=1, help="at most this many rows")] = 50,
-    server: Server = DEFAULT_SERVER,
+    all_tenants: Annotated[bool, typer.Option("--all-tenants", help="of every tenant; needs the role admin")] = False,
+    *,
+    connection: Connection,
 ) -> None:
     """List open sessions, in the order of their ids."""
     if context.invoked_subcommand is not None:
         return
     rows = table(
-        "session", "model", "next step", "in flight", "durability", "in memory", "idle", "open for", "state bytes"
+        *(["tenant"] if all_tenants else []),
+        "session",
+        "model",
+        "next step",
+        "in flight",
+        "durability",
+        "in memory",
+        "idle",
+        "open for",
+        "state bytes",
     )
-    with Client(server, retry=None) as client:
-        for row, info in enumerate(client.sessions(model)):
+    with client_of(connection, retry=None) as client:
+        for row, info in enumerate(client.all_sessions(model) if all_tenants else client.sessions(model)):
             if row == limit:
                 rows.caption = f"the first {limit}; more with --limit"
                 break
             rows.add_row(
+                *([info.tenant] if all_tenants else []),
                 info.session_id,
                 f"{info.model}/{info.version}",
                 str(info.next_step),
@@ -56,30 +69,34 @@ def sessions(
 
 
 @sessions_app.command("show")
-def show_session(session_id: SessionId, server: Server = DEFAULT_SERVER) -> None:
+@connecting
+def show_session(session_id: SessionId, *, connection: Connection) -> None:
     """Show where one session stands."""
-    with Client(server, retry=None) as client:
+    with client_of(connection, retry=None) as client:
         info = client.session_info(session_id)
-    print_facts(vars(info))
+    print_facts({name: fact for name, fact in vars(info).items() if fact != ""})
 
 
 @sessions_app.command("close")
-def close_session(session_id: SessionId, server: Server = DEFAULT_SERVER) -> None:
+@connecting
+def close_session(session_id: SessionId, *, connection: Connection) -> None:
     """End a session and free its memory."""
-    with Client(server, retry=None) as client:
+    with client_of(connection, retry=None) as client:
         info = client.close_session(session_id)
     print(f"closed {info.session_id} after {info.next_step} steps")
 
 
 @sessions_app.command("snapshot")
+@connecting
 def snapshot_session(
     session_id: SessionId,
     output: Annotated[Path, typer.Option("--output", "-o", help="file for the session's state")],
     step: Step = None,
-    server: Server = DEFAULT_SERVER,
+    *,
+    connection: Connection,
 ) -> None:
     """Write a session's state into a file, which a server of the same model restores. The session goes on."""
-    with Client(server, retry=None) as client:
+    with client_of(connection, retry=None) as client:
         snapshot = client.snapshot(session_id, step=step)
     # All of it or nothing: a file that is cut short would be found out, but too late.
     beside = output.with_name(output.name + ".part")
@@ -89,18 +106,20 @@ def snapshot_session(
 
 
 @sessions_app.command("restore")
+@connecting
 def restore_session(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="as written by `snapshot`")],
     session_id: Annotated[str, typer.Option(help="the new session's name; a random one if not given")] = "",
     durability: DurabilityWord = None,
-    server: Server = DEFAULT_SERVER,
+    *,
+    connection: Connection,
 ) -> None:
     """Open a session where a snapshot was taken."""
     try:
         data = file.read_bytes()
     except OSError as error:
         raise SettingsFault(f"{file}: expected a file that can be read, got {error.strerror}") from error
-    with Client(server, retry=None) as client:
+    with client_of(connection, retry=None) as client:
         try:
             session = client.restore(data, session_id=session_id, durability=durability)
         except SnapshotRejected as error:
@@ -109,6 +128,7 @@ def restore_session(
 
 
 @sessions_app.command("fork")
+@connecting
 def fork_session(
     session_id: SessionId,
     fork_id: Annotated[
@@ -116,21 +136,24 @@ def fork_session(
     ] = "",
     step: Step = None,
     durability: DurabilityWord = None,
-    server: Server = DEFAULT_SERVER,
+    *,
+    connection: Connection,
 ) -> None:
     """Open a session where another stands, or stood. The other goes on."""
-    with Client(server, retry=None) as client:
+    with client_of(connection, retry=None) as client:
         fork = client.fork(session_id, fork_id, step=step, durability=durability)
     print(f"session {fork.id}: forked from {session_id} at step {fork.next_step}")
 
 
 @sessions_app.command("rewind")
+@connecting
 def rewind_session(
     session_id: SessionId,
     step: Annotated[int, typer.Argument(min=0, help="the session's next step afterwards")],
-    server: Server = DEFAULT_SERVER,
+    *,
+    connection: Connection,
 ) -> None:
     """Take a session back to where it stood."""
-    with Client(server, retry=None) as client:
+    with client_of(connection, retry=None) as client:
         info = client.rewind(session_id, step)
     print(f"session {info.session_id}: rewound, its next step is {info.next_step}")

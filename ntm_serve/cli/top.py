@@ -1,12 +1,13 @@
 """`ntm-serve top`: models, sessions and rates of running servers, again and again."""
 
 import json
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Annotated, Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import typer
 from rich.console import Group
@@ -14,8 +15,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ntm_serve.cli.clients import client_of
 from ntm_serve.cli.gauging import Between, ModelLine, Reading, ServerLine, reading
-from ntm_serve.cli.options import DEFAULT_SERVER, Server
+from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.cli.tables import console, table
 from ntm_serve.client import Client, SessionInfo
 from ntm_serve.errors import ServerUnreachable
@@ -46,6 +48,7 @@ class View:
     sessions: Sequence[SessionLine]
 
 
+@connecting
 def top(
     metrics: Annotated[
         list[str] | None, typer.Option(help="where a server's metrics are; once for each of several servers")
@@ -54,38 +57,50 @@ def top(
     sessions: Annotated[int, typer.Option(min=0, max=LOOKED_AT, help="how many of the busiest are shown")] = 10,
     once: Annotated[bool, typer.Option("--once", help="look twice, show what was between, and end")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="a line of JSON for each look")] = False,
-    server: Server = DEFAULT_SERVER,
+    *,
+    connection: Connection,
 ) -> None:
     """Show models, sessions and rates of running servers, until Ctrl-C."""
     urls = metrics or ["http://localhost:8002/metrics"]
-    with Client(server, retry=None) as client:
-        views = islice(_views(client, urls, interval_s, sessions), 1 if once else None)
+    with client_of(connection, retry=None) as client:
+        views = islice(_views(client, Metrics(urls, connection), interval_s, sessions), 1 if once else None)
         try:
             _show(views, live=not (once or as_json), as_json=as_json)
         except KeyboardInterrupt:
             return
 
 
-def _views(client: Client, urls: Sequence[str], interval_s: float, shown: int) -> Iterator[View]:
-    before, known = _read(urls), _sessions(client, shown)
+class Metrics:
+    """Where servers' metrics are, and how they are asked: with the authorities and the token of the connection."""
+
+    def __init__(self, urls: Sequence[str], connection: Connection) -> None:
+        self.urls = urls
+        self._context = ssl.create_default_context(cafile=connection.tls_ca)
+        self._token = connection.token()
+
+    def read(self) -> Reading:
+        """All of them, now. Raises ServerUnreachable."""
+        texts = []
+        for url in self.urls:
+            headers = {} if self._token is None else {"authorization": f"Bearer {self._token()}"}
+            context = self._context if url.startswith("https:") else None
+            try:
+                with urlopen(Request(url, headers=headers), timeout=SCRAPE_MAX_S, context=context) as response:
+                    texts.append(response.read().decode())
+            except (OSError, ValueError) as fault:
+                raise ServerUnreachable(f"metrics: expected a server's metrics at {url}, got: {fault}") from fault
+        return reading(texts, time.monotonic())
+
+
+def _views(client: Client, metrics: Metrics, interval_s: float, shown: int) -> Iterator[View]:
+    before, known = metrics.read(), _sessions(client, shown)
     while True:
         time.sleep(interval_s)
-        now, found = _read(urls), _sessions(client, shown)
+        now, found = metrics.read(), _sessions(client, shown)
         between = Between(before, now)
         lines = busiest(known, found, took_s=now.at_s - before.at_s, shown=shown)
-        yield View(between.server(len(urls)), between.models(), lines)
+        yield View(between.server(len(metrics.urls)), between.models(), lines)
         before, known = now, found
-
-
-def _read(urls: Sequence[str]) -> Reading:
-    texts = []
-    for url in urls:
-        try:
-            with urlopen(url, timeout=SCRAPE_MAX_S) as response:
-                texts.append(response.read().decode())
-        except (OSError, ValueError) as fault:
-            raise ServerUnreachable(f"metrics: expected a server's metrics at {url}, got: {fault}") from fault
-    return reading(texts, time.monotonic())
 
 
 def _sessions(client: Client, shown: int) -> dict[str, SessionInfo]:

@@ -14,6 +14,7 @@ from ntm_serve.client.rounds import Answer, Answers
 from ntm_serve.client.sync import Client, Session
 from ntm_serve.client.views import BatchIndependence, ModelInfo, SessionInfo, SessionSnapshot
 from ntm_serve.durability import Durability
+from ntm_serve.identity import Tls, Token, token_of_file
 
 __all__ = [
     "Answer",
@@ -30,4 +31,7 @@ __all__ = [
     "Session",
     "SessionInfo",
     "SessionSnapshot",
+    "Tls",
+    "Token",
+    "token_of_file",
 ]

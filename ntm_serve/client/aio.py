@@ -47,8 +47,9 @@ from ntm_serve.client.lines import Lines, Turn, affinity
 from ntm_serve.client.views import ModelInfo, SessionInfo, SessionSnapshot, model_info, session_info
 from ntm_serve.durability import Durability
 from ntm_serve.errors import NtmServeError, ServerUnreachable, StepCancelled
+from ntm_serve.identity import Identity, Tls, Token
 from ntm_serve.spec import Array
-from ntm_serve.v1 import models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
+from ntm_serve.v1 import admin_pb2, admin_pb2_grpc, models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from ntm_serve.wire import arrays_of
 
 A = TypeVar("A")
@@ -59,21 +60,31 @@ class AsyncClient:
     begins with the address that its id says, and turns to the next when that one fails.
 
     timeout_s: the longest that a call may take, but for streams; None is no limit. retry: how it goes on when the
-    connection breaks or the server is away; None raises every error at once.
+    connection breaks or the server is away; None raises every error at once. tls: None is a connection that whoever is
+    between can read. token: what the server knows its caller by, or a function that is asked for it at every call.
     """
 
     def __init__(
-        self, target: str, *, timeout_s: float | None = 60.0, retry: RetryPolicy | None = RETRY_DEFAULT
+        self,
+        target: str,
+        *,
+        timeout_s: float | None = 60.0,
+        retry: RetryPolicy | None = RETRY_DEFAULT,
+        tls: Tls | None = None,
+        token: Token | None = None,
     ) -> None:
         options = channel_options(retry)
+        identity = Identity(tls, token)
         self._lines = Lines(target)
         # The number keeps gRPC from having one connection for all lines to an address.
         self._channels = [
-            grpc.aio.insecure_channel(address, options=(*options, ("ntm_serve.line", number)))
+            identity.channel(grpc.aio, address, (*options, ("ntm_serve.line", number)))
             for number, address in enumerate(self._lines.addresses)
         ]
-        self._sessions: tuple[Any, ...] = tuple(sessions_pb2_grpc.SessionsStub(channel) for channel in self._channels)
-        self._models: tuple[Any, ...] = tuple(models_pb2_grpc.ModelsStub(channel) for channel in self._channels)
+        lines = [identity.calls(channel) for channel in self._channels]
+        self._sessions: tuple[Any, ...] = tuple(sessions_pb2_grpc.SessionsStub(line) for line in lines)
+        self._models: tuple[Any, ...] = tuple(models_pb2_grpc.ModelsStub(line) for line in lines)
+        self._admin: tuple[Any, ...] = tuple(admin_pb2_grpc.AdminStub(line) for line in lines)
         # Of calls that belong to no session that is open.
         self._turn = Turn()
         self._healing = Healing(retry, clock=time.monotonic)
@@ -115,6 +126,22 @@ class AsyncClient:
             token = page.next_page_token
             if not token:
                 return
+
+    async def all_sessions(self, model: str = "") -> AsyncIterator[SessionInfo]:
+        """As `sessions`, those of every tenant. Raises PermissionDenied where the caller has not the role admin."""
+        token = ""
+        while True:
+            request = admin_pb2.ListSessionsRequest(model=model, page_size=1000, page_token=token)
+            page = await self._asked("Admin.ListSessions", request)
+            for session in page.sessions:
+                yield session_info(session)
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def drain(self) -> None:
+        """Have the server finish what it has admitted, and end. Raises PermissionDenied as `all_sessions`."""
+        await self._asked("Admin.Drain", admin_pb2.DrainRequest())
 
     async def session_info(self, session_id: str) -> SessionInfo:
         """Where a session stands. Raises SessionUnknown, SessionClosed, SessionExpired."""
@@ -237,7 +264,7 @@ class AsyncClient:
     async def _outcome(self, call: Call, turn: Turn) -> Any:
         """The reply of a call, or the domain's error."""
         service, _, name = call.method.partition(".")
-        stubs = self._sessions if service == "Sessions" else self._models
+        stubs: Any = {"Sessions": self._sessions, "Models": self._models, "Admin": self._admin}[service]
         stub = stubs[self._lines.place(call.session_id, turn)]
         try:
             return await getattr(stub, name)(call.request, timeout=call.timeout_s, metadata=call.affinity)

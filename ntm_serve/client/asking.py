@@ -22,6 +22,8 @@ A = TypeVar("A")
 Method = Literal[
     "Models.List",
     "Models.Get",
+    "Admin.ListSessions",
+    "Admin.Drain",
     "Sessions.Open",
     "Sessions.Step",
     "Sessions.Get",

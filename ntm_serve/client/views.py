@@ -12,7 +12,8 @@ from ntm_serve.wire import durability_of, error_of_wire, spec_of
 @dataclass(frozen=True)
 class SessionInfo:
     """Where a session stands. next_step: how many steps were made. resident: whether it is in the server's memory.
-    oldest_retained_step: the oldest that it can be snapshot, forked and rewound at.
+    oldest_retained_step: the oldest that it can be snapshot, forked and rewound at. tenant: whose it is; empty where
+    the server has no tenants.
     """
 
     session_id: str
@@ -28,6 +29,7 @@ class SessionInfo:
     durability: Durability
     resident: bool
     oldest_retained_step: int
+    tenant: str
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def session_info(session: sessions_pb2.Session) -> SessionInfo:
         durability=durability_of(session.durability) or Durability.MEMORY,
         resident=session.resident,
         oldest_retained_step=session.oldest_retained_step,
+        tenant=session.tenant,
     )
 
 

@@ -14,7 +14,7 @@ import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
-from ntm_serve.errors import EngineFault, NtmServeError
+from ntm_serve.errors import EngineFault, InvalidInput, NtmServeError
 from ntm_serve.frontends.status import details_of
 from ntm_serve.observer import MessageCounts
 from ntm_serve.wire import DETAILS_KEY, code_of
@@ -40,20 +40,28 @@ class Call:
     """A call that a client has begun."""
 
     __slots__ = (
-        "_begun", "_call", "_code", "_counts", "_observer", "_on_message", "_outbox", "kind", "metadata", "method",
-        "on_over", "over",
+        "_begun", "_call", "_code", "_counts", "_gone", "_observer", "_on_message", "_outbox", "bytes_max", "kind",
+        "metadata", "method", "on_over", "on_retire", "over",
     )  # fmt: skip
 
-    def __init__(self, event: Any, *, method: str, kind: str, observer: CallObserver) -> None:
+    def __init__(
+        self, event: Any, *, method: str, kind: str, observer: CallObserver, gone: Callable[["Call"], None]
+    ) -> None:
+        """gone: whoever counts calls; told once that it is over."""
         self._call = event.call
+        self._gone = gone
         # What the client sent with it: pairs of a key and a value.
         self.metadata: Sequence[tuple[str, str | bytes]] = event.invocation_metadata
         self.method = method
         self.kind = kind
+        # The largest message that its caller may send; None is the largest that anybody may.
+        self.bytes_max: int | None = None
         # Whether the client left, its deadline passed, or the status was sent.
         self.over = False
         # Told once that it is over, and whether it was cut short.
         self.on_over: Callable[[bool], None] = _nobody_asks
+        # Whoever answers what is in flight before the call ends with an error; None ends it at once.
+        self.on_retire: Callable[[NtmServeError], None] | None = None
         self._observer = observer
         self._counts = observer.messages(method, kind)
         self._begun = False
@@ -98,6 +106,10 @@ class Call:
         """End with the error's status: its message, and the machine-readable details."""
         self._end(code_of(error), error.message.encode(), ((DETAILS_KEY, details_of(error)),), None)
 
+    def retire(self, error: NtmServeError) -> None:
+        """End with an error, after the answers to what is in flight where there are any."""
+        (self.on_retire or self.fail)(error)
+
     def refuse(self, code: grpc.StatusCode, details: str) -> None:
         """End with a status that is gRPC's own and none of ours."""
         self._end(code, details.encode(), None, None)
@@ -127,7 +139,9 @@ class Call:
         message = event.batch_operations[0].message()
         if message is not None:
             self._counts.received += 1
-        self._on_message(message)
+            if self.bytes_max is not None and len(message) > self.bytes_max:
+                return self.fail(_too_large(len(message), self.bytes_max))
+        return self._on_message(message)
 
     def _sent(self, event: Any) -> None:
         if not event.success or self.over:  # That it was cut short is told of by itself.
@@ -147,7 +161,10 @@ class Call:
         code = self._code if ended_well and self._code is not None else grpc.StatusCode.CANCELLED
         self._observer.call_handled(self.method, self.kind, code.name)
         on_over, self.on_over, self._on_message = self.on_over, _nobody_asks, _nobody_reads
+        self.on_retire = None
         self._outbox.clear()
+        gone, self._gone = self._gone, _nobody_counts
+        gone(self)
         on_over(cut_short)
 
 
@@ -155,6 +172,10 @@ def fault_of(call: str, fault: Exception) -> EngineFault:
     """What the caller learns of a fault of ours: that it was one. The log has the rest."""
     log.error("call failed", call=call, exc_info=fault)
     return EngineFault(f"{call}: an internal fault; the server's log has it")
+
+
+def _too_large(size: int, most: int) -> InvalidInput:
+    return InvalidInput(f"message: expected at most {most} bytes, got {size}", fields={"message_bytes_max": str(most)})
 
 
 def _done(event: Any) -> None:
@@ -165,3 +186,6 @@ def _nobody_asks(cut_short: bool) -> None: ...
 
 
 def _nobody_reads(message: bytes | None) -> None: ...
+
+
+def _nobody_counts(call: Call) -> None: ...

@@ -8,7 +8,7 @@ from collections import deque
 
 from ntm_serve.errors import InvalidInput, ModelUnknown, NtmServeError
 from ntm_serve.frontends.call import Call, fault_of
-from ntm_serve.frontends.infer_request import Request
+from ntm_serve.frontends.infer_request import Plan, Request
 from ntm_serve.frontends.methods import fail, parsed
 from ntm_serve.frontends.responses import ResponseWriter, error_reply, told
 from ntm_serve.frontends.stream import MessageStream
@@ -19,6 +19,7 @@ from ntm_serve.sequences import Sequences
 from ntm_serve.service import Service
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.submission import Submission
+from ntm_serve.tenancy import TenantService
 
 # With it the first error of a stream is its status.
 STRICT_KEY = "triton_grpc_error"
@@ -28,12 +29,20 @@ class Inference:
     """What serves both methods."""
 
     def __init__(
-        self, service: Service, sequences: Sequences, *, messages_in_flight_max: int, stream_bytes_max: int
+        self,
+        service: Service | TenantService,
+        sequences: Sequences,
+        *,
+        messages_in_flight_max: int,
+        stream_bytes_max: int,
     ) -> None:
         self._service = service
         self._sequences = sequences
         self._messages_in_flight_max = messages_in_flight_max
         self._stream_bytes_max = stream_bytes_max
+        self.plans: dict[bytes, Plan] = {}
+        # On the path of a step, and so without a call of our own.
+        self.model_here = service.model_here
         self._ports: dict[ModelKey, Ports] = {}
         self._streams: set[MessageStream] = set()
         self._writer = ResponseWriter(streamed=False)
@@ -49,6 +58,7 @@ class Inference:
             conversation,
             messages_max=self._messages_in_flight_max,
             bytes_max=self._stream_bytes_max,
+            held_s=lambda: self._service.held_s,
             gone=self._streams.discard,
         )
         self._streams.add(stream)
@@ -90,7 +100,7 @@ class Inference:
         """The model that a request is for: that of its sequence, which stays with its version. Raises InvalidInput, and
         as `served`.
         """
-        model = None if start else self._service.model_here(session_id)
+        model = None if start else self.model_here(session_id)
         if model is None:
             return self.served(*key)
         if key.name != model.card.name or key.version not in ("", model.card.version):

@@ -13,6 +13,7 @@ from ntm_serve.inference import service_pb2
 from ntm_serve.observer import ModelTotals
 from ntm_serve.service import ModelView, Service
 from ntm_serve.step_model import ModelKey
+from ntm_serve.tenancy import TenantService
 
 INFERENCE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
@@ -60,7 +61,7 @@ class InferenceBehaviours:
 
     def __init__(
         self,
-        service: Service,
+        service: Service | TenantService,
         inference: Inference,
         *,
         settings: InferenceSettings,

@@ -93,6 +93,7 @@ def wire_session(view: SessionView) -> sessions_pb2.Session:
         durability=wire_durability(view.durability),
         resident=view.resident,
         oldest_retained_step=view.oldest_retained_step,
+        tenant=view.tenant,
     )
     session.open_for.FromMilliseconds(round(view.open_for_s * 1000))
     session.idle_for.FromMilliseconds(round(view.idle_for_s * 1000))

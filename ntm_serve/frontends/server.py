@@ -1,39 +1,51 @@
 """The gRPC server: our services and the standard ones, on one port, on the event loop that waits for gRPC.
 
-Rules of this file: every call that comes in is counted and belongs to a method or is refused; when the
-server has stopped, gRPC holds nothing of it any more.
+Rules of this file: every call that comes in is counted and belongs to a method or is refused; who calls is known before
+anything that was sent is read, and reaches the service as that caller's tenant sees it; when the server has stopped,
+gRPC holds nothing of it any more.
 """
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
-from ntm_serve.errors import SettingsFault
+from ntm_serve.caller import ANYBODY, Caller, Credentials
+from ntm_serve.errors import LimitReached, NtmServeError, SettingsFault, StreamAged
+from ntm_serve.frontends.access import RULES, Gate, Rule, expect_rules
 from ntm_serve.frontends.call import Call, CallObserver
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
 from ntm_serve.frontends.infer import Inference
 from ntm_serve.frontends.inference import INFERENCE, InferenceBehaviours, InferenceSettings
 from ntm_serve.frontends.methods import Method, fail, methods_of
-from ntm_serve.frontends.sessions import ModelsBehaviours, SessionsBehaviours
+from ntm_serve.frontends.sessions import AdminBehaviours, ModelsBehaviours, SessionsBehaviours
 from ntm_serve.frontends.standard import Health, Reflection
+from ntm_serve.frontends.transport import ConnectionLimits, credentials_of, options_of
 from ntm_serve.observer import ModelTotals
+from ntm_serve.renewal import Renewed
 from ntm_serve.sequences import Sequences
-from ntm_serve.service import Service
 from ntm_serve.step_model import ModelKey
-from ntm_serve.v1 import models_pb2, sessions_pb2
+from ntm_serve.tenancy import Tenancy
+from ntm_serve.tls import TlsContent
+from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
 
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
 MODELS = models_pb2.DESCRIPTOR.services_by_name["Models"]
 SESSIONS = sessions_pb2.DESCRIPTOR.services_by_name["Sessions"]
 
-SERVICES = (SESSIONS.full_name, MODELS.full_name, INFERENCE.full_name)
+SERVICES = (SESSIONS.full_name, MODELS.full_name, ADMIN.full_name, INFERENCE.full_name)
 
 # The name under which calls of methods are counted that the server does not have: a caller cannot make series.
 UNKNOWN_METHOD = "other"
+
+# Calls at once of whoever was not asked who it is, where others are: probes, and balancers that watch.
+UNASKED_CALLS_MAX = 1_000
 
 # What stopping waits for calls that were cancelled to end. gRPC ends them; this is for its faults.
 CANCEL_WAIT_S = 5.0
@@ -41,60 +53,107 @@ CANCEL_WAIT_S = 5.0
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What calls may use. messages_in_flight_max, stream_bytes_max: of one stream's messages without their answer.
+    calls_max: at once. stream_age_max_s: then a stream ends, and may be opened again; None is never.
+    """
+
+    messages_in_flight_max: int
+    stream_bytes_max: int
+    calls_max: int = 100_000
+    stream_age_max_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """The methods as one tenant reaches them."""
+
+    methods: dict[str, Method]
+    sessions: SessionsBehaviours
+    inference: Inference
+    sequences: Sequences
+
+    def drain(self) -> None:
+        """Have its streams end."""
+        self.sessions.drain()
+        self.inference.drain()
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A stream that is open: who opened it, with what, and when."""
+
+    caller: Caller
+    credentials: Credentials
+    rule: Rule
+    began_s: float
+
+
 class GrpcServer:
     """Listens once started. Health knows the server (""), its services and every served model."""
 
     def __init__(
         self,
-        service: Service,
+        tenancy: Tenancy,
         loop: CompletionQueueLoop,
         *,
-        message_bytes_max: int,
-        messages_in_flight_max: int,
-        stream_bytes_max: int,
+        gate: Gate,
+        connections: ConnectionLimits,
+        calls: CallLimits,
+        tls: Renewed[TlsContent] | None = None,
         observer: CallObserver,
+        drain: Callable[[], None],
         inference: InferenceSettings,
         totals: Callable[[ModelKey], ModelTotals],
     ) -> None:
-        """totals: what was counted of a model."""
-        self._options: list[tuple[bytes, int]] = [
-            # Without it a second server shares the port silently, and gets half of the calls.
-            (b"grpc.so_reuseport", 0),
-            (b"grpc.max_receive_message_length", message_bytes_max),
-            # A reply is bounded by its request; refused after its steps were committed, it would be lost.
-            (b"grpc.max_send_message_length", -1),
-            # Clients behind balancers ping often; the default answers with GOAWAY too_many_pings.
-            (b"grpc.keepalive_permit_without_calls", 1),
-            (b"grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            (b"grpc.http2.max_ping_strikes", 0),
-        ]
+        """tls: None takes connections as they are, readable to whoever is between. drain: has the whole server stop.
+        totals: what was counted of a model.
+        """
+        self._options = options_of(connections)
+        self._tls = tls
+        self._tenancy = tenancy
+        self._gate = gate
+        self._limits = calls
+        self._inference = inference
+        self._totals = totals
         self._loop = loop
         self._observer = observer
         self._server: Any = None
         self._health = Health()
-        self._sessions = SessionsBehaviours(
-            service, messages_in_flight_max=messages_in_flight_max, stream_bytes_max=stream_bytes_max
-        )
-        self._sequences = Sequences(service)
-        self._inference = Inference(
-            service,
-            self._sequences,
-            messages_in_flight_max=messages_in_flight_max,
-            stream_bytes_max=stream_bytes_max,
-        )
-        triton = InferenceBehaviours(service, self._inference, settings=inference, totals=totals)
+        self._calls = 0
+        # Calls of whoever was not asked who it is.
+        self._unasked: set[Call] = set()
+        self._streams: dict[Call, _Open] = {}
         reflection = Reflection(SERVICES)
-        self._methods: dict[str, Method] = {
+        self._common: dict[str, Method] = {
             method.path: method
             for methods in (
-                methods_of(SESSIONS, self._sessions),
-                methods_of(MODELS, ModelsBehaviours(service)),
-                triton.methods(),
+                methods_of(ADMIN, AdminBehaviours(tenancy, drain=drain)),
                 self._health.methods(),
                 reflection.methods(),
             )
             for method in methods
         }
+        self._doors = {"": self._made("")}
+        self._kinds = {path: method.kind for path, method in self._methods("")}
+        expect_rules(self._kinds)
+
+    def _made(self, tenant: str) -> _Door:
+        service = self._tenancy.of(tenant)
+        messages_max, bytes_max = self._limits.messages_in_flight_max, self._limits.stream_bytes_max
+        sessions = SessionsBehaviours(service, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max)
+        sequences = Sequences(service)
+        inference = Inference(service, sequences, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max)
+        triton = InferenceBehaviours(service, inference, settings=self._inference, totals=self._totals)
+        methods = (
+            *methods_of(SESSIONS, sessions), *methods_of(MODELS, ModelsBehaviours(service)), *triton.methods()
+        )  # fmt: skip
+        return _Door({method.path: method for method in methods}, sessions, inference, sequences)
+
+    def _methods(self, tenant: str) -> Iterator[tuple[str, Method]]:
+        yield from self._common.items()
+        yield from self._doors[tenant].methods.items()
 
     async def start(self, host: str, port: int) -> int:
         """Listen; port 0 is any free one. Returns the port. Raises SettingsFault where it is taken."""
@@ -103,7 +162,8 @@ class GrpcServer:
         server = cygrpc.Server(self._options, False)
         server.register_completion_queue(self._loop.queue)
         try:
-            bound: int = server.add_http2_port(address.encode())
+            secured = () if self._tls is None else (credentials_of(self._tls),)
+            bound: int = server.add_http2_port(address.encode(), *secured)
             if bound == 0:
                 raise RuntimeError("it cannot be listened on")
         except RuntimeError as fault:
@@ -124,12 +184,32 @@ class GrpcServer:
 
     def drain(self) -> None:
         """Have every stream answer what it has in flight and end."""
-        self._sessions.drain()
-        self._inference.drain()
+        for door in list(self._doors.values()):
+            door.drain()
+
+    def look(self, *, renewed: bool) -> None:
+        """End the streams that are open for long enough, and those whose caller may not have them any more. renewed:
+        whether who may has changed since the last look.
+        """
+        now_s, unix_s = time.monotonic(), time.time()
+        for call, stream in list(self._streams.items()):
+            if renewed or stream.caller.ends_s <= unix_s:
+                try:
+                    if self._gate.caller_of(stream.credentials, stream.rule) != stream.caller:
+                        call.retire(StreamAged("stream: what its caller may has changed; open another"))
+                        continue
+                except NtmServeError as refused:
+                    call.fail(refused)
+                    continue
+            limits = [self._limits.stream_age_max_s, self._tenancy.limits_of(stream.caller.tenant).stream_age_max_s]
+            age_max_s = min((one for one in limits if one is not None), default=float("inf"))
+            if now_s - stream.began_s > age_max_s:
+                call.retire(StreamAged(f"stream: was open for more than {age_max_s:g} s; open another"))
 
     async def until_idle(self) -> None:
         """Until no request is left that is more than steps; steps are the service's."""
-        await self._sequences.until_idle()
+        for door in list(self._doors.values()):
+            await door.sequences.until_idle()
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls; end those that are still there after grace_s seconds."""
@@ -155,16 +235,52 @@ class GrpcServer:
         if self._server is not None:
             self._await_call()
         path = event.call_details.method.decode(errors="replace")
-        method = self._methods.get(path)
-        if method is None:
-            call = Call(event, method=UNKNOWN_METHOD, kind="unary", observer=self._observer)
+        kind = self._kinds.get(path)
+        if kind is None:
+            call = Call(event, method=UNKNOWN_METHOD, kind="unary", observer=self._observer, gone=_nobody_counts)
             call.refuse(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             return
-        call = Call(event, method=path, kind=method.kind, observer=self._observer)
+        self._calls += 1
+        call = Call(event, method=path, kind=kind, observer=self._observer, gone=self._gone)
         try:
-            method.serve(call)
+            self._serve(event, call, path)
         except Exception as fault:
             fail(call, fault)
+
+    def _serve(self, event: Any, call: Call, path: str) -> None:
+        """Have the method take the call over. Raises Unauthenticated, PermissionDenied, LimitReached."""
+        if self._calls > self._limits.calls_max:
+            raise LimitReached(f"server: expected at most {self._limits.calls_max} calls at once")
+        method, gate = self._common.get(path), self._gate
+        if not gate.asks:
+            self._enter(call, method or self._doors[""].methods[path], None)
+            return
+        rule = RULES[path]
+        if rule is Rule.ANYBODY:
+            if len(self._unasked) >= UNASKED_CALLS_MAX:
+                raise LimitReached(f"server: expected at most {UNASKED_CALLS_MAX} such calls at once")
+            self._unasked.add(call)
+            self._enter(call, method or self._doors[""].methods[path], None)
+            return
+        credentials = gate.credentials_of(event)
+        caller = gate.caller_of(credentials, rule)
+        door = self._doors.get(caller.tenant)
+        if door is None:
+            door = self._doors[caller.tenant] = self._made(caller.tenant)
+        opened = _Open(caller, credentials, rule, time.monotonic())
+        self._enter(call, method or door.methods[path], opened)
+
+    def _enter(self, call: Call, method: Method, opened: _Open | None) -> None:
+        tenant = "" if opened is None else opened.caller.tenant
+        call.bytes_max = self._tenancy.limits_of(tenant).message_bytes_max
+        if method.kind != "unary":
+            self._streams[call] = opened or _Open(ANYBODY, Credentials(None), Rule.ANYBODY, time.monotonic())
+        method.serve(call)
+
+    def _gone(self, call: Call) -> None:
+        self._calls -= 1
+        self._unasked.discard(call)
+        self._streams.pop(call, None)
 
 
 def _expect_free(host: str, port: int, address: str) -> None:
@@ -176,3 +292,6 @@ def _expect_free(host: str, port: int, address: str) -> None:
             probe.bind(place)
     except OSError as fault:
         raise SettingsFault(f"port: expected {address} to be free, got: {fault.strerror}") from fault
+
+
+def _nobody_counts(call: Call) -> None: ...

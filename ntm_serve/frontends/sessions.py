@@ -4,8 +4,11 @@ Rules of this file: a stream has a bounded number of messages without their answ
 that does not read is held, not buffered and not refused; whatever way a stream ends, nothing of it is left.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+
+import structlog
 
 from ntm_serve.errors import InvalidInput, NtmServeError, ServerDraining
 from ntm_serve.frontends.call import Call, fault_of
@@ -19,18 +22,22 @@ from ntm_serve.frontends.messages import (
     wire_specs,
 )
 from ntm_serve.frontends.methods import parsed
+from ntm_serve.frontends.stream import HELD_BACK_MAX_S
 from ntm_serve.service import Service
 from ntm_serve.submission import Submission
-from ntm_serve.v1 import models_pb2, sessions_pb2
+from ntm_serve.tenancy import Tenancy, TenantService, place_of
+from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
 from ntm_serve.wire import durability_of, tensor_of, wire_error
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
+
+log = structlog.get_logger()
 
 
 class ModelsBehaviours:
     """See proto/ntm_serve/v1/models.proto."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service | TenantService) -> None:
         self._service = service
 
     def List(self, request: models_pb2.ListModelsRequest) -> models_pb2.ListModelsResponse:
@@ -40,10 +47,30 @@ class ModelsBehaviours:
         return models_pb2.GetModelResponse(model=wire_model(self._service.model(request.name, request.version)))
 
 
+class AdminBehaviours:
+    """See proto/ntm_serve/v1/admin.proto."""
+
+    def __init__(self, tenancy: Tenancy, *, drain: Callable[[], None]) -> None:
+        """drain: has the server stop."""
+        self._tenancy = tenancy
+        self._drain = drain
+
+    async def ListSessions(self, request: admin_pb2.ListSessionsRequest) -> admin_pb2.ListSessionsResponse:
+        size = _page_size(request.page_size)
+        views = await self._tenancy.list_all(model_name=request.model, after=request.page_token, page_size=size)
+        more = place_of(views[-1].tenant, views[-1].session_id) if len(views) == size else ""
+        return admin_pb2.ListSessionsResponse(sessions=[wire_session(view) for view in views], next_page_token=more)
+
+    def Drain(self, request: admin_pb2.DrainRequest) -> admin_pb2.DrainResponse:
+        log.info("asked to drain")
+        self._drain()
+        return admin_pb2.DrainResponse()
+
+
 class SessionsBehaviours:
     """See proto/ntm_serve/v1/sessions.proto."""
 
-    def __init__(self, service: Service, *, messages_in_flight_max: int, stream_bytes_max: int) -> None:
+    def __init__(self, service: Service | TenantService, *, messages_in_flight_max: int, stream_bytes_max: int) -> None:
         """stream_bytes_max: of a stream's messages without their answer; beyond it no more is read."""
         self._service = service
         self._messages_in_flight_max = messages_in_flight_max
@@ -84,9 +111,7 @@ class SessionsBehaviours:
         return sessions_pb2.GetResponse(session=wire_session(view), state=tensors)
 
     async def List(self, request: sessions_pb2.ListRequest) -> sessions_pb2.ListResponse:
-        size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
-        if size < 1:
-            raise InvalidInput(f"page_size: expected at least 0, got {request.page_size}")
+        size = _page_size(request.page_size)
         views = await self._service.list_sessions(model_name=request.model, after=request.page_token, page_size=size)
         more = views[-1].session_id if len(views) == size else ""
         return sessions_pb2.ListResponse(sessions=[wire_session(view) for view in views], next_page_token=more)
@@ -124,12 +149,19 @@ class SessionsBehaviours:
             stream.drain()
 
 
+def _page_size(asked: int) -> int:
+    """Raises InvalidInput."""
+    if asked < 0:
+        raise InvalidInput(f"page_size: expected at least 0, got {asked}")
+    return min(asked or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
+
+
 class _Stream:
     """One stream: reads messages, has them run, writes what comes back."""
 
     def __init__(
         self,
-        service: Service,
+        service: Service | TenantService,
         call: Call,
         messages_in_flight_max: int,
         bytes_max: int,
@@ -150,10 +182,14 @@ class _Stream:
         self._answering: deque[int] = deque()
         self._reading = False
         self._read_all = False
-        self._draining = False
+        # While it is not read because of a limit of its tenant.
+        self._held: asyncio.TimerHandle | None = None
+        # What it ends with once what it has in flight is answered.
+        self._retired: NtmServeError | None = None
 
     def begin(self) -> None:
         self._call.on_over = self._over
+        self._call.on_retire = self.retire
         self._call.begin()
         if self._service.draining:
             self.drain()
@@ -161,19 +197,24 @@ class _Stream:
             self._read_if_room()
 
     def drain(self) -> None:
+        """The server stops."""
+        self.retire(ServerDraining("server: is stopping; connect again"))
+
+    def retire(self, error: NtmServeError) -> None:
         """Read no more. A client that has sent all it had gets its replies, and need not connect again."""
         if not self._read_all:
-            self._draining = True
+            self._retired = error
             self._end_if_answered()
 
     def _read_if_room(self) -> None:
-        if not self._reading and self._unanswered < self._messages_in_flight_max and self._bytes < self._bytes_max:
+        room = self._unanswered < self._messages_in_flight_max and self._bytes < self._bytes_max
+        if room and not self._reading and self._held is None:
             self._reading = True
             self._call.read(self._take)
 
     def _take(self, data: bytes | None) -> None:
         self._reading = False
-        if self._draining:  # It is not run; whoever sent it learns that from the status.
+        if self._retired is not None:  # It is not run; whoever sent it learns that from the status.
             return None
         if data is None:
             self._read_all = True
@@ -206,6 +247,8 @@ class _Stream:
         else:
             if not submission.answered:
                 self._submissions[submission] = self._taken
+            if submission.held_s:
+                self._hold_back(submission.held_s)
 
     def _reply(self, submission: Submission, places: Sequence[int]) -> None:
         last = submission.answered
@@ -218,6 +261,21 @@ class _Stream:
             return self._call.fault(fault)
         return self._call.write(reply, self._answered if last else _part)
 
+    def _hold_back(self, wait_s: float) -> None:
+        """Whoever is at a limit of its tenant and sends on as though it were not is read no faster than it may send: so
+        refusing it costs the others nothing.
+        """
+        if self._held is None and not self._call.over:
+            self._held = asyncio.get_running_loop().call_later(min(wait_s, HELD_BACK_MAX_S), self._go_on)
+
+    def _go_on(self) -> None:
+        self._held = None
+        wait_s = self._service.held_s  # Another of its streams may have been refused meanwhile.
+        if wait_s:
+            self._hold_back(wait_s)
+        else:
+            self._read_if_room()
+
     def _refuse(self, tag: int, error: NtmServeError) -> None:
         self._write(sessions_pb2.StreamResponse(step=sessions_pb2.StepResponse(tag=tag, error=wire_error(error))))
 
@@ -229,19 +287,21 @@ class _Stream:
         """The last answer to a message is written, so another message may be read."""
         self._unanswered -= 1
         self._bytes -= self._answering.popleft()
-        if self._read_all or self._draining:
+        if self._read_all or self._retired is not None:
             self._end_if_answered()
         else:
             self._read_if_room()
 
     def _end_if_answered(self) -> None:
         if self._unanswered == 0:
-            if self._draining:
-                self._call.fail(ServerDraining("server: is stopping; connect again"))
+            if self._retired is not None:
+                self._call.fail(self._retired)
             else:
                 self._call.finish()
 
     def _over(self, cut_short: bool) -> None:
+        if self._held is not None:
+            self._held.cancel()
         self._give_up()
         self._gone(self)
 

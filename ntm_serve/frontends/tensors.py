@@ -68,7 +68,8 @@ class Ports:
     def __init__(self, spec: StepSpec) -> None:
         self.spec = spec
         self.inputs = {one.name: Port(one) for one in spec.inputs}
-        self.outputs = {one.name: Port(one) for one in spec.outputs}
+        # Whose bytes may be wrong.
+        self.have_bools = any(one.dtype == "bool" for one in spec.inputs)
 
 
 def arrays_of(

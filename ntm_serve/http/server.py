@@ -6,6 +6,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,6 +18,9 @@ from starlette.routing import Route
 
 from ntm_serve.errors import InvalidInput, SettingsFault
 
+# Whoever scrapes and probes needs a few; the rest are told to come later.
+CONNECTIONS_MAX = 256
+
 
 class HttpServer:
     """Listens once started. Whoever starts it awaits `until_stopped`, which ends after `stop`."""
@@ -27,10 +31,19 @@ class HttpServer:
         exposition: Callable[[], bytes],
         content_type: str,
         readiness: Callable[[Collection[str]], Sequence[str]],
+        may_read: Callable[[str | None], bool] | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
-        """readiness: given what is not to count, why the server is not ready. Raises InvalidInput for unknown words."""
+        """readiness: given what is not to count, why the server is not ready. Raises InvalidInput for unknown words.
+        may_read: whether who has this authorization reads the metrics; None lets everybody. context: of TLS; None is
+        plain HTTP.
+        """
+        self._context = context
 
         async def metrics(request: Request) -> Response:
+            if may_read is not None and not may_read(request.headers.get("authorization")):
+                challenge = {"www-authenticate": 'Bearer realm="metrics"'}
+                return PlainTextResponse("expected a token with the role metrics\n", status_code=401, headers=challenge)
             return Response(exposition(), media_type=content_type)
 
         async def healthz(request: Request) -> Response:
@@ -53,8 +66,17 @@ class HttpServer:
         """Listen; port 0 is any free one. Returns the port. Raises SettingsFault where it is taken."""
         listener = _listener(host, port)
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
+            self._app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=1,
+            limit_concurrency=CONNECTIONS_MAX,
         )
+        config.load()
+        # Its own way reads the files once; this context is renewed with them.
+        config.ssl = self._context
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve_and_close(listener))
         bound: int = listener.getsockname()[1]

@@ -7,6 +7,7 @@ to be computed is the server's own to decide, and said to be ignored.
 from collections.abc import Iterator
 
 from ntm_serve.errors import ModelRejected
+from ntm_serve.inference.model_config_pb2 import ModelInput, ModelOutput
 from ntm_serve.triton.config import Config
 
 BACKENDS = ("", "onnxruntime")
@@ -41,8 +42,6 @@ REFUSED = {
     "batch_output": "no tensors are made of what a batch is",
     "model_operations": "no operators are loaded but ONNX Runtime's own",
     "model_repository_agents": "files are read as they are",
-    "input.reshape": "a tensor has one shape: give the graph the one that clients send",
-    "output.reshape": "a tensor has one shape: give the graph the one that clients read",
 }
 
 
@@ -71,6 +70,10 @@ def refusals(config: Config) -> Iterator[str]:
         yield "model_transaction_policy: decoupled: a request has one reply"
     if model.sequence_batching.iterative_sequence:
         yield "sequence_batching.iterative_sequence: a request is one step, or as many as it brings"
+    tensors: list[ModelInput | ModelOutput] = [*model.input, *model.output]
+    for tensor in tensors:
+        if tensor.HasField("reshape") and not is_scalar(tensor):
+            yield f"tensor {tensor.name}: reshape: a tensor has one shape, but for a number alone, that travels as [1]"
     for one in model.input:
         for said, asked in (("is_shape_tensor", one.is_shape_tensor), ("allow_ragged_batch", one.allow_ragged_batch)):
             if asked:
@@ -83,6 +86,11 @@ def expect_servable(config: Config, name: object) -> None:
     """Raises ModelRejected with all that is refused of a config by itself; `name` is for messages."""
     if faults := list(refusals(config)):
         raise ModelRejected(f"{name}: {'; '.join(faults)}")
+
+
+def is_scalar(tensor: ModelInput | ModelOutput) -> bool:
+    """Whether a number alone is meant, that clients send and read as [1]; and that is how it travels here too."""
+    return tensor.HasField("reshape") and list(tensor.dims) == [1] and not tensor.reshape.shape
 
 
 def _within(field: str, places: dict[str, str]) -> str | None:

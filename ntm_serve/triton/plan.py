@@ -15,6 +15,7 @@ from ntm_serve.inference import model_config_pb2 as pb
 from ntm_serve.spec import DTYPES, Array, described
 from ntm_serve.triton.config import Config
 from ntm_serve.triton.graph import OPSET_MIN, Flag, Graph, GraphTensor
+from ntm_serve.triton.meaning import is_scalar
 
 DTYPE_OF_TYPE = {
     "TYPE_BOOL": "bool", "TYPE_UINT8": "uint8", "TYPE_UINT16": "uint16", "TYPE_UINT32": "uint32",
@@ -149,7 +150,7 @@ class _Planning:
             if node is None:
                 self.faults.append(f"{kind} {name}: is not in the graph, which has {sorted(nodes)}")
                 continue
-            dims = None if one is None else list(one.dims)
+            dims = None if one is None else [] if is_scalar(one) else list(one.dims)
             dtype = node.dtype if one is None else self._dtype(f"{kind} {name}", one.data_type)
             planned.append(PlannedTensor(name, dtype, self._shape(kind, name, dtype, dims, node)))
         return planned

@@ -33,7 +33,7 @@ REPLY_MODE_TOGETHER: ReplyMode
 REPLY_MODE_AS_FINISHED: ReplyMode
 
 class Session(_message.Message):
-    __slots__ = ("session_id", "model", "version", "next_step", "durable_step", "oldest_step", "steps_in_flight", "state_bytes", "open_for", "idle_for", "durability", "resident", "oldest_retained_step")
+    __slots__ = ("session_id", "model", "version", "next_step", "durable_step", "oldest_step", "steps_in_flight", "state_bytes", "open_for", "idle_for", "durability", "resident", "oldest_retained_step", "tenant")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class Session(_message.Message):
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_FIELD_NUMBER: _ClassVar[int]
     OLDEST_RETAINED_STEP_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     model: str
     version: str
@@ -60,7 +61,8 @@ class Session(_message.Message):
     durability: Durability
     resident: bool
     oldest_retained_step: int
-    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., next_step: _Optional[int] = ..., durable_step: _Optional[int] = ..., oldest_step: _Optional[int] = ..., steps_in_flight: _Optional[int] = ..., state_bytes: _Optional[int] = ..., open_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., resident: _Optional[bool] = ..., oldest_retained_step: _Optional[int] = ...) -> None: ...
+    tenant: str
+    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., next_step: _Optional[int] = ..., durable_step: _Optional[int] = ..., oldest_step: _Optional[int] = ..., steps_in_flight: _Optional[int] = ..., state_bytes: _Optional[int] = ..., open_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., resident: _Optional[bool] = ..., oldest_retained_step: _Optional[int] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
     __slots__ = ("model", "version", "session_id", "resume", "durability")

@@ -118,6 +118,17 @@ def extras(client, x):
     }
 
 
+def without_memory(client, rows):
+    """Rows of a model that keeps nothing; two requests of a sequence of one that was imported."""
+    tensor = grpcclient.InferInput("x", list(rows.shape), "FP32")
+    tensor.set_data_from_numpy(rows)
+    x = grpcclient.InferInput("x", [2, 3], "FP32")
+    x.set_data_from_numpy(np.ones((2, 3), np.float32))
+    client.infer("sum", [x], sequence_id="s", sequence_start=True)
+    total = client.infer("sum", [x], sequence_id="s", sequence_end=True)
+    return {"rows": client.infer("perceptron", [tensor]).as_numpy("y"), "total": total.as_numpy("y")}
+
+
 def errors(client, x):
     """What calls that cannot be answered say: status and text."""
     said = {}
@@ -194,6 +205,7 @@ def main():
             "stream": stream(client, x, [101, "user-7", "7", 7]),
             "aio": asyncio.run(asynchronous(target, x[2])),
             **extras(client, x[3]),
+            **without_memory(client, x[0, :5, :8]),
         }
         in_stream, outputs["after_error"] = stream_errors(client, x[0])
         seen = {"facts": facts(client), "errors": errors(client, x[0]), "in stream": in_stream}

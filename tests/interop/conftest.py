@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from serve import onnx_graphs
+from serve.triton.repositories import PERCEPTRON_CONFIG, SUM_CONFIG, put
 
 from benchmarks import clients
 from ntm_serve.client import Client
@@ -40,9 +42,13 @@ def perf_analyzer():
 
 @pytest.fixture(scope="session")
 def target(tmp_path_factory):
-    """A durable server of copy-ff that lets its clients load and unload models."""
+    """A durable server of copy-ff and of two models of a Triton repository; its clients may load and unload models."""
     home = tmp_path_factory.mktemp("interop")
     shutil.copytree(ZOO / "copy-ff", home / "models" / "copy-ff")
+    put(home / "triton", "sum", SUM_CONFIG, onnx_graphs.accumulator())
+    put(home / "triton", "perceptron", PERCEPTRON_CONFIG, onnx_graphs.perceptron())
+    importing = [sys.executable, "-m", "ntm_serve.cli", "import-triton", str(home / "triton"), "--out"]
+    subprocess.run([*importing, str(home / "models")], check=True, capture_output=True, timeout=START_S)
     flags = ("--port", "0", "--http-port", "0", "--log-level", "warning", "--model-control", "true")
     store = ("--store", f"sqlite:{home}/sessions.db")
     command = [sys.executable, "-m", "ntm_serve.cli", "serve", "--models", str(home / "models"), *flags, *store]

@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
+from serve import onnx_graphs
 
 from ntm_serve.client import Client
 
@@ -49,6 +51,13 @@ def test_a_snapshot_and_a_fork_go_on_where_they_were_taken(ran, target, x):
         session.close()
     assert outputs["after"].tobytes() == outputs["restored"].tobytes() == expected[0].tobytes()
     assert outputs["fork"].tobytes() == outputs["original"].tobytes() == expected[1].tobytes()
+
+
+def test_models_of_a_triton_repository_answer_as_they_did_there(ran, x):
+    outputs, _ = ran
+    (expected,) = ort.InferenceSession(onnx_graphs.perceptron()).run(["y"], {"x": x[0, :5, :8]})
+    np.testing.assert_allclose(outputs["rows"], expected, atol=1e-6)
+    assert outputs["total"].tolist() == [[6] * 3, [8] * 3], "y is twice the total"
 
 
 def test_what_a_client_asks_before_it_infers(ran, x):

@@ -12,7 +12,8 @@ from serve import onnx_graphs
 from serve.triton.repositories import put
 
 from ntm_serve.app import load_models
-from ntm_serve.cli import app
+from ntm_serve.cli.commands import app
+from ntm_serve.cli.options import Connection
 from ntm_serve.cli.pipe import pipe
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.testing import test_server
@@ -64,7 +65,8 @@ def test_the_options_of_pipe_are_those_that_the_gateways_page_names():
     named = {
         option.removeprefix("--").replace("-", "_") for option in re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE)
     }
-    assert named == set(inspect.signature(pipe).parameters) - {"model", "server", "input", "output", "batch"}
+    connection = set(inspect.signature(Connection).parameters)  # Those of every command.
+    assert named == set(inspect.signature(pipe).parameters) - connection - {"model", "input", "output", "batch"}
 
 
 def test_the_steps_from_a_triton_repository_are_as_its_page_shows_them(tmp_path):

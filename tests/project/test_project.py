@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_serving_a_model_imports_no_torch():
     code = (
         "import sys\n"
-        "import ntm_serve.cli, ntm_serve.app, ntm_serve.client, ntm_serve.testing, ntm_models.demo\n"
+        "import ntm_serve.cli.commands, ntm_serve.app, ntm_serve.client, ntm_serve.testing, ntm_models.demo\n"
         "loaded = [n for n in ('torch', 'onnx', 'onnxscript', 'ntm_exporter', 'matplotlib') if n in sys.modules]\n"
         "sys.exit(str(loaded) if loaded else 0)"
     )

@@ -57,6 +57,7 @@ def test_reflection_lists_the_services_and_their_messages(server):
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",
             "inference.GRPCInferenceService",
+            "ntm_serve.v1.Admin",
             "ntm_serve.v1.Models",
             "ntm_serve.v1.Sessions",
         ]

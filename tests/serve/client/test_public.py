@@ -8,8 +8,10 @@ from ntm_serve.testing import RunningSum, test_server
 
 PUBLIC = {
     "AsyncClient": {
+        "all_sessions",
         "close",
         "close_session",
+        "drain",
         "fork",
         "group",
         "model",
@@ -26,8 +28,10 @@ PUBLIC = {
     "AsyncGroup": {"close", "forget", "next_steps", "open", "step", "step_rows", "stream", "stream_rows"},
     "AsyncSession": {"close", "fork", "info", "rewind", "snapshot", "state", "step", "stream"},
     "Client": {
+        "all_sessions",
         "close",
         "close_session",
+        "drain",
         "fork",
         "group",
         "model",
@@ -97,6 +101,9 @@ def test_the_public_names_are_these():
         "Session",
         "SessionInfo",
         "SessionSnapshot",
+        "Tls",
+        "Token",
+        "token_of_file",
     ]
 
 

@@ -209,6 +209,21 @@ def test_a_sequence_may_begin_where_another_stood(tmp_path):
         assert triton.infer("b", [10], start=True, ntm_fork="a", ntm_fork_step=2).tolist() == [[13]]
 
 
+def test_a_request_like_the_one_before_it_is_for_what_the_sequence_is_now():
+    with test_server([RunningSum(), RunningSum(version="2")]) as server:
+        triton = InferenceWire(server.target)
+        for version in ("1", "2", "1"):
+            first = infer_request(1, [1], start=True)
+            first.model_version = version
+            triton.infer_response(first)
+            for total in (2, 3, 4):
+                response = triton.infer_response(infer_request(1, [1]))
+                assert (y_of(response).item(), response.model_version) == (total, version)
+            assert triton.infer(1, [1, 1]).tolist() == [[5], [6]]
+            code, text, _ = refusal(triton, 1, [1, 1], shape=(1, 2))
+            assert (code, text[:22]) == (grpc.StatusCode.INVALID_ARGUMENT, "x: expected FP32 [T, 1")
+
+
 # Streams
 
 

@@ -19,7 +19,8 @@ UNDERSTOOD = (
     "input.data_type", "input.dims", "input.is_shape_tensor", "input.allow_ragged_batch", "input.optional",
     "output.name", "output.data_type", "output.dims", "output.is_shape_tensor", "sequence_batching.control_input",
     "sequence_batching.state.input_name", "sequence_batching.state.output_name", "sequence_batching.state.data_type",
-    "sequence_batching.state.dims", "sequence_batching.state.initial_state", "sequence_batching.iterative_sequence",
+    "sequence_batching.state.dims", "input.reshape", "output.reshape",
+    "sequence_batching.state.initial_state", "sequence_batching.iterative_sequence",
 )  # fmt: skip
 
 
@@ -100,8 +101,8 @@ def test_ignored_fields_have_their_reason_and_others_of_theirs_are_not_named():
         ("sequence_batching { state { shiny: 1 } }", r"sequence_batching\.state\.shiny: is not known here"),
         ("sequence_batching { iterative_sequence: true }", "iterative_sequence: a request is one step"),
         ("model_transaction_policy { decoupled: true }", "decoupled: a request has one reply"),
-        ('input { name: "x" reshape { shape: [ ] } }', r"input\.reshape: a tensor has one shape"),
-        ('output { name: "y" reshape { shape: [ 1 ] } }', r"output\.reshape: a tensor has one shape"),
+        ('input { name: "x" reshape { shape: [ ] } }', "tensor x: reshape: a tensor has one shape"),
+        ('output { name: "y" reshape { shape: [ 1 ] } }', "tensor y: reshape: a tensor has one shape"),
         ('input { name: "x" allow_ragged_batch: true }', "input x: allow_ragged_batch"),
         ('input { name: "x" is_shape_tensor: true }', "input x: is_shape_tensor"),
         ('input { name: "x" optional: true }', "input x: optional"),
