@@ -104,7 +104,7 @@ class Asked:
     `failed`; one of them is called, once, unless it was cancelled.
     """
 
-    __slots__ = ("_task", "cancelled", "change", "on_cancel", "snapshot", "steps", "submission")
+    __slots__ = ("_task", "cancelled", "change", "on_cancel", "snapshot", "steps", "submission", "unread", "woken")
 
     def __init__(self, steps: StepRequest, change: Change | None) -> None:
         self.steps = steps
@@ -116,12 +116,19 @@ class Asked:
         self.submission: Submission | None = None
         # Told when it is cancelled, where it has its sequence to itself.
         self.on_cancel: Callable[[Asked], None] | None = None
+        # Whether `read_now` is to be called when its turn comes, and whether its session was had come back for that.
+        self.unread = self.woken = False
         # While a cancellation may end it.
         self._task: asyncio.Task[None] | None = None
 
     @property
     def session_id(self) -> str:
         return self.steps.session_ids[0]
+
+    def read_now(self) -> None:
+        """It is its turn, and its session is in memory or not to be had: steps and change are to be what it asks for.
+        Raises NtmServeError.
+        """
 
     def answered(self, submission: Submission) -> None:
         """Its steps are made."""
@@ -173,12 +180,18 @@ class Sequences:
         else:
             waiting.append(asked)
 
+    def is_held(self, session_id: str) -> bool:
+        """Whether a request has the sequence to itself, and others wait behind it."""
+        return session_id in self._held
+
     async def until_idle(self) -> None:
         """Until no request has a sequence to itself."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     def _take(self, asked: Asked) -> None:
+        if asked.unread and not self._is_read(asked):
+            return
         change = asked.change
         if change is None:
             self._step(asked, asked.settled)
@@ -187,6 +200,32 @@ class Sequences:
             asked._task = task = asyncio.get_running_loop().create_task(self._change(asked, change))
             self._own(task)
             task.add_done_callback(lambda _: self._release(asked.session_id))
+
+    def _is_read(self, asked: Asked) -> bool:
+        """Have it read, once its session is back. Whether it was; else it was refused, or its turn comes again."""
+        session_id = asked.session_id
+        if self._service.has_store and not asked.woken and self._service.model_here(session_id) is None:
+            self._held[session_id] = deque([asked])
+            task = asyncio.get_running_loop().create_task(self._wake(session_id))
+            self._own(task)
+            task.add_done_callback(lambda _: self._release(session_id))
+            return False
+        asked.unread = False
+        try:
+            asked.read_now()
+        except Exception as fault:
+            asked.failed(_error_of(asked, fault))
+            return False
+        return True
+
+    async def _wake(self, session_id: str) -> None:
+        try:
+            await self._service.wake_session(session_id)
+        except NtmServeError:  # It is what their steps are refused for.
+            pass
+        finally:
+            for asked in self._held[session_id]:
+                asked.woken = True
 
     def _step(self, asked: Asked, reply: Reply) -> None:
         try:
@@ -245,7 +284,7 @@ class Sequences:
                 continue
             self._take(asked)
             if session_id in self._held:
-                self._held[session_id] = waiting
+                self._held[session_id].extend(waiting)
                 return
 
     async def _change(self, asked: Asked, change: Change) -> None:

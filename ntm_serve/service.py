@@ -241,6 +241,10 @@ class Service:
         stored = await self._residency.read(session_id)
         return self._stored_view(stored, bases_of(stored)[0])
 
+    async def wake_session(self, session_id: str) -> None:
+        """Have a session come back that is not in memory. Raises as `get_session`."""
+        await self._residency.find(session_id, from_step=None)
+
     async def get_state(self, session_id: str, names: Sequence[str]) -> tuple[SessionView, dict[str, Array]]:
         """A session as it stands, and state tensors of it by name; "*" is all of them. Raises as `get_session`, and
         InvalidInput for a name that there is not.

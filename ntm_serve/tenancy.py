@@ -152,6 +152,11 @@ class TenantService:
 
     # What sequences ask beside
 
+    async def wake_session(self, session_id: str) -> None:
+        """See Service.wake_session."""
+        with self._telling():
+            await self._service.wake_session(self._key(session_id))
+
     @property
     def has_store(self) -> bool:
         """See Service.has_store."""

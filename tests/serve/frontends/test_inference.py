@@ -136,6 +136,67 @@ def test_sequences_outlive_a_server_with_a_store(tmp_path):
         assert value(scrape(server), "ntm_serve_sequences_restarted_total") == 1
 
 
+def test_a_sequence_that_comes_back_runs_on_the_version_that_it_began_on(tmp_path):
+    store = f"sqlite:{tmp_path}/s.db"
+    with test_server([RunningSum(width=2)], store=store) as server:
+        triton = InferenceWire(server.target)
+        for sequence in (1, 2, 3):
+            triton.infer(sequence, [1, 1], shape=(1, 2), start=True)
+    with test_server([RunningSum(width=2), RunningSum(version="2")], store=store) as server:
+        triton = InferenceWire(server.target)
+        response = triton.infer_response(infer_request(1, [1, 2], shape=(1, 2)))
+        assert (response.model_version, y_of(response).tolist()) == ("1", [[2, 3]])
+        # Also where many come before it is back, and one of them ends it.
+        requests = [infer_request(2, [1, 2], shape=(1, 2), end=i == 2) for i in range(3)] + [infer_request(2, [1])]
+        *replies, last = triton.stream(requests)
+        assert [y_of(one.infer_response).tolist() for one in replies] == [[[2, 3]], [[3, 5]], [[4, 7]]]
+        assert {one.infer_response.model_version for one in replies} == {"1"}
+        assert last.error_message.endswith("reason=CLOSED")
+        request = infer_request(3, [1], model_version="2")
+        with pytest.raises(
+            grpc.RpcError, match="expected running-sum/1, which the sequence runs on, got running-sum/2"
+        ):
+            triton.infer_response(request)
+        assert triton.infer(3, [1, 2], shape=(1, 2), model_version="1").tolist() == [[2, 3]]
+        response = triton.infer_response(infer_request(3, [1], start=True))
+        assert (response.model_version, y_of(response).tolist()) == ("2", [[1]])
+
+
+@pytest.mark.parametrize("store", ["", "sqlite"])
+def test_what_follows_a_start_is_for_the_version_that_it_began_on(store, tmp_path):
+    gate = Gate()
+    models = [RunningSum(width=2, before_run=gate), RunningSum(version="2")]
+    with test_server(models, compute_threads=1, store=store and f"sqlite:{tmp_path}/s.db") as server:
+        triton = InferenceWire(server.target)
+        first = {"shape": (1, 2), "model_version": "1"}
+        second = {"shape": (1, 1), "model_version": "2"}
+        requests = [
+            infer_request(1, [1, 2], start=True, **first), infer_request(1, [1, 2], **first),
+            infer_request(1, [3], start=True, **second), infer_request(1, [4], **second),
+            infer_request(1, [1, 2], **first), infer_request(1, [5], shape=(1, 1), end=True),
+        ]  # fmt: skip
+        replies = []
+        reading = threading.Thread(target=lambda: replies.extend(triton.stream(requests)))
+        reading.start()
+        gate.await_run()
+        gate.open()
+        reading.join()
+        said = [(one.infer_response.model_version, one.error_message) for one in replies]
+        assert [version for version, _ in said] == ["1", "1", "2", "2", "1", "2"]
+        assert [bool(text) for _, text in said] == [False, False, False, False, True, False]
+        assert "expected running-sum/2, which the sequence runs on, got running-sum/1" in said[4][1]
+        assert y_of(replies[5].infer_response).tolist() == [[12]]
+
+
+def test_a_fork_says_the_version_that_it_runs_on(tmp_path):
+    store = f"sqlite:{tmp_path}/s.db"
+    with test_server([RunningSum()], store=store) as server:
+        InferenceWire(server.target).infer(1, [1], start=True)
+    with test_server([RunningSum(), RunningSum(version="2")], store=store) as server:
+        response = InferenceWire(server.target).infer_response(infer_request(2, [1], start=True, ntm_fork=1))
+        assert (response.model_version, y_of(response).tolist()) == ("1", [[2]])
+
+
 def test_a_sequence_that_made_room_says_so():
     with test_server([RunningSum()], resident_bytes_max=4) as server:
         triton = InferenceWire(server.target)
