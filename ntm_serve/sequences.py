@@ -98,6 +98,11 @@ class Change(NamedTuple):
     fork_step: int | None = None
     restore: bytes | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the sequence lasts for the request alone: then nothing is left of it, whatever becomes of it."""
+        return self.start and self.end
+
 
 class Asked:
     """A request on its way, of one session: its steps, and a change or None. Whoever makes it defines `answered` and
@@ -232,7 +237,7 @@ class Sequences:
             submission = self._service.submit(asked.steps, reply)
         except Exception as fault:
             asked.failed(_error_of(asked, fault))
-            self._let_go(asked)
+            self._not_ended(asked)
         else:
             if not submission.answered:
                 asked.submission = submission
@@ -251,7 +256,7 @@ class Sequences:
             return True
         if change.end:
             self._held[asked.session_id] = deque()
-            asked.on_cancel = self._let_go
+            asked.on_cancel = self._not_ended
             self._step(asked, partial(self._ended, asked))
         else:
             self._step(asked, asked.settled)
@@ -259,11 +264,24 @@ class Sequences:
 
     def _ended(self, asked: Asked, submission: Submission, places: Sequence[int]) -> None:
         """The last steps of a sequence are answered; where they were made, it is closed."""
-        if 0 not in submission.errors and not self._service.end_here(asked.session_id):
-            # Somebody else steps it too.
-            self._own(asyncio.get_running_loop().create_task(self._close(asked.session_id)))
-        asked.settled(submission, places)
+        if 0 not in submission.errors:
+            self._end(asked.session_id)
+            asked.settled(submission, places)
+            self._let_go(asked)
+        else:
+            asked.settled(submission, places)
+            self._not_ended(asked)
+
+    def _not_ended(self, asked: Asked) -> None:
+        """Its steps are not made and nobody waits for them, so it has its sequence to itself no more, if it had."""
+        change = asked.change
+        if asked.on_cancel is not None and change is not None and change.is_whole:
+            self._end(asked.session_id)
         self._let_go(asked)
+
+    def _end(self, session_id: str) -> None:
+        if not self._service.end_here(session_id):  # Somebody else steps it too.
+            self._own(asyncio.get_running_loop().create_task(self._close(session_id)))
 
     def _let_go(self, asked: Asked) -> None:
         """It has its sequence to itself no more, if it had."""
@@ -291,7 +309,7 @@ class Sequences:
         try:
             if change.start:
                 await self._begin(asked.session_id, change)
-            submission = await self._service.step(asked.steps)
+            submission = await self._stepped(asked, change)
             if 0 not in submission.errors:
                 asked._task = None  # Its steps are made: it is ended and told what it asked for, whoever leaves.
                 await self._conclude(asked, change)
@@ -304,6 +322,19 @@ class Sequences:
         else:
             asked._task = None
             asked.settled(submission)
+
+    async def _stepped(self, asked: Asked, change: Change) -> Submission:
+        """Its steps, made or not. Raises as Service.step."""
+        made = False
+        try:
+            submission = await self._service.step(asked.steps)
+            made = 0 not in submission.errors
+        finally:
+            # Not where it went to another server meanwhile.
+            if change.is_whole and not made and self._service.model_here(asked.session_id) is not None:
+                asked._task = None
+                await self._close(asked.session_id)
+        return submission
 
     async def _begin(self, session_id: str, change: Change) -> None:
         """Raises what making it raises; then what was there is as it was."""

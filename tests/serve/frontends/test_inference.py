@@ -61,6 +61,29 @@ def test_a_sequence_may_begin_and_end_in_one_request(triton):
     assert triton.infer(1, [6], start=True, end=True).tolist() == [[6]]
 
 
+@pytest.mark.parametrize("store", ["", "sqlite"])
+def test_nothing_is_left_of_a_sequence_of_one_request_that_fails(store, tmp_path):
+    gate = Gate()
+    store = store and f"sqlite:{tmp_path}/s.db"
+    with test_server([RunningSum(before_run=gate)], compute_threads=1, store=store) as server:
+        triton = InferenceWire(server.target)
+        running = threading.Thread(target=lambda: triton.infer(1, [1], start=True, end=True))
+        running.start()
+        gate.await_run()
+        late = refusal(triton, 2, [1], start=True, end=True, timeout=1000)
+        gate.open()
+        running.join()
+        assert late[2] == "DEADLINE_PASSED"
+        assert refusal(triton, 3, [-666], start=True, end=True)[2] == "ENGINE_FAULT"
+        assert refusal(triton, 2, [1])[1].endswith("reason=CLOSED")
+        assert refusal(triton, 3, [1])[1].endswith("reason=CLOSED")
+        # One that others are to follow stays: they would be told to begin it.
+        assert refusal(triton, 4, [-666], start=True)[2] == "ENGINE_FAULT"
+        assert triton.infer(4, [1], end=True).tolist() == [[1]]
+        with Client(server.target) as client:
+            assert not list(client.sessions())
+
+
 def test_an_unknown_sequence_is_told_to_start(triton):
     code, text, reason = refusal(triton, 9, [1])
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT")
