@@ -241,6 +241,10 @@ class Service:
         stored = await self._residency.read(session_id)
         return self._stored_view(stored, bases_of(stored)[0])
 
+    async def wake_session(self, session_id: str) -> None:
+        """Have a session come back that is not in memory. Raises as `get_session`."""
+        await self._residency.find(session_id, from_step=None)
+
     async def get_state(self, session_id: str, names: Sequence[str]) -> tuple[SessionView, dict[str, Array]]:
         """A session as it stands, and state tensors of it by name; "*" is all of them. Raises as `get_session`, and
         InvalidInput for a name that there is not.
@@ -324,6 +328,13 @@ class Service:
         session = self._sessions.get(session_id)
         return None if session is None else self._schedulers[session.model].model
 
+    def expect_readable(self, request: StepRequest, model: StepModel, *, account: Account | None = None) -> None:
+        """Refuse steps that no session of this model would take. Raises InvalidInput."""
+        message = self._message(request, account)
+        message.expect(model.spec)
+        for place in range(len(request.session_ids)):
+            message.rows(place)
+
     def submit(
         self,
         request: StepRequest,
@@ -340,11 +351,11 @@ class Service:
         Raises InvalidInput where the message itself cannot be read; then nothing was admitted.
         """
         self._expect_serving()
-        ids, tenant, steps_max = request.session_ids, "", self._steps_per_message_max
+        ids, tenant = request.session_ids, ""
         if account is not None:
             tenant = account.tenant
-            ids, steps_max = keys_of(tenant, ids), min(steps_max, account.limits.steps_per_message_max or steps_max)
-        message = Message(request, sessions_max=self._sessions_per_message_max, steps_max=steps_max)
+            ids = keys_of(tenant, ids)
+        message = self._message(request, account)
         submission = Submission(message, reply, tag=tag, together=together, tell=self._tell, tenant=tenant)
         now_s, get = self._arrival_s(), self._sessions.get
         self._residency.expect_lease(now_s)
@@ -439,6 +450,13 @@ class Service:
             schedulers={key: scheduler.statistics() for key, scheduler in self._schedulers.items()},
             store=self._residency.store_statistics,
         )
+
+    def _message(self, request: StepRequest, account: Account | None) -> Message:
+        """Raises InvalidInput."""
+        steps_max = self._steps_per_message_max
+        if account is not None:
+            steps_max = min(steps_max, account.limits.steps_per_message_max or steps_max)
+        return Message(request, sessions_max=self._sessions_per_message_max, steps_max=steps_max)
 
     def _admit(
         self, submission: Submission, place: int, session: Session, now_s: float, *, reached: bool = False
