@@ -22,6 +22,7 @@ from ntm_serve.errors import (
     ModelUnknown,
     NtmServeError,
     OperatorFault,
+    OwnedElsewhere,
     ServerDraining,
     SessionExists,
     StepForgotten,
@@ -359,11 +360,15 @@ class Service:
         submission = Submission(message, reply, tag=tag, together=together, tell=self._tell, tenant=tenant)
         now_s, get = self._arrival_s(), self._sessions.get
         self._residency.expect_lease(now_s)
+        leaving = self._residency.leaving
         for place, session_id in enumerate(ids):
             session = get(session_id)
             # Where others still wait for it, it has only just come back, and they are before this one.
             if session is not None and session_id not in self._waiting:
-                self._admit(submission, place, session, now_s)
+                if session_id in leaving:
+                    self._refuse(submission, place, session_id, _wanted(session_id))
+                else:
+                    self._admit(submission, place, session, now_s)
             elif self._residency.has_store:
                 self._await(submission, place, session_id)
             else:
@@ -602,6 +607,13 @@ class Service:
             queue_wait_s=None if outcome == "duplicate" else waited_s,
             fault="" if ticket.error is None else ticket.error.reason,
         )
+
+
+def _wanted(session_id: str) -> OwnedElsewhere:
+    """Were it given more to do it would never be without a step in flight, and whoever asked would wait in vain."""
+    return OwnedElsewhere(
+        f"session {session_id}: another server asked for it, and gets it after the steps in flight; ask there"
+    )
 
 
 async def _until(done: asyncio.Event, submission: Submission) -> None:
