@@ -124,7 +124,7 @@ def _give_flags(command: Any, fields: dict[str, Any], prefix: str) -> None:
         option = typer.Option(
             f"--{flag}",
             help=f"{setting.description}{among}\n\n{origin}",
-            metavar=_METAVAR.get(kind, "WORD"),
+            metavar="NUMBER" if "per_s" in name else _METAVAR.get(kind, "WORD"),
             show_default=False,
         )
         parameters.append(

@@ -84,6 +84,9 @@ class SessionFacts:
         self.inputs = tuple(spec_of(spec) for spec in opened.inputs)
         self.outputs = tuple(spec_of(spec) for spec in opened.outputs)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id!r} of {self.model}/{self.version} at step {self.next_step}>"
+
     def message_of(self, steps: Steps) -> sessions_pb2.StepRequest:
         """The session's next steps as a message."""
         return step_message(self.id, steps, first_step=self.next_step)
@@ -229,7 +232,8 @@ def error_of_call(call: Any) -> NtmServeError:
         return _error_of_details(details, message)
     kind = _ERROR_OF_CODE.get(code, NtmServeError)
     hint = (
-        "; is `ntm-serve serve` running there, and is this its gRPC port?"
+        "; is `ntm-serve serve` running there, is this its gRPC port, and are TLS and its authority "
+        "(tls=, --tls-ca) as the server has them?"
         if code is grpc.StatusCode.UNAVAILABLE
         else ""
     )

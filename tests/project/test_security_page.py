@@ -13,10 +13,11 @@ import trustme
 from ntm_serve.app import load_models
 from ntm_serve.auth.callers import read_callers
 from ntm_serve.auth.limits import read_tenants
+from ntm_serve.client import Client, Tls
 from ntm_serve.config import Settings
 from ntm_serve.frontends.access import RULES, Rule
 from ntm_serve.tenants import NO_LIMITS, TenantLimits
-from ntm_serve.testing import test_server
+from ntm_serve.testing import RunningSum, test_server
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "security.md").read_text()
@@ -51,6 +52,15 @@ def test_the_commands_and_the_program_work_together(tmp_path):
             check=True,
         )  # fmt: skip
     assert ran.stdout == "0 sessions of ours\n"
+
+
+def test_the_certificate_that_the_page_makes_is_a_servers(tmp_path):
+    (commands,) = re.findall(r"```\n(openssl .*?)```", TEXT, re.DOTALL)
+    subprocess.run(["bash", "-ec", commands], cwd=tmp_path, timeout=120, check=True, capture_output=True)
+    with test_server([RunningSum()], tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem") as server:
+        target = f"localhost:{server.running.port}"
+        with Client(target, tls=Tls(ca=tmp_path / "ca.pem")) as client:
+            assert [model.name for model in client.models()] == ["running-sum"]
 
 
 def test_the_files_are_read(tmp_path):
