@@ -173,6 +173,11 @@ class Sequences:
         else:
             waiting.append(asked)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request has a sequence to itself."""
+        return not (self._tasks or self._held)
+
     async def until_idle(self) -> None:
         """Until no request has a sequence to itself."""
         while self._tasks:
