@@ -59,7 +59,7 @@ test: .venv/.everything ## Every test, with the coverage of the serving side.
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --skip-covered --show-missing
 
-check: lint types contracts proto-fresh test-serving ## Format, lint, types, contracts, the tests without torch.
+check: lint types contracts proto-fresh test-serving ## Format, lint, types, contracts, and that servers and clients work without torch.
 
 # What check is made of
 
@@ -77,9 +77,12 @@ types: .venv/.everything
 contracts: .venv/.everything
 	$(BIN)/lint-imports
 
-test-serving: .venv-serving/.everything ## The tests that need no torch, where there is none; but for the short chaos.
+# Not all that need no torch, as `make test` runs them all: these use every part of a server and a client.
+WITHOUT_TORCH := tests/tasks tests/project tests/serve/cli tests/serve/http tests/serve/triton $(wildcard tests/serve/test_*.py)
+
+test-serving: .venv-serving/.everything ## Tests of every part of a server and a client, where there is no torch.
 	@$(SERVING_BIN)/python -c 'import importlib.util, sys; sys.exit("torch is here" if importlib.util.find_spec("torch") else 0)'
-	$(SERVING_BIN)/python -m pytest --ignore tests/exporter --ignore tests/models --ignore tests/serve/chaos
+	$(SERVING_BIN)/python -m pytest $(WITHOUT_TORCH)
 
 proto: .venv/.everything ## Write the generated code under ntm_serve/ from proto/.
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. $(PROTO)

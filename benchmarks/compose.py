@@ -13,12 +13,14 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from urllib.parse import quote
 from urllib.request import urlopen
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -212,7 +214,13 @@ async def measured(compose: Compose, folder: Path, *, seed: int, say: Callable[[
     figures |= await stage.judged(callers, compose.target) | {"panels_and_rules_without_data": len(empty)}
     figures["server_faults"] = (await compose.ask("logs", "--no-color", "server")).count("Traceback")
     waits_s = [wait.answered_s - wait.failed_s for caller in callers for wait in caller.waits]
-    return figures | told(callers) | {"healing_p99_s": p99(waits_s)} | {f"{what}, s": s for what, s in took_s.items()}
+    noticed = Counter(wait.error for caller in callers for wait in caller.waits)
+    figures |= told(callers) | {f"noticed: {reason}": count for reason, count in noticed.items()}
+    return (
+        figures
+        | {"healing_median_s": float(np.median(waits_s)), "healing_p99_s": p99(waits_s)}
+        | {f"{what}, s": s for what, s in took_s.items()}
+    )
 
 
 def missed(figures: Figures) -> list[str]:

@@ -4,6 +4,7 @@ Rules of this file: nothing of a session is kept here; a run is a pure function 
 promised of batch independence was seen on this machine when the model was loaded.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, takewhile
 from pathlib import Path
@@ -20,6 +21,10 @@ from ntm_serve.spec import Array, StepSpec, TensorSpec
 from ntm_serve.step_model import BatchIndependence, ModelCard, State
 
 ORT_VERSION = ort.__version__
+
+# Where a graph looks for weights that are not in its file. Otherwise that is the folder that the process happens to be
+# in: no directory vouches for what is there. As a file is no folder, nothing is found.
+OTHER_FILES_KEY, NO_FOLDER = "session.model_external_initializers_file_folder_path", os.devnull
 
 # Some of its packages tell their makers what they run.
 ort.disable_telemetry_events()
@@ -299,6 +304,7 @@ def _ort_session(model: bytes, path: Path, provider: ExecutionProvider) -> ort.I
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
+    options.add_session_config_entry(OTHER_FILES_KEY, NO_FOLDER)
     try:
         session = ort.InferenceSession(model, options, providers=[(provider.name, dict(provider.options))])
     except Exception as fault:  # As above: whatever ORT has against a graph is the operator's to know.

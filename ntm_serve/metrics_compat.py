@@ -25,7 +25,7 @@ REASONS = {
 OTHER = "OTHER"
 
 # Refusals of steps; that of a session is none of a request to Triton.
-REJECTED_STEPS = ("session", "queue", "total")
+REJECTED_STEPS = ("session", "queue", "total", "tenant")
 
 # Metric, help, and what it is of a model.
 COUNTS: tuple[tuple[str, str, Callable[[ModelSeries], float]], ...] = (

@@ -92,8 +92,8 @@ class Residency:
         self._lapses = 0
         # Sessions that had steps in flight when it was over; not in the table any more.
         self._aside: dict[str, Session] = {}
-        # Sessions that leave when what they have in flight is over.
-        self._leaving: set[str] = set()
+        # Sessions that leave when what they have in flight is over; they take no more.
+        self.leaving: set[str] = set()
         if claims is not None:
             claims.listen(on_lost=self.lose, on_wanted=self.give_up, on_lapsed=self._lapse)
 
@@ -158,15 +158,15 @@ class Residency:
     def _leave(self, session: Session, *, reason: str) -> None:
         """The session leaves memory, as soon as it has nothing in flight."""
         if not session.in_flight:
-            self._leaving.discard(session.id)
+            self.leaving.discard(session.id)
             self.put_to_rest([session], reason=reason)
-        elif session.id not in self._leaving:  # Others ask many times while it is busy.
-            self._leaving.add(session.id)
+        elif session.id not in self.leaving:  # Others ask many times while it is busy.
+            self.leaving.add(session.id)
             session.in_flight[-1].add_follower(partial(self._leave_now, session, reason=reason))
 
     def _leave_now(self, session: Session, *, reason: str) -> None:
         """What it had in flight is over; it may have more by now."""
-        self._leaving.discard(session.id)
+        self.leaving.discard(session.id)
         self._leave(session, reason=reason)
 
     # Coming

@@ -98,13 +98,18 @@ class Change(NamedTuple):
     fork_step: int | None = None
     restore: bytes | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the sequence lasts for the request alone: then nothing is left of it, whatever becomes of it."""
+        return self.start and self.end
+
 
 class Asked:
     """A request on its way, of one session: its steps, and a change or None. Whoever makes it defines `answered` and
     `failed`; one of them is called, once, unless it was cancelled.
     """
 
-    __slots__ = ("_task", "cancelled", "change", "on_cancel", "snapshot", "steps", "submission")
+    __slots__ = ("_task", "cancelled", "change", "on_cancel", "snapshot", "steps", "submission", "unread", "woken")
 
     def __init__(self, steps: StepRequest, change: Change | None) -> None:
         self.steps = steps
@@ -116,12 +121,19 @@ class Asked:
         self.submission: Submission | None = None
         # Told when it is cancelled, where it has its sequence to itself.
         self.on_cancel: Callable[[Asked], None] | None = None
+        # Whether `read_now` is to be called when its turn comes, and whether its session was had come back for that.
+        self.unread = self.woken = False
         # While a cancellation may end it.
         self._task: asyncio.Task[None] | None = None
 
     @property
     def session_id(self) -> str:
         return self.steps.session_ids[0]
+
+    def read_now(self) -> None:
+        """It is its turn, and its session is in memory or not to be had: steps and change are to be what it asks for.
+        Raises NtmServeError.
+        """
 
     def answered(self, submission: Submission) -> None:
         """Its steps are made."""
@@ -178,12 +190,18 @@ class Sequences:
         """Whether no request has a sequence to itself."""
         return not (self._tasks or self._held)
 
+    def is_held(self, session_id: str) -> bool:
+        """Whether a request has the sequence to itself, and others wait behind it."""
+        return session_id in self._held
+
     async def until_idle(self) -> None:
         """Until no request has a sequence to itself."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     def _take(self, asked: Asked) -> None:
+        if asked.unread and not self._is_read(asked):
+            return
         change = asked.change
         if change is None:
             self._step(asked, asked.settled)
@@ -193,12 +211,38 @@ class Sequences:
             self._own(task)
             task.add_done_callback(lambda _: self._release(asked.session_id))
 
+    def _is_read(self, asked: Asked) -> bool:
+        """Have it read, once its session is back. Whether it was; else it was refused, or its turn comes again."""
+        session_id = asked.session_id
+        if self._service.has_store and not asked.woken and self._service.model_here(session_id) is None:
+            self._held[session_id] = deque([asked])
+            task = asyncio.get_running_loop().create_task(self._wake(session_id))
+            self._own(task)
+            task.add_done_callback(lambda _: self._release(session_id))
+            return False
+        asked.unread = False
+        try:
+            asked.read_now()
+        except Exception as fault:
+            asked.failed(_error_of(asked, fault))
+            return False
+        return True
+
+    async def _wake(self, session_id: str) -> None:
+        try:
+            await self._service.wake_session(session_id)
+        except NtmServeError:  # It is what their steps are refused for.
+            pass
+        finally:
+            for asked in self._held[session_id]:
+                asked.woken = True
+
     def _step(self, asked: Asked, reply: Reply) -> None:
         try:
             submission = self._service.submit(asked.steps, reply)
         except Exception as fault:
             asked.failed(_error_of(asked, fault))
-            self._let_go(asked)
+            self._not_ended(asked)
         else:
             if not submission.answered:
                 asked.submission = submission
@@ -217,7 +261,7 @@ class Sequences:
             return True
         if change.end:
             self._held[asked.session_id] = deque()
-            asked.on_cancel = self._let_go
+            asked.on_cancel = self._not_ended
             self._step(asked, partial(self._ended, asked))
         else:
             self._step(asked, asked.settled)
@@ -225,11 +269,24 @@ class Sequences:
 
     def _ended(self, asked: Asked, submission: Submission, places: Sequence[int]) -> None:
         """The last steps of a sequence are answered; where they were made, it is closed."""
-        if 0 not in submission.errors and not self._service.end_here(asked.session_id):
-            # Somebody else steps it too.
-            self._own(asyncio.get_running_loop().create_task(self._close(asked.session_id)))
-        asked.settled(submission, places)
+        if 0 not in submission.errors:
+            self._end(asked.session_id)
+            asked.settled(submission, places)
+            self._let_go(asked)
+        else:
+            asked.settled(submission, places)
+            self._not_ended(asked)
+
+    def _not_ended(self, asked: Asked) -> None:
+        """Its steps are not made and nobody waits for them, so it has its sequence to itself no more, if it had."""
+        change = asked.change
+        if asked.on_cancel is not None and change is not None and change.is_whole:
+            self._end(asked.session_id)
         self._let_go(asked)
+
+    def _end(self, session_id: str) -> None:
+        if not self._service.end_here(session_id):  # Somebody else steps it too.
+            self._own(asyncio.get_running_loop().create_task(self._close(session_id)))
 
     def _let_go(self, asked: Asked) -> None:
         """It has its sequence to itself no more, if it had."""
@@ -250,14 +307,14 @@ class Sequences:
                 continue
             self._take(asked)
             if session_id in self._held:
-                self._held[session_id] = waiting
+                self._held[session_id].extend(waiting)
                 return
 
     async def _change(self, asked: Asked, change: Change) -> None:
         try:
             if change.start:
                 await self._begin(asked.session_id, change)
-            submission = await self._service.step(asked.steps)
+            submission = await self._stepped(asked, change)
             if 0 not in submission.errors:
                 asked._task = None  # Its steps are made: it is ended and told what it asked for, whoever leaves.
                 await self._conclude(asked, change)
@@ -270,6 +327,19 @@ class Sequences:
         else:
             asked._task = None
             asked.settled(submission)
+
+    async def _stepped(self, asked: Asked, change: Change) -> Submission:
+        """Its steps, made or not. Raises as Service.step."""
+        made = False
+        try:
+            submission = await self._service.step(asked.steps)
+            made = 0 not in submission.errors
+        finally:
+            # Not where it went to another server meanwhile.
+            if change.is_whole and not made and self._service.model_here(asked.session_id) is not None:
+                asked._task = None
+                await self._close(asked.session_id)
+        return submission
 
     async def _begin(self, session_id: str, change: Change) -> None:
         """Raises what making it raises; then what was there is as it was."""

@@ -22,6 +22,7 @@ from ntm_serve.errors import (
     ModelUnknown,
     NtmServeError,
     OperatorFault,
+    OwnedElsewhere,
     ServerDraining,
     SessionExists,
     StepForgotten,
@@ -241,6 +242,10 @@ class Service:
         stored = await self._residency.read(session_id)
         return self._stored_view(stored, bases_of(stored)[0])
 
+    async def wake_session(self, session_id: str) -> None:
+        """Have a session come back that is not in memory. Raises as `get_session`."""
+        await self._residency.find(session_id, from_step=None)
+
     async def get_state(self, session_id: str, names: Sequence[str]) -> tuple[SessionView, dict[str, Array]]:
         """A session as it stands, and state tensors of it by name; "*" is all of them. Raises as `get_session`, and
         InvalidInput for a name that there is not.
@@ -332,6 +337,13 @@ class Service:
         session = self._sessions.get(session_id)
         return None if session is None else self._schedulers[session.model].model
 
+    def expect_readable(self, request: StepRequest, model: StepModel, *, account: Account | None = None) -> None:
+        """Refuse steps that no session of this model would take. Raises InvalidInput."""
+        message = self._message(request, account)
+        message.expect(model.spec)
+        for place in range(len(request.session_ids)):
+            message.rows(place)
+
     def submit(
         self,
         request: StepRequest,
@@ -348,19 +360,23 @@ class Service:
         Raises InvalidInput where the message itself cannot be read; then nothing was admitted.
         """
         self._expect_serving()
-        ids, tenant, steps_max = request.session_ids, "", self._steps_per_message_max
+        ids, tenant = request.session_ids, ""
         if account is not None:
             tenant = account.tenant
-            ids, steps_max = keys_of(tenant, ids), min(steps_max, account.limits.steps_per_message_max or steps_max)
-        message = Message(request, sessions_max=self._sessions_per_message_max, steps_max=steps_max)
+            ids = keys_of(tenant, ids)
+        message = self._message(request, account)
         submission = Submission(message, reply, tag=tag, together=together, tell=self._tell, tenant=tenant)
         now_s, get = self._arrival_s(), self._sessions.get
         self._residency.expect_lease(now_s)
+        leaving = self._residency.leaving
         for place, session_id in enumerate(ids):
             session = get(session_id)
             # Where others still wait for it, it has only just come back, and they are before this one.
             if session is not None and session_id not in self._waiting:
-                self._admit(submission, place, session, now_s)
+                if session_id in leaving:
+                    self._refuse(submission, place, session_id, _wanted(session_id))
+                else:
+                    self._admit(submission, place, session, now_s)
             elif self._residency.has_store:
                 self._await(submission, place, session_id)
             else:
@@ -447,6 +463,13 @@ class Service:
             schedulers={key: scheduler.statistics() for key, scheduler in self._schedulers.items()},
             store=self._residency.store_statistics,
         )
+
+    def _message(self, request: StepRequest, account: Account | None) -> Message:
+        """Raises InvalidInput."""
+        steps_max = self._steps_per_message_max
+        if account is not None:
+            steps_max = min(steps_max, account.limits.steps_per_message_max or steps_max)
+        return Message(request, sessions_max=self._sessions_per_message_max, steps_max=steps_max)
 
     def _admit(
         self, submission: Submission, place: int, session: Session, now_s: float, *, reached: bool = False
@@ -592,6 +615,13 @@ class Service:
             queue_wait_s=None if outcome == "duplicate" else waited_s,
             fault="" if ticket.error is None else ticket.error.reason,
         )
+
+
+def _wanted(session_id: str) -> OwnedElsewhere:
+    """Were it given more to do it would never be without a step in flight, and whoever asked would wait in vain."""
+    return OwnedElsewhere(
+        f"session {session_id}: another server asked for it, and gets it after the steps in flight; ask there"
+    )
 
 
 async def _until(done: asyncio.Event, submission: Submission) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import structlog
 
-from ntm_serve.errors import EngineFault, InvalidInput, StepCancelled
+from ntm_serve.errors import EngineFault, InvalidInput, LimitReached, StepCancelled
 from ntm_serve.message import Message, StepRequest, wanted_outputs
 from ntm_serve.observer import Observer
 from ntm_serve.scheduler import Scheduler
@@ -159,7 +159,11 @@ def submit_rows(
     rows = len(message.request.session_ids)
     scheduler.expect_room_for(rows)
     if tenant is not None:
-        tenant.expect_steps(rows)
+        try:
+            tenant.expect_steps(rows)
+        except LimitReached:
+            observer.rejected(key, reason="tenant")
+            raise
     account = _Account(key, rows, reply, submitted_s=now_s, clock=clock, observer=observer)
     submission = Submission(message, account.answered, tag=tag, together=True, tell=account.left)
     for place in range(rows):

@@ -14,6 +14,7 @@ from ntm_serve.message import Message
 from ntm_serve.observer import Timeline
 from ntm_serve.sessions import Session
 from ntm_serve.spec import Array, StepSpec, TensorSpec
+from ntm_serve.step_model import ModelKey
 from ntm_serve.ticket import Ticket
 
 # Told of a ticket that did not end well or was not new: the outcome in the words of the metrics.
@@ -30,7 +31,8 @@ class Submission:
 
     __slots__ = (
         "_arrays", "_foreign", "_left", "_message", "_reply", "_retried", "_spec", "_tell", "_tenant", "_tickets",
-        "_together", "cancelled", "durable_steps", "errors", "form", "held_s", "next_steps", "session_ids", "tag",
+        "_together", "cancelled", "durable_steps", "errors", "form", "held_s", "model", "next_steps", "session_ids",
+        "tag",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +58,8 @@ class Submission:
         self._arrays: tuple[Array, ...] = ()
         # Submissions of an equal form have outputs of the same names, dtypes and shapes.
         self.form: tuple[StepSpec, Sequence[int], int] | None = None
+        # Of the sessions that were admitted.
+        self.model: ModelKey | None = None
         # Nobody waits for it any more.
         self.cancelled = False
         # For how long its tenant is at a limit: whoever sent it is to be read no sooner.
@@ -105,6 +109,7 @@ class Submission:
             self._spec = spec
             axes = (len(self.session_ids), message.steps)
             self.form = (spec, message.wanted, message.steps)
+            self.model = session.model
             self._arrays = tuple([np.empty((*axes, *one.shape), one.numpy_dtype) for one in spec.outputs])
         elif spec is not self._spec:
             message.expect(spec)

@@ -154,6 +154,11 @@ class TenantService:
 
     # What sequences ask beside
 
+    async def wake_session(self, session_id: str) -> None:
+        """See Service.wake_session."""
+        with self._telling():
+            await self._service.wake_session(self._key(session_id))
+
     @property
     def has_store(self) -> bool:
         """See Service.has_store."""
@@ -171,6 +176,10 @@ class TenantService:
     def model_here(self, session_id: str) -> StepModel | None:
         """See Service.model_here."""
         return self._service.model_here(self._key(session_id))
+
+    def expect_readable(self, request: StepRequest, model: StepModel) -> None:
+        """See Service.expect_readable."""
+        self._service.expect_readable(request, model, account=self._account())
 
     def count_restart(self, model: ModelKey) -> None:
         """See Service.count_restart."""

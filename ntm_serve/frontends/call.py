@@ -110,6 +110,11 @@ class Call:
         """End with an error, after the answers to what is in flight where there are any."""
         (self.on_retire or self.fail)(error)
 
+    def cut(self, error: NtmServeError) -> None:
+        """End at once what its client does not read: what was to be sent is not."""
+        if not self.over:
+            self._call.cancel(code_of(error).value[0], error.message)
+
     def refuse(self, code: grpc.StatusCode, details: str) -> None:
         """End with a status that is gRPC's own and none of ours."""
         self._end(code, details.encode(), None, None)
@@ -137,6 +142,8 @@ class Call:
 
     def _received(self, event: Any) -> None:
         message = event.batch_operations[0].message()
+        if self._code is not None:  # It came after the end was said.
+            return None
         if message is not None:
             self._counts.received += 1
             if self.bytes_max is not None and len(message) > self.bytes_max:

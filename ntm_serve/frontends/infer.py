@@ -14,6 +14,7 @@ from ntm_serve.frontends.responses import ResponseWriter, error_reply, told
 from ntm_serve.frontends.stream import MessageStream
 from ntm_serve.frontends.tensors import Ports
 from ntm_serve.inference import service_pb2
+from ntm_serve.message import StepRequest
 from ntm_serve.sequences import Sequences
 from ntm_serve.service import Service
 from ntm_serve.step_model import ModelKey, StepModel
@@ -41,7 +42,7 @@ class Inference:
         self._stream_bytes_max = stream_bytes_max
         self.plans: dict[bytes, Plan] = {}
         # On the path of a step, and so without a call of our own.
-        self.model_here = service.model_here
+        self.model_here, self.is_held = service.model_here, sequences.is_held
         self._ports: dict[ModelKey, Ports] = {}
         self._streams: set[MessageStream] = set()
         self._writer = ResponseWriter(streamed=False)
@@ -95,16 +96,32 @@ class Inference:
         assert view.fault is not None, "a model that is not served has a fault"
         raise view.fault
 
-    def model_of(self, session_id: str, key: ModelKey, *, start: bool) -> StepModel:
-        """The model that a request is for: that of its sequence, which stays with its version. Raises InvalidInput, and
-        as `served`.
+    def model_of(self, session_id: str, key: ModelKey, *, start: bool) -> StepModel | None:
+        """The model that a request is for: that of its sequence, which stays with its version; None where that is not
+        known before its turn, because it is not in memory or about to begin anew, and the model has several. Raises
+        InvalidInput, and as `served`.
         """
-        model = None if start else self.model_here(session_id)
-        if model is None:
+        if start or not session_id:
             return self.served(*key)
-        if key.name != model.card.name or key.version not in ("", model.card.version):
-            raise InvalidInput(f"model: expected {model.card.key}, which the sequence runs on, got {key}")
-        return model
+        model = self.model_here(session_id)
+        if model is not None and not self.is_held(session_id):
+            return _expected(model, key)
+        newest = self.served(*key)
+        may_differ = newest.spec.state and (model is not None or self._service.has_store)
+        return None if may_differ and self.has_versions(key.name) else newest
+
+    def model_now(self, session_id: str, key: ModelKey) -> StepModel:
+        """That of a sequence whose turn it is. Raises InvalidInput, and as `served`."""
+        model = self.model_here(session_id)
+        return self.served(*key) if model is None else _expected(model, key)
+
+    def has_versions(self, name: str) -> bool:
+        """See infer_request.Models."""
+        return sum(view.key.name == name and view.model is not None for view in self._service.models()) > 1
+
+    def expect_readable(self, steps: StepRequest, model: StepModel) -> None:
+        """See Service.expect_readable."""
+        self._service.expect_readable(steps, model)
 
     def ports_of(self, model: StepModel) -> Ports:
         """A model's inputs and outputs on this wire."""
@@ -112,6 +129,13 @@ class Inference:
         if ports is None or ports.spec is not model.spec:
             ports = self._ports[model.card.key] = Ports(model.spec)
         return ports
+
+
+def _expected(model: StepModel, key: ModelKey) -> StepModel:
+    """The model of a sequence that a request says is of `key`. Raises InvalidInput."""
+    if key.name != model.card.name or key.version not in ("", model.card.version):
+        raise InvalidInput(f"model: expected {model.card.key}, which the sequence runs on, got {key}")
+    return model
 
 
 class _Single:
@@ -135,7 +159,7 @@ class _Single:
 
     def reply(self, request: Request, submission: Submission) -> None:
         try:
-            self._call.finish(self._writer.write(request, submission.form, submission.outputs()))
+            self._call.finish(self._writer.write(request, submission))
         except Exception as fault:
             fail(self._call, fault)
 
@@ -161,7 +185,7 @@ class _Conversation:
 
     def reply(self, request: Request, submission: Submission) -> None:
         try:
-            answer: bytes | NtmServeError = self._writer.write(request, submission.form, submission.outputs())
+            answer: bytes | NtmServeError = self._writer.write(request, submission)
         except Exception as fault:  # Its steps are committed, and those who rode along are still to be answered.
             answer = fault_of("ModelStreamInfer", fault)
         self._answer(request, answer)

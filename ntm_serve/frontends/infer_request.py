@@ -4,8 +4,8 @@ Rules of this file: a request is read whole, and refused where it cannot be; it 
 """
 
 import asyncio
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +17,6 @@ from ntm_serve.frontends.tensors import Axes, Ports, arrays_of, expect_no_shared
 from ntm_serve.inference import service_pb2
 from ntm_serve.message import StepRequest
 from ntm_serve.sequences import GONE, Asked, Change, SequenceId, session_name
-from ntm_serve.spec import expect_finite
 from ntm_serve.stateless import InferRequest
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.submission import Submission
@@ -60,11 +59,29 @@ class Models(Protocol):
         """The model of a session that is in memory."""
         ...
 
-    def model_of(self, session_id: str, key: ModelKey, *, start: bool) -> StepModel:
-        """The model that a request is for. Raises ModelUnknown, InvalidInput, and the fault of one not served."""
+    def model_of(self, session_id: str, key: ModelKey, *, start: bool) -> StepModel | None:
+        """The model that a request is for; None where that is not known before its turn. Raises ModelUnknown,
+        InvalidInput, and the fault of one not served.
+        """
+        ...
+
+    def model_now(self, session_id: str, key: ModelKey) -> StepModel:
+        """As `model_of`, for one whose turn it is."""
+        ...
+
+    def is_held(self, session_id: str) -> bool:
+        """Whether a request has the sequence to itself."""
+        ...
+
+    def has_versions(self, name: str) -> bool:
+        """Whether sequences of a model may be on several."""
         ...
 
     def ports_of(self, model: StepModel) -> Ports: ...
+
+    def expect_readable(self, steps: StepRequest, model: StepModel) -> None:
+        """Raises InvalidInput for steps that no sequence of the model would take."""
+        ...
 
 
 class Asker(Protocol):
@@ -81,8 +98,8 @@ class Request(Asked):
     """
 
     __slots__ = (
-        "_asker", "_numbered", "answer", "axes", "id", "model", "model_key", "numbers", "rows", "sequence_id", "size",
-        "timer", "wants_final",
+        "_asker", "_numbered", "_unread", "answer", "axes", "id", "model", "model_key", "numbers", "rows",
+        "sequence_id", "size", "timer", "wants_final",
     )  # fmt: skip
 
     model: StepModel
@@ -91,6 +108,8 @@ class Request(Asked):
         super().__init__(_NOTHING, None)
         self._asker: Asker | None = asker
         self._numbered = False
+        # Reads what waits for its turn.
+        self._unread: Callable[[], None] | None = None
         self.id: str = message.id
         self.size = size
         self.model_key = ModelKey(message.model_name, message.model_version)
@@ -118,7 +137,8 @@ class Request(Asked):
         if plan is not None and self._follow(plan, raw, models):
             return 0.0
         timeout_s = self._read(message, raw, models)
-        if not (timeout_s or self.rows or self.change or self._numbered or models.ports_of(self.model).have_bools):
+        special = timeout_s or self.rows or self.change or self._numbered or self.unread
+        if not (special or models.ports_of(self.model).have_bools):
             if len(models.plans) >= PLANS_MAX:
                 models.plans.clear()
             models.plans[form] = self._planned(raw)
@@ -126,7 +146,10 @@ class Request(Asked):
 
     def _follow(self, plan: Plan, raw: Sequence[bytes], models: Models) -> bool:
         """Take what was read of a request like this one, if it is still so, and its bytes are as many."""
-        if models.model_here(plan.session_ids[0]) is not plan.model or len(raw) != len(plan.inputs):
+        session_id = plan.session_ids[0]
+        if models.model_here(session_id) is not plan.model or len(raw) != len(plan.inputs):
+            return False
+        if models.is_held(session_id) and models.has_versions(self.model_key.name):  # It may be another's by then.
             return False
         inputs = {}
         for (name, shape, dtype, nbytes), data in zip(plan.inputs, raw, strict=True):
@@ -161,15 +184,40 @@ class Request(Asked):
         if len(name) > MODEL_NAME_MAX:  # No name is made of it, and kept.
             raise ModelUnknown(f"Request for unknown model: '{name[:MODEL_NAME_MAX]}...' is not found")
         session_id = "" if sequence_id is None else _name_of(name, sequence_id)
-        model = self.model = models.model_of(session_id, self.model_key, start=parameters.start)
+        model = models.model_of(session_id, self.model_key, start=parameters.start)
+        if model is None:
+            self.steps, self.unread = StepRequest((session_id,), (None,), {}), True
+            self._unread = partial(self._read_tensors, message, raw, parameters, models, session_id)
+        else:
+            self._read_tensors(message, raw, parameters, models, session_id, model)
+        return parameters.timeout_s
+
+    def read_now(self) -> None:
+        """See Asked.read_now."""
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            unread()
+
+    def _read_tensors(
+        self,
+        message: service_pb2.ModelInferRequest,
+        raw: Sequence[bytes],
+        parameters: Parameters,
+        models: Models,
+        session_id: str,
+        model: StepModel | None = None,
+    ) -> None:
+        """model: None where it is the turn of its sequence."""
+        model = self.model = model or models.model_now(session_id, self.model_key)
         outputs = [_wanted(one) for one in message.outputs] if message.outputs else ()
         if not model.spec.state:
             self._read_rows(message, raw, parameters, models.ports_of(model), outputs)
-        elif sequence_id is None:
-            raise _no_sequence(name)
+        elif not session_id:
+            raise _no_sequence(self.model_key.name)
         else:
             self._read_steps(message, raw, parameters, models.ports_of(model), outputs, session_id)
-        return parameters.timeout_s
+            if parameters.start:  # What was there is let go for it.
+                models.expect_readable(self.steps, model)
 
     def _read_rows(
         self,
@@ -205,10 +253,7 @@ class Request(Asked):
         self.steps = StepRequest((session_id,), (parameters.step,), inputs, outputs)
         if parameters.start or parameters.end or parameters.snapshot:
             self.change = _change(parameters, self.model_key, snapshot)
-        if parameters.start:  # What was there is let go for it.
-            for one, array in inputs.items():
-                expect_finite(one, array)
-        elif parameters.fork is not None or parameters.fork_step is not None:
+        if not parameters.start and (parameters.fork is not None or parameters.fork_step is not None):
             raise InvalidInput("ntm_fork: expected it with sequence_start")
 
     def answered(self, submission: Submission) -> None:

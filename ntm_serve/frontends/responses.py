@@ -8,7 +8,8 @@ from ntm_serve.errors import NtmServeError
 from ntm_serve.frontends.tensors import Axes, Port
 from ntm_serve.inference import service_pb2
 from ntm_serve.spec import Array, TensorSpec
-from ntm_serve.step_model import ModelKey, StepModel
+from ntm_serve.step_model import ModelKey
+from ntm_serve.submission import Submission
 
 if TYPE_CHECKING:
     from ntm_serve.frontends.infer_request import Request
@@ -35,14 +36,15 @@ class ResponseWriter:
     def __init__(self, *, streamed: bool) -> None:
         self._streamed = streamed
         self._whole: Any = service_pb2.ModelStreamInferResponse() if streamed else service_pb2.ModelInferResponse()
-        self._form: tuple[object, Axes, StepModel, bool] | None = None
+        self._form: tuple[object, Axes, ModelKey | None, bool] | None = None
 
-    def write(self, request: "Request", form: object, outputs: Outputs) -> bytes:
-        """form: outputs of an equal form have the same names, dtypes and shapes."""
-        whole, mine = self._whole, (form, request.axes, request.model, request.wants_final)
+    def write(self, request: "Request", submission: Submission) -> bytes:
+        """The response to a request that was answered."""
+        whole, outputs = self._whole, submission.outputs()
+        mine = (submission.form, request.axes, submission.model, request.wants_final)
         if mine != self._form:
             whole.Clear()
-            _begin(self._response(whole), request, outputs)
+            _begin(self._response(whole), request, submission.model, outputs)
             self._form = mine
         response = self._response(whole)
         response.id = request.id
@@ -64,9 +66,11 @@ def _bytes(message: Any) -> bytes:
     return serialized
 
 
-def _begin(response: service_pb2.ModelInferResponse, request: "Request", outputs: Outputs) -> None:
-    card = request.model.card
-    response.model_name, response.model_version = card.name, card.version
+def _begin(
+    response: service_pb2.ModelInferResponse, request: "Request", model: ModelKey | None, outputs: Outputs
+) -> None:
+    assert model is not None, "what is answered was admitted"
+    response.model_name, response.model_version = model
     if request.wants_final:
         response.parameters[FINAL].bool_param = True
     for spec, _ in outputs:

@@ -51,6 +51,9 @@ UNASKED_CALLS_MAX = 1_000
 # Tenants whose methods are kept while none of their calls is there: about 25 kB each.
 DOORS_MAX = 4_096
 
+# How long a stream that is to end may take to give its answers to a client that does not read them.
+LEAVING_MAX_S = 30.0
+
 # What stopping waits for calls that were cancelled to end. gRPC ends them; this is for its faults.
 CANCEL_WAIT_S = 5.0
 
@@ -139,6 +142,8 @@ class GrpcServer:
         # Of the calls of whoever was asked.
         self._inside: dict[Call, _Door] = {}
         self._streams: dict[Call, _Open] = {}
+        # Since when those are to end that were told so.
+        self._leaving: dict[Call, float] = {}
         reflection = Reflection(SERVICES)
         self._common: dict[str, Method] = {
             method.path: method
@@ -209,18 +214,31 @@ class GrpcServer:
         """
         now_s, unix_s = time.monotonic(), time.time()
         for call, stream in list(self._streams.items()):
-            if renewed or stream.caller.ends_s <= unix_s:
+            if now_s - self._leaving.get(call, now_s) > LEAVING_MAX_S:
+                call.cut(StreamAged("stream: its client did not take what was left of it"))
+                continue
+            if stream.caller.ends_s <= unix_s:  # Whoever has another token by now goes on with that.
+                self._retire(call, StreamAged("stream: the token of its caller has ended; open another"), now_s)
+                continue
+            if renewed:
                 try:
                     if self._gate.caller_of(stream.credentials, stream.rule) != stream.caller:
-                        call.retire(StreamAged("stream: what its caller may has changed; open another"))
+                        changed = StreamAged("stream: what its caller may has changed; open another")
+                        self._retire(call, changed, now_s)
                         continue
                 except NtmServeError as refused:
+                    self._leaving.setdefault(call, now_s)
                     call.fail(refused)
                     continue
             limits = [self._limits.stream_age_max_s, self._tenancy.limits_of(stream.caller.tenant).stream_age_max_s]
             age_max_s = min((one for one in limits if one is not None), default=float("inf"))
             if now_s - stream.began_s > age_max_s:
-                call.retire(StreamAged(f"stream: was open for more than {age_max_s:g} s; open another"))
+                self._retire(call, StreamAged(f"stream: was open for more than {age_max_s:g} s; open another"), now_s)
+
+    def _retire(self, call: Call, error: NtmServeError, now_s: float) -> None:
+        """Have it end after its answers."""
+        self._leaving.setdefault(call, now_s)
+        call.retire(error)
 
     async def until_idle(self) -> None:
         """Until no request is left that is more than steps; steps are the service's."""
@@ -312,6 +330,7 @@ class GrpcServer:
         door = self._inside.pop(call, None)
         if door is not None:
             door.calls -= 1
+        self._leaving.pop(call, None)
 
 
 def _expect_free(host: str, port: int, address: str) -> None:

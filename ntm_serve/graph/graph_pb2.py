@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bntm_serve/graph/graph.proto\x12\x0fntm_serve.graph\"q\n\x05Model\x12*\n\x05graph\x18\x07 \x01(\x0b\x32\x16.ntm_serve.graph.GraphH\x00\x88\x01\x01\x12\x32\n\x0copset_import\x18\x08 \x03(\x0b\x32\x1c.ntm_serve.graph.OperatorSetB\x08\n\x06_graph\"O\n\x0bOperatorSet\x12\x13\n\x06\x64omain\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07version\x18\x02 \x01(\x03H\x01\x88\x01\x01\x42\t\n\x07_domainB\n\n\x08_version\"\xad\x01\n\x05Graph\x12#\n\x04node\x18\x01 \x03(\x0b\x32\x15.ntm_serve.graph.Node\x12.\n\x0binitializer\x18\x05 \x03(\x0b\x32\x19.ntm_serve.graph.Constant\x12&\n\x05input\x18\x0b \x03(\x0b\x32\x17.ntm_serve.graph.Tensor\x12\'\n\x06output\x18\x0c \x03(\x0b\x32\x17.ntm_serve.graph.Tensor\"c\n\x04Node\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07op_type\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_nameB\n\n\x08_op_type\"~\n\x08\x43onstant\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x16\n\tdata_type\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\x04name\x18\x08 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08raw_data\x18\t \x01(\x0cH\x02\x88\x01\x01\x42\x0c\n\n_data_typeB\x07\n\x05_nameB\x0b\n\t_raw_data\"]\n\x06Tensor\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12.\n\x04type\x18\x02 \x01(\x0b\x32\x1b.ntm_serve.graph.TensorTypeH\x01\x88\x01\x01\x42\x07\n\x05_nameB\x07\n\x05_type\"Q\n\nTensorType\x12\x33\n\x0btensor_type\x18\x01 \x01(\x0b\x32\x19.ntm_serve.graph.ElementsH\x00\x88\x01\x01\x42\x0e\n\x0c_tensor_type\"f\n\x08\x45lements\x12\x16\n\telem_type\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12*\n\x05shape\x18\x02 \x01(\x0b\x32\x16.ntm_serve.graph.ShapeH\x01\x88\x01\x01\x42\x0c\n\n_elem_typeB\x08\n\x06_shape\"0\n\x05Shape\x12\'\n\x03\x64im\x18\x01 \x03(\x0b\x32\x1a.ntm_serve.graph.Dimension\">\n\tDimension\x12\x13\n\tdim_value\x18\x01 \x01(\x03H\x00\x12\x13\n\tdim_param\x18\x02 \x01(\tH\x00\x42\x07\n\x05valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bntm_serve/graph/graph.proto\x12\x0fntm_serve.graph\"q\n\x05Model\x12*\n\x05graph\x18\x07 \x01(\x0b\x32\x16.ntm_serve.graph.GraphH\x00\x88\x01\x01\x12\x32\n\x0copset_import\x18\x08 \x03(\x0b\x32\x1c.ntm_serve.graph.OperatorSetB\x08\n\x06_graph\"O\n\x0bOperatorSet\x12\x13\n\x06\x64omain\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07version\x18\x02 \x01(\x03H\x01\x88\x01\x01\x42\t\n\x07_domainB\n\n\x08_version\"\xad\x01\n\x05Graph\x12#\n\x04node\x18\x01 \x03(\x0b\x32\x15.ntm_serve.graph.Node\x12.\n\x0binitializer\x18\x05 \x03(\x0b\x32\x19.ntm_serve.graph.Constant\x12&\n\x05input\x18\x0b \x03(\x0b\x32\x17.ntm_serve.graph.Tensor\x12\'\n\x06output\x18\x0c \x03(\x0b\x32\x17.ntm_serve.graph.Tensor\"c\n\x04Node\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07op_type\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_nameB\n\n\x08_op_type\"\xac\x01\n\x08\x43onstant\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x16\n\tdata_type\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\x04name\x18\x08 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08raw_data\x18\t \x01(\x0cH\x02\x88\x01\x01\x12\x1a\n\rdata_location\x18\x0e \x01(\x05H\x03\x88\x01\x01\x42\x0c\n\n_data_typeB\x07\n\x05_nameB\x0b\n\t_raw_dataB\x10\n\x0e_data_location\"]\n\x06Tensor\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12.\n\x04type\x18\x02 \x01(\x0b\x32\x1b.ntm_serve.graph.TensorTypeH\x01\x88\x01\x01\x42\x07\n\x05_nameB\x07\n\x05_type\"Q\n\nTensorType\x12\x33\n\x0btensor_type\x18\x01 \x01(\x0b\x32\x19.ntm_serve.graph.ElementsH\x00\x88\x01\x01\x42\x0e\n\x0c_tensor_type\"f\n\x08\x45lements\x12\x16\n\telem_type\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12*\n\x05shape\x18\x02 \x01(\x0b\x32\x16.ntm_serve.graph.ShapeH\x01\x88\x01\x01\x42\x0c\n\n_elem_typeB\x08\n\x06_shape\"0\n\x05Shape\x12\'\n\x03\x64im\x18\x01 \x03(\x0b\x32\x1a.ntm_serve.graph.Dimension\">\n\tDimension\x12\x13\n\tdim_value\x18\x01 \x01(\x03H\x00\x12\x13\n\tdim_param\x18\x02 \x01(\tH\x00\x42\x07\n\x05valueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,16 +39,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRAPH']._serialized_end=418
   _globals['_NODE']._serialized_start=420
   _globals['_NODE']._serialized_end=519
-  _globals['_CONSTANT']._serialized_start=521
-  _globals['_CONSTANT']._serialized_end=647
-  _globals['_TENSOR']._serialized_start=649
-  _globals['_TENSOR']._serialized_end=742
-  _globals['_TENSORTYPE']._serialized_start=744
-  _globals['_TENSORTYPE']._serialized_end=825
-  _globals['_ELEMENTS']._serialized_start=827
-  _globals['_ELEMENTS']._serialized_end=929
-  _globals['_SHAPE']._serialized_start=931
-  _globals['_SHAPE']._serialized_end=979
-  _globals['_DIMENSION']._serialized_start=981
-  _globals['_DIMENSION']._serialized_end=1043
+  _globals['_CONSTANT']._serialized_start=522
+  _globals['_CONSTANT']._serialized_end=694
+  _globals['_TENSOR']._serialized_start=696
+  _globals['_TENSOR']._serialized_end=789
+  _globals['_TENSORTYPE']._serialized_start=791
+  _globals['_TENSORTYPE']._serialized_end=872
+  _globals['_ELEMENTS']._serialized_start=874
+  _globals['_ELEMENTS']._serialized_end=976
+  _globals['_SHAPE']._serialized_start=978
+  _globals['_SHAPE']._serialized_end=1026
+  _globals['_DIMENSION']._serialized_start=1028
+  _globals['_DIMENSION']._serialized_end=1090
 # @@protoc_insertion_point(module_scope)

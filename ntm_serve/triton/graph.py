@@ -14,6 +14,9 @@ from ntm_serve.errors import ModelRejected
 from ntm_serve.graph import graph_pb2
 from ntm_serve.spec import Array
 
+# Of a constant's data.
+EXTERNAL = 1
+
 # Expand is from this one on.
 OPSET_MIN = 8
 
@@ -57,6 +60,12 @@ def read_graph(content: bytes, name: object) -> Graph:
         raise ModelRejected(f"{name}: expected an ONNX model, got bytes that are none") from fault
     if not model.graph.output:
         raise ModelRejected(f"{name}: expected an ONNX model, got a graph without outputs")
+    elsewhere = [one.name for one in model.graph.initializer if one.data_location == EXTERNAL]
+    if elsewhere:
+        raise ModelRejected(
+            f"{name}: expected all weights in this file, as onnx.save(onnx.load(...)) writes them, "
+            f"got {len(elsewhere)} in others, {elsewhere[0]!r} first"
+        )
     constants = {one.name for one in model.graph.initializer}  # Old ones are listed among the inputs as well.
     return Graph(
         content=content,

@@ -110,7 +110,7 @@ def _config(folder: Path) -> Config:
     """A model's config; where there is none, all is in the graph. Raises ModelRejected."""
     path = folder / CONFIG_FILE
     try:
-        text = path.read_text()
+        text = _content(path).decode()
     except FileNotFoundError:
         text = ""
     except (OSError, UnicodeError) as fault:
@@ -167,7 +167,14 @@ def _model_file(folder: Path, config: ModelConfig) -> Path:
 def _initial_state(folder: Path, file: str) -> bytes:
     if Path(file).name != file:
         raise OSError(f"a name without folders, in {INITIAL_STATE_FOLDER}")
-    return (folder / INITIAL_STATE_FOLDER / file).read_bytes()
+    return _content(folder / INITIAL_STATE_FOLDER / file)
+
+
+def _content(path: Path) -> bytes:
+    """A file's bytes. Raises OSError also for a pipe or a device, which may have no end."""
+    if not path.is_file() and path.exists():
+        raise OSError(f"{path} is no file")
+    return path.read_bytes()
 
 
 def _write(

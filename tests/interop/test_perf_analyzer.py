@@ -62,15 +62,14 @@ def test_its_outputs_are_those_of_our_own_client(perf_analyzer, target, load):
     with recording(target) as (between, recorder):
         analyzed(perf_analyzer, between, f"{load} --input-data random")
     sequences, finished = {}, []
-    for call in recorder.exchanges:
-        for sent, got in call:
-            request, reply = service_pb2.ModelInferRequest.FromString(sent), response_of(got, streamed="stream" in load)
-            sequence_id = request.parameters["sequence_id"].int64_param
-            if request.parameters["sequence_start"].bool_param:
-                sequences[sequence_id] = []
-            sequences[sequence_id].append((request.raw_input_contents[0], reply.raw_output_contents[0]))
-            if request.parameters["sequence_end"].bool_param:
-                finished.append(sequences.pop(sequence_id))
+    for sent, got in recorder.exchanges:
+        request, reply = service_pb2.ModelInferRequest.FromString(sent), response_of(got, streamed="stream" in load)
+        sequence_id = request.parameters["sequence_id"].int64_param
+        if request.parameters["sequence_start"].bool_param:
+            sequences[sequence_id] = []
+        sequences[sequence_id].append((request.raw_input_contents[0], reply.raw_output_contents[0]))
+        if request.parameters["sequence_end"].bool_param:
+            finished.append(sequences.pop(sequence_id))
     assert len(finished) > 10
     with Client(target) as client:
         for steps in finished[:: max(1, len(finished) // 40)]:

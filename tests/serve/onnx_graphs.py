@@ -47,6 +47,12 @@ def constant(name, array):
     return _message(*dims, (2, ELEMENT[array.dtype.name]), (8, name), (9, np.ascontiguousarray(array).tobytes()))
 
 
+def constant_elsewhere(name, dtype, shape, file):
+    """One whose bytes are in a file beside the graph's."""
+    dims = [(1, size) for size in shape]
+    return _message(*dims, (2, ELEMENT[dtype]), (8, name), (13, _message((1, "location"), (2, file))), (14, 1))
+
+
 def tensor(name, dtype, shape):
     """shape: numbers, and words for what is symbolic."""
     dims = [(1, _message((2, one) if isinstance(one, str) else (1, one))) for one in shape]
@@ -54,12 +60,13 @@ def tensor(name, dtype, shape):
     return _message((1, name), (2, kind))
 
 
-def model(nodes, inputs, outputs, constants=()):
-    """inputs, outputs: (name, dtype, shape). constants: by name."""
+def model(nodes, inputs, outputs, constants=(), elsewhere=()):
+    """inputs, outputs: (name, dtype, shape). constants: by name. elsewhere: (name, dtype, shape, file)."""
     graph = _message(
         *[(1, one) for one in nodes],
         (2, "graph"),
         *[(5, constant(name, array)) for name, array in dict(constants).items()],
+        *[(5, constant_elsewhere(*one)) for one in elsewhere],
         *[(11, tensor(*one)) for one in inputs],
         *[(12, tensor(*one)) for one in outputs],
     )
@@ -77,6 +84,16 @@ def perceptron(width=8, hidden=16, outputs=4, *, batch="N"):
             "W": random.standard_normal((width, hidden)).astype(np.float32),
             "V": random.standard_normal((hidden, outputs)).astype(np.float32),
         },
+    )
+
+
+def scaled_elsewhere(file, width=3):
+    """y = x W, where W [width] is in another file."""
+    return model(
+        [node("Mul", ["x", "W"], ["y"])],
+        [("x", "float32", ("N", width))],
+        [("y", "float32", ("N", width))],
+        elsewhere=[("W", "float32", (width,), file)],
     )
 
 

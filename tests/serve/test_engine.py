@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import onnxruntime as ort
 import pytest
+from serve import onnx_graphs
 
 from ntm_serve import engine as engine_module
 from ntm_serve.batch_size import SIZES
@@ -217,6 +218,13 @@ def test_a_golden_run_that_is_not_a_number_is_refused(directory):
 def test_bytes_that_are_no_graph_are_refused(directory):
     with pytest.raises(ModelRejected, match="onnxruntime refuses it"):
         replaced(directory, model=b"not a graph")
+
+
+def test_weights_in_another_file_are_not_taken_from_wherever_the_process_is(directory, tmp_path, monkeypatch):
+    (tmp_path / "weights.bin").write_bytes(np.ones(3, np.float32).tobytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelRejected, match=r"onnxruntime refuses it: .*weights\.bin"):
+        replaced(directory, model=onnx_graphs.scaled_elsewhere("weights.bin"))
 
 
 def test_the_settings_words_are_the_engines():

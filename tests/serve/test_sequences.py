@@ -6,9 +6,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
+from ntm_serve.caller import SESSION_NAME
 from ntm_serve.errors import InvalidInput
 from ntm_serve.sequences import NAME_MAX, session_name
-from ntm_serve.sessions import SESSION_ID
 
 IDS = strategies.integers(1, 2**64 - 1) | strategies.text(min_size=1, max_size=32)
 MODELS = strategies.from_regex(re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"), fullmatch=True)
@@ -34,7 +34,7 @@ def test_a_name_can_be_read(sequence_id, name):
 
 @hypothesis.given(strategies.tuples(MODELS, IDS), strategies.tuples(MODELS, IDS))
 def test_every_sequence_has_a_name_of_its_own_that_sessions_may_have(one, other):
-    assert SESSION_ID.fullmatch(session_name(*one))
+    assert SESSION_NAME.fullmatch(session_name(*one))
     assert (session_name(*one) == session_name(*other)) == (one == other)
 
 

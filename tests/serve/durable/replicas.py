@@ -184,7 +184,7 @@ class Replica:
         assert len(self.residency._turns) == 0
         assert not self.service._waiting
         assert not self.service._returns
-        assert not self.residency._leaving
+        assert not self.residency.leaving
         assert not any((keeper._unwritten.at_work, keeper._unsynced.at_work, keeper._asked))
         for scheduler in self.schedulers:
             assert scheduler.statistics().steps_waiting == 0

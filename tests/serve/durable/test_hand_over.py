@@ -61,6 +61,34 @@ async def test_a_session_is_given_up_after_the_steps_that_it_has_in_flight(store
         assert [await one for one in (*answers, elsewhere)] == [[1], [2], [3]]
 
 
+async def test_a_session_that_is_never_idle_is_given_up_all_the_same(store, clock):
+    gate = Gate()
+    async with (
+        replica(store, RunningSum(before_run=gate), clock=clock) as a,
+        replica(store, clock=clock, name="b", handover_s=10) as b,
+    ):
+        await a.open()
+        kept = [a.begin("s", 1), a.begin("s", 1)]
+        await asyncio.to_thread(gate.await_run)
+        elsewhere = asyncio.create_task(b.step("s", 1))
+        await a.until(lambda: store.wanted("a"))
+        a.residency.give_up(["s"])
+        late = [a.begin("s", 1), a.begin("s", 1)]
+        while not elsewhere.done():
+            gate.open()
+            await asyncio.sleep(0)
+        assert [await one for one in (*kept, elsewhere)] == [[1], [2], [3]]
+        for one in late:
+            with pytest.raises(OwnedElsewhere, match="another server asked for it"):
+                await one
+        # And it may come back.
+        back = asyncio.create_task(a.step("s", 1))
+        while not back.done():
+            await b.keeper.give_word()
+            gate.open()
+        assert await back == [4]
+
+
 async def test_while_steps_wait_to_be_kept_a_session_is_not_given_up(slow, clock):
     async with replica(slow, clock=clock) as a, replica(slow, clock=clock, name="b", handover_s=10) as b:
         await a.open()

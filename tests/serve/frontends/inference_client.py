@@ -41,11 +41,23 @@ class InferenceWire:
         )(iter(requests), metadata=metadata, timeout=30)
 
 
-def infer_request(sequence, values, *, start=False, end=False, model="running-sum", shape=None, request_id="", **more):
+def infer_request(
+    sequence,
+    values,
+    *,
+    start=False,
+    end=False,
+    model="running-sum",
+    shape=None,
+    request_id="",
+    model_version="",
+    **more,
+):
     """values: of x, [T, 1] unless a shape is given. more: parameters beside those of sequences."""
     x = np.asarray(values, np.float32)
     x = x.reshape(-1, 1) if shape is None else x.reshape(shape)
-    request = service_pb2.ModelInferRequest(model_name=model, id=request_id, raw_input_contents=[x.tobytes()])
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=model_version, id=request_id)
+    request.raw_input_contents.append(x.tobytes())
     request.inputs.add(name="x", datatype="FP32", shape=x.shape)
     given = {"sequence_start": start, "sequence_end": end, **more}
     if sequence is not None:

@@ -61,6 +61,29 @@ def test_a_sequence_may_begin_and_end_in_one_request(triton):
     assert triton.infer(1, [6], start=True, end=True).tolist() == [[6]]
 
 
+@pytest.mark.parametrize("store", ["", "sqlite"])
+def test_nothing_is_left_of_a_sequence_of_one_request_that_fails(store, tmp_path):
+    gate = Gate()
+    store = store and f"sqlite:{tmp_path}/s.db"
+    with test_server([RunningSum(before_run=gate)], compute_threads=1, store=store) as server:
+        triton = InferenceWire(server.target)
+        running = threading.Thread(target=lambda: triton.infer(1, [1], start=True, end=True))
+        running.start()
+        gate.await_run()
+        late = refusal(triton, 2, [1], start=True, end=True, timeout=1000)
+        gate.open()
+        running.join()
+        assert late[2] == "DEADLINE_PASSED"
+        assert refusal(triton, 3, [-666], start=True, end=True)[2] == "ENGINE_FAULT"
+        assert refusal(triton, 2, [1])[1].endswith("reason=CLOSED")
+        assert refusal(triton, 3, [1])[1].endswith("reason=CLOSED")
+        # One that others are to follow stays: they would be told to begin it.
+        assert refusal(triton, 4, [-666], start=True)[2] == "ENGINE_FAULT"
+        assert triton.infer(4, [1], end=True).tolist() == [[1]]
+        with Client(server.target) as client:
+            assert not list(client.sessions())
+
+
 def test_an_unknown_sequence_is_told_to_start(triton):
     code, text, reason = refusal(triton, 9, [1])
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT")
@@ -80,6 +103,28 @@ def test_a_start_that_cannot_be_read_leaves_the_sequence_as_it_was(triton):
     for wrong in ({"values": [np.nan]}, {"values": [1, 2], "shape": (2, 1, 1)}, {"values": [1], "ntm_step": 4}):
         assert refusal(triton, 3, start=True, **wrong)[0] is grpc.StatusCode.INVALID_ARGUMENT
     assert triton.infer(3, [1]).tolist() == [[2]]
+
+
+@pytest.mark.parametrize("outputs", [["z"], ["y", "y"], ["y" * 9]])
+def test_a_start_that_asks_for_outputs_that_are_not_there_leaves_the_sequence_as_it_was(triton, server, outputs):
+    triton.infer(3, [1], start=True)
+    for sequence in (3, 4):
+        request = infer_request(sequence, [1], start=True)
+        for name in outputs:
+            request.outputs.add(name=name)
+        with pytest.raises(grpc.RpcError, match="output_names: expected some of"):
+            triton.infer_response(request)
+    assert triton.infer(3, [1]).tolist() == [[2]]
+    assert refusal(triton, 4, [1])[1].endswith("reason=UNKNOWN")
+    assert value(scrape(server), "ntm_serve_sequences_restarted_total", model="running-sum") == 0
+
+
+def test_a_start_with_more_steps_than_a_message_may_have_leaves_the_sequence_as_it_was():
+    with test_server([RunningSum()], steps_per_message_max=2) as server:
+        triton = InferenceWire(server.target)
+        triton.infer(3, [1], start=True)
+        assert "expected 1 <= T <= 2 steps, got T = 3" in refusal(triton, 3, [1, 2, 3], start=True)[1]
+        assert triton.infer(3, [1]).tolist() == [[2]]
 
 
 def test_an_integer_and_the_same_digits_as_a_string_are_two_sequences(triton):
@@ -112,6 +157,67 @@ def test_sequences_outlive_a_server_with_a_store(tmp_path):
         assert triton.infer(1, [1], end=True).tolist() == [[7]]
         assert refusal(triton, 1, [1])[1].endswith("reason=CLOSED")
         assert value(scrape(server), "ntm_serve_sequences_restarted_total") == 1
+
+
+def test_a_sequence_that_comes_back_runs_on_the_version_that_it_began_on(tmp_path):
+    store = f"sqlite:{tmp_path}/s.db"
+    with test_server([RunningSum(width=2)], store=store) as server:
+        triton = InferenceWire(server.target)
+        for sequence in (1, 2, 3):
+            triton.infer(sequence, [1, 1], shape=(1, 2), start=True)
+    with test_server([RunningSum(width=2), RunningSum(version="2")], store=store) as server:
+        triton = InferenceWire(server.target)
+        response = triton.infer_response(infer_request(1, [1, 2], shape=(1, 2)))
+        assert (response.model_version, y_of(response).tolist()) == ("1", [[2, 3]])
+        # Also where many come before it is back, and one of them ends it.
+        requests = [infer_request(2, [1, 2], shape=(1, 2), end=i == 2) for i in range(3)] + [infer_request(2, [1])]
+        *replies, last = triton.stream(requests)
+        assert [y_of(one.infer_response).tolist() for one in replies] == [[[2, 3]], [[3, 5]], [[4, 7]]]
+        assert {one.infer_response.model_version for one in replies} == {"1"}
+        assert last.error_message.endswith("reason=CLOSED")
+        request = infer_request(3, [1], model_version="2")
+        with pytest.raises(
+            grpc.RpcError, match="expected running-sum/1, which the sequence runs on, got running-sum/2"
+        ):
+            triton.infer_response(request)
+        assert triton.infer(3, [1, 2], shape=(1, 2), model_version="1").tolist() == [[2, 3]]
+        response = triton.infer_response(infer_request(3, [1], start=True))
+        assert (response.model_version, y_of(response).tolist()) == ("2", [[1]])
+
+
+@pytest.mark.parametrize("store", ["", "sqlite"])
+def test_what_follows_a_start_is_for_the_version_that_it_began_on(store, tmp_path):
+    gate = Gate()
+    models = [RunningSum(width=2, before_run=gate), RunningSum(version="2")]
+    with test_server(models, compute_threads=1, store=store and f"sqlite:{tmp_path}/s.db") as server:
+        triton = InferenceWire(server.target)
+        first = {"shape": (1, 2), "model_version": "1"}
+        second = {"shape": (1, 1), "model_version": "2"}
+        requests = [
+            infer_request(1, [1, 2], start=True, **first), infer_request(1, [1, 2], **first),
+            infer_request(1, [3], start=True, **second), infer_request(1, [4], **second),
+            infer_request(1, [1, 2], **first), infer_request(1, [5], shape=(1, 1), end=True),
+        ]  # fmt: skip
+        replies = []
+        reading = threading.Thread(target=lambda: replies.extend(triton.stream(requests)))
+        reading.start()
+        gate.await_run()
+        gate.open()
+        reading.join()
+        said = [(one.infer_response.model_version, one.error_message) for one in replies]
+        assert [version for version, _ in said] == ["1", "1", "2", "2", "1", "2"]
+        assert [bool(text) for _, text in said] == [False, False, False, False, True, False]
+        assert "expected running-sum/2, which the sequence runs on, got running-sum/1" in said[4][1]
+        assert y_of(replies[5].infer_response).tolist() == [[12]]
+
+
+def test_a_fork_says_the_version_that_it_runs_on(tmp_path):
+    store = f"sqlite:{tmp_path}/s.db"
+    with test_server([RunningSum()], store=store) as server:
+        InferenceWire(server.target).infer(1, [1], start=True)
+    with test_server([RunningSum(), RunningSum(version="2")], store=store) as server:
+        response = InferenceWire(server.target).infer_response(infer_request(2, [1], start=True, ntm_fork=1))
+        assert (response.model_version, y_of(response).tolist()) == ("1", [[2]])
 
 
 def test_a_sequence_that_made_room_says_so():

@@ -22,12 +22,13 @@ ANSWERED = "OK"
 
 
 @pytest.mark.timeout(1800)
-def test_any_message_has_an_answer_and_no_sequence_sees_anothers_state(request):
+@pytest.mark.parametrize("store", ["", "sqlite"])
+def test_any_message_has_an_answer_and_no_sequence_sees_anothers_state(store, request, tmp_path):
     messages = request.config.getoption("--messages", MESSAGES)
     dice = random.Random(20261121)
     outcomes = Counter()
-    limits = {"steps_per_message_max": 64, "idle_life_s": 3600}
-    with test_server([RunningSum()], **limits) as server:
+    settings = {"steps_per_message_max": 64, "store": store and f"sqlite:{tmp_path}/sessions.db"}
+    with test_server([RunningSum()], **settings) as server:
         channel = grpc.insecure_channel(server.target)
         guards = Guards(channel, dice)
         for start in range(0, messages, GROUP):

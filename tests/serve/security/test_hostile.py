@@ -13,10 +13,13 @@ from grpc_health.v1 import health_pb2
 from benchmarks.fuzz import Bystander, attack, corpus
 from benchmarks.overload import measured
 from ntm_serve.client import Client
+from ntm_serve.frontends import server as grpc_server
 from ntm_serve.frontends.server import UNASKED_CALLS_MAX
 from ntm_serve.testing import RunningSum, test_server
 from ntm_serve.v1 import sessions_pb2, sessions_pb2_grpc
 from ntm_serve.wire import tensor_of
+
+from .conftest import until
 
 WIDTH = 4096
 
@@ -109,6 +112,28 @@ def test_calls_that_never_end_and_that_anybody_may_make_keep_no_probe_out(caller
 def _nothing(over):
     over.wait()
     yield from ()
+
+
+def test_a_client_that_does_not_read_does_not_keep_a_stream_that_is_too_old(monkeypatch):
+    monkeypatch.setattr(grpc_server, "LEAVING_MAX_S", 1.0)
+    x = tensor_of("x", np.ones((1, 16, WIDTH), np.float32))
+    with test_server([RunningSum(width=WIDTH)], stream_age_max_s=1.0) as server, Client(server.target) as client:
+        over = threading.Event()
+        client.session("running-sum", session_id="slow")
+        message = sessions_pb2.StepRequest(session_ids=["slow"], inputs=[x])
+        with grpc.insecure_channel(server.target) as channel:
+            call = sessions_pb2_grpc.SessionsStub(channel).Stream(_endless(message, over))
+            try:
+                until(
+                    lambda: b'grpc_server_handled_total{grpc_code="CANCELLED",grpc_method="Stream"' in scraped(server)
+                )
+            finally:
+                over.set()
+                call.cancel()
+
+
+def scraped(server):
+    return urlopen(server.http + "/metrics", timeout=10).read()
 
 
 def _endless(message, over):

@@ -14,7 +14,7 @@ from ntm_serve.auth.callers import read_callers
 from ntm_serve.auth.tokens import hash_of, is_token, new_token
 from ntm_serve.cli import main
 from ntm_serve.client import AsyncClient, Client, Tls, token_of_file
-from ntm_serve.errors import InvalidInput, PermissionDenied, SettingsFault, Unauthenticated
+from ntm_serve.errors import InvalidInput, PermissionDenied, SettingsFault, StreamAged, Unauthenticated
 from ntm_serve.testing import RunningSum, test_server
 from ntm_serve.v1 import models_pb2, models_pb2_grpc
 
@@ -116,9 +116,31 @@ def test_a_token_that_ends_meanwhile_ends_its_streams(callers, server):
     soon = datetime.now(UTC) + timedelta(seconds=4)
     token = callers.add("brief", more=f"ends = {soon:%Y-%m-%dT%H:%M:%SZ}")
     until(lambda: accepted(server, token))
-    with client(server, token) as ours, pytest.raises(Unauthenticated, match="nobody's"):
-        for _ in ours.session("running-sum").stream(endless()):
-            pass
+    with client(server, token) as ours:
+        replies = ours.session("running-sum").stream(endless())
+        with pytest.raises(StreamAged, match="the token of its caller has ended"):
+            for _ in replies:
+                pass
+        with pytest.raises(Unauthenticated, match="nobody's"):
+            ours.models()
+
+
+def test_a_client_that_has_another_token_by_then_goes_on(callers, server):
+    soon = datetime.now(UTC) + timedelta(seconds=4)
+    brief = callers.add("brief", "acme", more=f"ends = {soon:%Y-%m-%dT%H:%M:%SZ}")
+    until(lambda: accepted(server, brief))
+    held, aged = [brief, callers.add("next", "acme")], []
+    until(lambda: accepted(server, held[1]))
+
+    def token():
+        aged.append(datetime.now(UTC) > soon - timedelta(seconds=1))
+        return held[aged[-1]]
+
+    with Client(server.target, token=token) as ours, ours.session("running-sum") as session:
+        for count, y in enumerate(session.stream(endless()), start=1):
+            assert y.tolist() == [count]
+            if any(aged):
+                break
 
 
 def test_a_token_file_is_read_at_every_call(callers, server, token, tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import struct
@@ -413,6 +414,23 @@ def test_operators_that_onnxruntime_does_not_have_are_its_to_refuse(triton, out)
     graph = onnx.model([onnx.node("Sing", ["x"], ["y"])], [("x", "float32", ("N", 2))], [("y", "float32", ("N", 2))])
     put(triton, "m", None, graph)
     assert "onnxruntime refuses it" in the_fault(triton, out)
+
+
+def test_a_graph_whose_weights_are_in_another_file_is_refused(triton, out, tmp_path, monkeypatch):
+    folder = put(triton, "m", None, onnx.scaled_elsewhere("weights.bin"))
+    for place in (folder / "1", tmp_path):  # Also where a file of that name is in the folder that the import runs in.
+        (place / "weights.bin").write_bytes(np.ones(3, np.float32).tobytes())
+    monkeypatch.chdir(tmp_path)
+    assert "expected all weights in this file" in (text := the_fault(triton, out))
+    assert "'W'" in text
+
+
+@pytest.mark.parametrize("name", ["config.pbtxt", "initial_state/first"])
+def test_a_pipe_is_not_waited_for(triton, out, name):
+    folder = put(triton, "m", sequence(STATE % INITIAL), onnx.accumulator(), initial={"first": bytes(12)})
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert "is no file" in the_fault(triton, out)
 
 
 # States
