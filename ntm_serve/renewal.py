@@ -42,6 +42,11 @@ class Renewed(Generic[A]):
         except SettingsFault as fault:
             log.error("renewed files cannot be used; what was read before stays", of=self._what, fault=fault.message)
             return False
+        except Exception as fault:  # The boundary: whatever is in a file, those who are served are served on.
+            # By its kind alone: its text may quote what the file has.
+            kind = type(fault).__name__
+            log.error("renewed files cannot be used; what was read before stays", of=self._what, fault=kind)
+            return False
         log.info("files were renewed", of=self._what)
         return True
 

@@ -73,7 +73,7 @@ class Room:
         if session.account is not None:
             try:
                 session.account.expect_steps(steps)
-            except LimitReached:
+            except (LimitReached, InvalidInput):
                 self._observer.rejected(self._key, reason="tenant")
                 raise
 

@@ -185,6 +185,11 @@ class Sequences:
         else:
             waiting.append(asked)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request has a sequence to itself."""
+        return not (self._tasks or self._held)
+
     def is_held(self, session_id: str) -> bool:
         """Whether a request has the sequence to itself, and others wait behind it."""
         return session_id in self._held

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import structlog
 
-from ntm_serve.caller import keys_of
+from ntm_serve.caller import keys_of, tenant_of
 from ntm_serve.durability import Durability
 from ntm_serve.errors import (
     EngineFault,
@@ -260,10 +260,18 @@ class Service:
             raise InvalidInput(f"state_names: expected some of {list(state)} or '*', got {unknown}")
         return self._view(session), {name: state[name] for name in wanted}
 
-    async def list_sessions(self, *, model_name: str = "", after: str = "", page_size: int = 100) -> list[SessionView]:
-        """Open sessions in the order of their ids, those after `after`, at most page_size of them."""
+    async def list_sessions(
+        self, *, model_name: str = "", after: str = "", page_size: int = 100, tenant: str | None = None
+    ) -> list[SessionView]:
+        """Open sessions in the order of their ids, those after `after`, at most page_size of them. tenant: whose are
+        asked for; those of others that the store has alone may be among them.
+        """
         stored = await self._residency.list_stored(model=model_name, after=after, limit=page_size)
-        wanted = (s.id for s in self._sessions if s.id > after and model_name in ("", s.model.name))
+        wanted = (
+            s.id
+            for s in self._sessions
+            if s.id > after and model_name in ("", s.model.name) and (tenant is None or tenant_of(s.id) == tenant)
+        )
         views = {one.session_id: self._stored_view(one, 0) for one in stored}
         for session_id in heapq.nsmallest(page_size, wanted):
             session = self._sessions.get(session_id)

@@ -86,7 +86,9 @@ class TenantService:
         after = place_of(self._tenant, after)
         with self._telling():
             while len(views) < page_size:
-                page = await self._service.list_sessions(model_name=model_name, after=after, page_size=page_size)
+                page = await self._service.list_sessions(
+                    model_name=model_name, after=after, page_size=page_size, tenant=self._tenant
+                )
                 for view in page:
                     tenant, _ = parted(view.session_id)
                     if tenant == self._tenant:

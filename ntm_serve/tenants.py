@@ -1,8 +1,9 @@
 """Tenants: what each may use, and what it uses. No clock of its own, no task.
 
-Rules of this file: whoever is at a limit is told that it is its own, and when to try again; what is counted is given
-back by whoever counted it; steps a second are a bucket that may be overdrawn once, so that a message of more steps than
-a second's is taken, and paid for before the next.
+Rules of this file: whoever is at a limit is told that it is its own, and when to try again; whoever asks for more than
+there ever is, is told that, and not to try again; what is counted is given back by whoever counted it; steps a second
+are a bucket that may be overdrawn once, so that a message of more steps than a second's is taken, and paid for before
+the next.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ntm_serve.caller import tenant_of
-from ntm_serve.errors import LimitReached
+from ntm_serve.errors import InvalidInput, LimitReached
 from ntm_serve.step_model import ModelKey
 
 # When a retry makes sense where nobody knows when there will be room: sessions end when their callers say so, and steps
@@ -138,7 +139,7 @@ class Account:
 
     def expect_steps(self, steps: int) -> None:
         """Refuse steps that would be too many, or too soon; those that are not refused are paid for. Raises
-        LimitReached.
+        LimitReached, and InvalidInput where waiting does not help.
         """
         bounding = self._bounding
         if not bounding:
@@ -146,6 +147,7 @@ class Account:
         now_s = self._clock()
         for one in bounding:
             if one.steps_waiting + steps > one._steps_most or (one._bucket is not None and one._bucket.wait_s(now_s)):
+                one._expect_ever(steps)
                 refusal = one._steps_refusal(steps, now_s)
                 self._held_until_s = now_s + refusal.retry_after_s
                 raise refusal
@@ -189,6 +191,15 @@ class Account:
 
     def _both(self) -> tuple["Account", ...]:
         return (self,) if self.total is None else (self, self.total)
+
+    def _expect_ever(self, steps: int) -> None:
+        if steps > self._steps_most:
+            self.rejected["steps_waiting"] += 1
+            most = self.limits.steps_waiting_max
+            raise InvalidInput(
+                f"inputs: expected at most {most} steps, as many of {self._name} as may wait, got {steps}",
+                fields={LIMIT: "steps_waiting_max"},
+            )
 
     def _steps_refusal(self, steps: int, now_s: float) -> LimitReached:
         most, bucket = self.limits.steps_waiting_max, self._bucket

@@ -69,7 +69,7 @@ def read_callers(path: Path) -> Callers:
     """Raises SettingsFault."""
     try:
         content = tomllib.loads(bytes_of(path, "auth_file").decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as fault:
         raise SettingsFault(f"auth_file: expected TOML in {path}, got: {fault}") from fault
     unknown = set(content) - {"tokens", "certificates"}
     if unknown:

@@ -69,12 +69,13 @@ class Jwts:
                 leeway=LEEWAY_S,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
+            ends_s = float(claims["exp"]) + LEEWAY_S
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as fault:
             why = next((_WHY[kind] for kind in type(fault).__mro__ if kind in _WHY), "it is no token of the issuer's")
             raise Unauthenticated(f"token: {why}") from None
-        return self._caller(claims)
+        return self._caller(claims, ends_s)
 
-    def _caller(self, claims: Mapping[str, Any]) -> Caller:
+    def _caller(self, claims: Mapping[str, Any], ends_s: float) -> Caller:
         settings = self._settings
         tenant, roles = claims.get(settings.tenant_claim), claims.get(settings.roles_claim, [])
         if not isinstance(tenant, str) or not TENANT_NAME.fullmatch(tenant):
@@ -85,15 +86,17 @@ class Jwts:
             raise Unauthenticated(f"token: claim {settings.roles_claim}: expected a list")
         # An issuer has roles for others than us.
         known = frozenset(role for role in Role if role.value in roles)
-        return Caller(str(claims["sub"]), tenant, known, ends_s=float(claims["exp"]) + LEEWAY_S)
+        return Caller(str(claims["sub"]), tenant, known, ends_s=ends_s)
 
 
 def _read_keys(path: Path) -> dict[str, jwt.PyJWK]:
     try:
         keys = jwt.PyJWKSet.from_json(bytes_of(path, "auth_jwt_keys").decode()).keys
-    except (jwt.PyJWTError, ValueError, AttributeError, TypeError) as fault:
+    except (jwt.PyJWTError, ValueError, AttributeError, TypeError, NotImplementedError, RecursionError) as fault:
         raise SettingsFault(f"auth_jwt_keys: expected a JWK set in {path}, got: {type(fault).__name__}") from fault
     for key in keys:
+        if not isinstance(key.key_id, str | None):
+            raise SettingsFault(f"auth_jwt_keys: expected a text as `kid` of each key of {path}, got {key.key_id!r}")
         if key.algorithm_name not in ALGORITHMS:
             raise SettingsFault(
                 f"auth_jwt_keys: key {key.key_id}: expected one of {', '.join(sorted(ALGORITHMS))}, "

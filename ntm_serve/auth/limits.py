@@ -26,7 +26,7 @@ def read_tenants(path: Path, every: TenantLimits) -> Mapping[str, TenantLimits]:
     """The limits of the tenants that the file names. Raises SettingsFault."""
     try:
         content = tomllib.loads(bytes_of(path, "tenants_file").decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as fault:
         raise SettingsFault(f"tenants_file: expected TOML in {path}, got: {fault}") from fault
     tenants = content.get("tenants", {})
     if set(content) - {"tenants"} or not isinstance(tenants, dict):

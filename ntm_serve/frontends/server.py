@@ -44,8 +44,12 @@ SERVICES = (SESSIONS.full_name, MODELS.full_name, ADMIN.full_name, INFERENCE.ful
 # The name under which calls of methods are counted that the server does not have: a caller cannot make series.
 UNKNOWN_METHOD = "other"
 
-# Calls at once of whoever was not asked who it is, where others are: probes, and balancers that watch.
+# Calls at once of whoever was not asked who it is, where others are: probes, and balancers that watch. The oldest makes
+# room: were the newest refused, whoever holds so many without an end could have the server taken for dead.
 UNASKED_CALLS_MAX = 1_000
+
+# Tenants whose methods are kept while none of their calls is there: about 25 kB each.
+DOORS_MAX = 4_096
 
 # How long a stream that is to end may take to give its answers to a client that does not read them.
 LEAVING_MAX_S = 30.0
@@ -68,14 +72,20 @@ class CallLimits:
     stream_age_max_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Door:
-    """The methods as one tenant reaches them."""
+    """The methods as one tenant reaches them. calls: of it that are there."""
 
     methods: dict[str, Method]
     sessions: SessionsBehaviours
     inference: Inference
     sequences: Sequences
+    calls: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing would be lost with it."""
+        return not self.calls and self.sequences.is_idle
 
     def drain(self) -> None:
         """Have its streams end."""
@@ -128,7 +138,9 @@ class GrpcServer:
         self._tracer = tracer
         self._calls = 0
         # Calls of whoever was not asked who it is.
-        self._unasked: set[Call] = set()
+        self._unasked: dict[Call, None] = {}
+        # Of the calls of whoever was asked.
+        self._inside: dict[Call, _Door] = {}
         self._streams: dict[Call, _Open] = {}
         # Since when those are to end that were told so.
         self._leaving: dict[Call, float] = {}
@@ -279,16 +291,13 @@ class GrpcServer:
             return
         rule = RULES[path]
         if rule is Rule.ANYBODY:
-            if len(self._unasked) >= UNASKED_CALLS_MAX:
-                raise LimitReached(f"server: expected at most {UNASKED_CALLS_MAX} such calls at once")
-            self._unasked.add(call)
-            self._enter(call, method or self._doors[""].methods[path], None)
+            self._enter_unasked(call, method or self._doors[""].methods[path])
             return
         credentials = gate.credentials_of(event)
         caller = gate.caller_of(credentials, rule)
-        door = self._doors.get(caller.tenant)
-        if door is None:
-            door = self._doors[caller.tenant] = self._made(caller.tenant)
+        door = self._doors.get(caller.tenant) or self._new_door(caller.tenant)
+        self._inside[call] = door
+        door.calls += 1
         opened = _Open(caller, credentials, rule, time.monotonic())
         self._enter(call, method or door.methods[path], opened)
 
@@ -299,10 +308,28 @@ class GrpcServer:
             self._streams[call] = opened or _Open(ANYBODY, Credentials(None), Rule.ANYBODY, time.monotonic())
         method.serve(call)
 
+    def _enter_unasked(self, call: Call, method: Method) -> None:
+        if len(self._unasked) >= UNASKED_CALLS_MAX:
+            oldest = next(iter(self._unasked))
+            del self._unasked[oldest]
+            oldest.fail(LimitReached(f"server: expected at most {UNASKED_CALLS_MAX} such calls at once"))
+        self._unasked[call] = None
+        self._enter(call, method, None)
+
+    def _new_door(self, tenant: str) -> _Door:
+        if len(self._doors) >= DOORS_MAX:
+            for one in [one for one, door in self._doors.items() if one and door.is_idle]:
+                del self._doors[one]
+        door = self._doors[tenant] = self._made(tenant)
+        return door
+
     def _gone(self, call: Call) -> None:
         self._calls -= 1
-        self._unasked.discard(call)
+        self._unasked.pop(call, None)
         self._streams.pop(call, None)
+        door = self._inside.pop(call, None)
+        if door is not None:
+            door.calls -= 1
         self._leaving.pop(call, None)
 
 

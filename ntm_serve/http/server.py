@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -18,8 +19,10 @@ from starlette.routing import Route
 
 from ntm_serve.errors import InvalidInput, SettingsFault
 
-# Whoever scrapes and probes needs a few; the rest are told to come later.
+# Whoever scrapes and probes needs a few; the rest are told to come later. Of those that ask nothing the oldest make
+# room: whoever holds so many would keep the probes out, and have the server taken for dead.
 CONNECTIONS_MAX = 256
+ROOM_SHARE = 0.5
 
 
 class HttpServer:
@@ -95,7 +98,22 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the app owns those."""
+    """uvicorn without its signal handlers, which the app owns, and with room for the next connection."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        # In the order of their coming.
+        self._came: dict[Any, None] = {}
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        there: set[Any] = self.server_state.connections
+        self._came = {one: None for one in (*self._came, *there) if one in there}
+        if len(there) >= CONNECTIONS_MAX:
+            idle = [one for one in self._came if one.cycle is None or one.cycle.response_complete]
+            for one in idle[: int(ROOM_SHARE * CONNECTIONS_MAX)]:
+                one.transport.close()
+        return await super().on_tick(counter)
 
     async def serve_and_close(self, listener: socket.socket) -> None:
         """Serve; however that ends, nothing listens any more."""

@@ -69,6 +69,18 @@ def test_steps_that_wait_are_counted_until_they_are_answered():
     assert (account.steps, account.steps_waiting) == (5, 0)
 
 
+def test_more_steps_than_may_ever_wait_are_not_to_be_tried_again():
+    mine = accounts(TenantLimits(steps_waiting_max=5, steps_per_s_max=10), TenantLimits(steps_waiting_max=8))
+    account = mine.of("acme")
+    account.admit(5)
+    with pytest.raises(InvalidInput, match="expected at most 5 steps, as many of tenant acme as may wait, got 6") as no:
+        account.expect_steps(6)
+    assert no.value.fields == {"limit": "steps_waiting_max"}
+    assert account.held_s == 0.0
+    account.settle(5, answered=True)
+    account.expect_steps(5)
+
+
 def test_steps_that_are_refused_by_one_limit_are_not_paid_for_by_another():
     mine = accounts(TenantLimits(steps_per_s_max=10), TenantLimits(steps_per_s_max=1))
     one, other = mine.of("one"), mine.of("other")

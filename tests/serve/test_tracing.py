@@ -98,6 +98,7 @@ def test_each_message_is_a_span_in_its_callers_trace(collector, tmp_path):
         assert first <= computed <= span.end_time_unix_nano
     assert attributes(bad)["error.type"] == "UNKNOWN"
     assert bad.status.code == 2
+    assert not any(name in span.SerializeToString() for span in spans for name in (b"device-7", b"nobody"))
 
 
 def test_a_message_that_nobody_waits_for_any_more_ends_its_span(collector):

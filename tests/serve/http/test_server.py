@@ -1,10 +1,16 @@
 """The HTTP port: metrics and the two questions of probes."""
 
+import contextlib
+import socket
+import time
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
 from serve.stopping import stopping
+
+from ntm_serve.http.server import CONNECTIONS_MAX
 
 
 def get(server, path, method="GET"):
@@ -46,3 +52,15 @@ def test_nothing_else_is_there(server, path, method, status):
 def test_what_readiness_cannot_leave_out_is_refused(server):
     assert get(server, "/readyz?exclude=store") == (200, "ready\n")
     assert get(server, "/readyz?exclude=engine") == (400, "exclude: expected store, got engine\n")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET"])
+def test_connections_that_ask_nothing_keep_no_probe_out(server, begun):
+    address = urlsplit(server.http)
+    with contextlib.ExitStack() as held:
+        for _ in range(CONNECTIONS_MAX):
+            one = held.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
+            one.sendall(begun)
+        end_s = time.monotonic() + 20.0
+        while get(server, "/healthz")[0] != 200:
+            assert time.monotonic() < end_s

@@ -8,11 +8,13 @@ from urllib.request import urlopen
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2
 
 from benchmarks.fuzz import Bystander, attack, corpus
 from benchmarks.overload import measured
 from ntm_serve.client import Client
 from ntm_serve.frontends import server as grpc_server
+from ntm_serve.frontends.server import UNASKED_CALLS_MAX
 from ntm_serve.testing import RunningSum, test_server
 from ntm_serve.v1 import sessions_pb2, sessions_pb2_grpc
 from ntm_serve.wire import tensor_of
@@ -86,6 +88,30 @@ def test_clients_that_do_not_read_hold_what_is_theirs_and_no_more():
                 call.cancel()
             for channel in channels:
                 channel.close()
+
+
+def test_calls_that_never_end_and_that_anybody_may_make_keep_no_probe_out(callers):
+    over, probe = threading.Event(), health_pb2.HealthCheckRequest().SerializeToString()
+    with test_server([RunningSum()], **callers.settings) as server, grpc.insecure_channel(server.target) as channel:
+        check = channel.stream_stream("/grpc.health.v1.Health/Check")
+        # They begin, and never say what they ask.
+        begun = [check(_nothing(over)) for _ in range(UNASKED_CALLS_MAX + 10)]
+        try:
+            assert begun[0].code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            with grpc.insecure_channel(server.target, [("grpc.use_local_subchannel_pool", 1)]) as other:
+                for _ in range(20):
+                    answer = other.unary_unary("/grpc.health.v1.Health/Check")(probe, timeout=20)
+                    assert health_pb2.HealthCheckResponse.FromString(answer).status == 1
+            assert sum(call.is_active() for call in begun) <= UNASKED_CALLS_MAX
+        finally:
+            over.set()
+            for call in begun:
+                call.cancel()
+
+
+def _nothing(over):
+    over.wait()
+    yield from ()
 
 
 def test_a_client_that_does_not_read_does_not_keep_a_stream_that_is_too_old(monkeypatch):

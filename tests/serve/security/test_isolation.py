@@ -3,6 +3,7 @@
 A method that is new has no rule, and no attack here: either fails.
 """
 
+import threading
 from functools import partial
 
 import grpc
@@ -16,6 +17,7 @@ from ntm_serve.client import Client
 from ntm_serve.errors import SessionUnknown
 from ntm_serve.frontends import access, server
 from ntm_serve.frontends.access import RULES, Rule, expect_rules
+from ntm_serve.service import Service
 from ntm_serve.snapshot import decoded
 from ntm_serve.testing import RunningSum, test_server
 from ntm_serve.v1 import admin_pb2, admin_pb2_grpc, models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
@@ -255,6 +257,61 @@ def test_lists_have_the_tenants_own(it):
             break
     assert len(pages) == len(set(pages))
     assert set(pages) == everybodys
+
+
+def test_a_list_reads_no_more_because_others_have_more(callers, monkeypatch):
+    tokens = {tenant: callers.add(tenant or "none", tenant) for tenant in ("", "a", "b", "c")}
+    with test_server([RunningSum()], **callers.settings) as running:
+        for token in tokens.values():
+            with Client(running.target, token=token) as client:
+                for number in range(3):
+                    client.session("running-sum", session_id=f"s{number}")
+        asked, pages = [], Service.list_sessions
+        monkeypatch.setattr(Service, "list_sessions", lambda self, **how: asked.append(1) or pages(self, **how))
+        for size in (1, 3, 100):
+            wire = Wire(running.target, tokens[""])
+            request = sessions_pb2.ListRequest(page_size=size)
+            assert len(wire.call("/ntm_serve.v1.Sessions/List", request).sessions) == min(size, 3)
+            wire.channel.close()
+        assert len(asked) == 3
+
+
+def test_tenants_are_forgotten_while_they_do_not_call_and_their_sessions_are_not(callers, monkeypatch):
+    monkeypatch.setattr(server, "DOORS_MAX", 3)
+    made, make = [], server.GrpcServer._made
+    monkeypatch.setattr(server.GrpcServer, "_made", lambda self, tenant: made.append(tenant) or make(self, tenant))
+    tokens = {tenant: callers.add(tenant, tenant) for tenant in "abcdefgh"}
+    with test_server([RunningSum()], **callers.settings) as running:
+        wires = {tenant: Wire(running.target, token) for tenant, token in tokens.items()}
+        over = threading.Event()
+        wires["a"].call("/ntm_serve.v1.Sessions/Open", open_request("s"))
+        step = sessions_pb2.StreamRequest(step=step_request("s"))
+        stream = (
+            wires["a"]
+            .stubs["ntm_serve.v1.Sessions"]
+            .Stream(until_over(step, over), metadata=wires["a"].metadata, timeout=60)
+        )
+        assert next(stream).step.next_steps[0] == 1
+        for _ in range(2):
+            for tenant in "bcdefgh":
+                with Client(running.target, token=tokens[tenant]) as client:
+                    client.session("running-sum", session_id="s", resume=True).step([1])
+        assert (
+            wires["h"].call("/ntm_serve.v1.Sessions/Get", sessions_pb2.GetRequest(session_id="s")).session.next_step
+            == 2
+        )
+        over.set()
+        assert [reply.step.next_steps[0] for reply in stream] == [2]
+        assert made.count("a") == 1
+        assert made.count("b") == 2
+        for wire in wires.values():
+            wire.channel.close()
+
+
+def until_over(request, over):
+    yield request
+    over.wait(60)
+    yield request
 
 
 def test_models_count_the_tenants_own_sessions(it):

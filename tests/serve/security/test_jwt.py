@@ -107,6 +107,7 @@ OTHER_KEY = rsa.generate_private_key(65537, 2048)
         ({"iss": None}, "it lacks a claim"),
         ({"exp": time.time() - 2 * LEEWAY_S}, "it has ended"),
         ({"exp": None}, "it lacks a claim"),
+        ({"exp": 10**400}, "it is no token of the issuer's"),
         ({"sub": None}, "it lacks a claim"),
         ({"nbf": time.time() + 600}, "it has not begun"),
         ({"key": OTHER_KEY}, "its signature is not that of its key"),
@@ -200,6 +201,12 @@ def test_a_verified_token_is_remembered_until_it_ends(issuer, monkeypatch):
         ("no json", "expected a JWK set"),
         ('{"keys": []}', "expected a JWK set"),
         ('{"keys": [{"kty": "oct", "kid": "a", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"}]}', "key a: expected one of"),
+        ("[" * 100_000, "expected a JWK set"),
+        ('{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "alg": "none"}]}', "expected a JWK set"),
+        (
+            f'{{"keys": [{{"kty": "OKP", "crv": "Ed25519", "x": "{"A" * 43}", "kid": ["a"]}}]}}',
+            "expected a text as `kid`",
+        ),
     ],
 )
 def test_keys_that_cannot_be_used_keep_a_server_from_starting(tmp_path, text, fault):
@@ -208,6 +215,19 @@ def test_keys_that_cannot_be_used_keep_a_server_from_starting(tmp_path, text, fa
     with pytest.raises(SettingsFault, match=fault) as raised:
         Jwts(JwtSettings(file, ISSUER, AUDIENCE))
     assert "c2VjcmV0" not in raised.value.message
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "alg": "none"}]}'])
+def test_renewed_keys_that_nobody_thought_of_take_nothing_from_anybody(issuer, capfd, text):
+    token = issuer.token()
+    with test_server([RunningSum()], **issuer.settings) as server:
+        replace(issuer.path, text.encode())
+        until(lambda: "renewed files cannot be used" in "".join(capfd.readouterr()))
+        assert tenants_sessions(server, token) == ["s"]
+        issuer.keys["two"] = rsa.generate_private_key(65537, 2048)
+        issuer.publish()
+        until(lambda: "files were renewed" in "".join(capfd.readouterr()))
+        assert tenants_sessions(server, issuer.token(kid="two")) == ["s"]
 
 
 def test_settings_of_tokens_are_all_or_none(issuer):

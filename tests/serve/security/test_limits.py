@@ -130,6 +130,14 @@ def test_a_tenant_has_so_many_steps_in_flight(serving, tokens):
             gate.open()
 
 
+def test_more_steps_than_a_tenant_may_ever_have_waiting_are_not_to_be_tried_again(serving, tokens):
+    with serving(tenant_steps_waiting_max=4) as server, client(server, tokens["acme"]) as ours:
+        session = ours.session("running-sum")
+        with pytest.raises(InvalidInput, match="expected at most 4 steps, as many of tenant acme as may wait, got 5"):
+            session.step(np.ones((5, 1), np.float32))
+        assert session.step(np.ones((4, 1), np.float32))[-1].tolist() == [4]
+
+
 def test_a_tenant_makes_so_many_steps_a_second(serving, tokens):
     with (
         serving(tenant_steps_per_s_max=50) as server,

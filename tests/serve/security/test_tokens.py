@@ -269,6 +269,7 @@ def test_the_command_makes_tokens_that_a_server_takes(tmp_path, capsys, monkeypa
     ("text", "fault"),
     [
         ("[[tokens]", "expected TOML"),
+        ("a=" + "[" * 5000, "expected TOML"),
         ("[[users]]\nname='a'", r"expected \[\[tokens\]\] and \[\[certificates\]\]"),
         ("tokens = 3", r"expected \[\[tokens\]\], got something else"),
         ("[[tokens]]\nname='a'\nsha256='abc'", "number 1: sha256: expected 64 hexadecimal digits"),
