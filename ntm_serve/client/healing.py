@@ -39,8 +39,10 @@ PASSING = (ServerUnreachable, ServerDraining, OwnedElsewhere, StoreUnavailable, 
 # These say nothing of whether there is a server.
 SILENT = (ServerUnreachable, DeadlinePassed, StepCancelled)
 
-# How long a server is waited for that never answered this client: an address that is wrong should be told soon.
+# How long a server is waited for that never answered this client: an address that is wrong should be told soon. But
+# not before some tries: one connection that a network swallows takes longer to be found out.
 FIRST_ANSWER_S = 3.0
+FIRST_TRIES = 4
 
 # The longest that asking where a session stands may take: where it takes longer the connection is as good as broken.
 PROBE_S = 5.0
@@ -93,12 +95,13 @@ class Healing:
         if not isinstance(outcome, SILENT):
             self._answered.set()
 
-    @property
-    def patience_s(self) -> float:
-        """How long a client goes on without progress."""
+    def patience_s(self, failures: int) -> float:
+        """How long a client goes on without progress, after so many failures."""
         if self.policy is None:
             return 0.0
-        return self.policy.patience_s if self._answered.is_set() else min(self.policy.patience_s, FIRST_ANSWER_S)
+        if self._answered.is_set() or failures < FIRST_TRIES:
+            return self.policy.patience_s
+        return min(self.policy.patience_s, FIRST_ANSWER_S)
 
 
 class Patience:
@@ -157,7 +160,7 @@ class Patience:
         if not self.failures:
             self._failed_s = now_s
         self.failures += 1
-        end_s = self._failed_s + healing.patience_s
+        end_s = self._failed_s + healing.patience_s(self.failures)
         if self._deadline_s is not None and now_s >= self._deadline_s:
             if isinstance(error, DeadlinePassed) and self.failures == 1:
                 raise error

@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 from ntm_serve.client import RetryPolicy
 from ntm_serve.client.asking import Backoff, Call, asked, closed, opened, stepped
 from ntm_serve.client.conversion import SessionFacts, error_of_call, steps_of
-from ntm_serve.client.healing import FIRST_ANSWER_S, Healing, Patience
+from ntm_serve.client.healing import FIRST_ANSWER_S, FIRST_TRIES, Healing, Patience
 from ntm_serve.client.in_flight import InFlight
 from ntm_serve.client.lines import Lines, Turn
 from ntm_serve.errors import (
@@ -151,6 +151,17 @@ def test_an_address_where_nobody_ever_answered_is_told_soon():
     with pytest.raises(ServerUnreachable):
         wait_for_ever(patience, clock, GONE)
     assert clock.now_s == pytest.approx(FIRST_ANSWER_S)
+
+
+def test_first_connections_that_the_network_swallows_are_no_wrong_address_yet():
+    clock = ManualClock()
+    patience = Patience(Healing(RetryPolicy(), clock=clock, chance=random.Random(0)))
+    for _ in range(FIRST_TRIES - 1):
+        clock.advance(FIRST_ANSWER_S)
+        clock.advance(patience.wait_s(GONE))
+    clock.advance(FIRST_ANSWER_S)
+    with pytest.raises(ServerUnreachable):
+        patience.wait_s(GONE)
 
 
 def test_a_server_that_refuses_is_one_that_answers():
