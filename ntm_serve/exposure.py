@@ -11,7 +11,6 @@ import structlog
 
 from ntm_serve.auth.authenticator import Authenticator
 from ntm_serve.auth.callers import read_callers
-from ntm_serve.auth.jwts import Jwts, JwtSettings
 from ntm_serve.auth.limits import read_tenants
 from ntm_serve.caller import Credentials, Role
 from ntm_serve.config import Settings
@@ -97,6 +96,9 @@ def _authenticator(settings: Settings) -> Authenticator | None:
     callers = None if path is None else Renewed("callers", [path], lambda: read_callers(path))
     jwts = None
     if settings.auth_jwt_keys is not None:
+        # Here, as it takes a server that knows none 50 ms to import.
+        from ntm_serve.auth.jwts import Jwts, JwtSettings
+
         said = JwtSettings(
             settings.auth_jwt_keys, *words, settings.auth_jwt_tenant_claim, settings.auth_jwt_roles_claim
         )

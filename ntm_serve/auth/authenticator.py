@@ -6,13 +6,16 @@ remembered for as long as it holds and its files stay as they are, so that a sig
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ntm_serve.auth.callers import Callers
-from ntm_serve.auth.jwts import Jwts
 from ntm_serve.auth.tokens import hash_of, is_token
 from ntm_serve.caller import Caller, Credentials
 from ntm_serve.errors import Unauthenticated
 from ntm_serve.renewal import Renewed
+
+if TYPE_CHECKING:
+    from ntm_serve.auth.jwts import Jwts
 
 # Tokens that are remembered: about 500 B each.
 REMEMBERED_MAX = 4096
@@ -22,7 +25,7 @@ class Authenticator:
     """Who a call's credentials are of."""
 
     def __init__(
-        self, callers: Renewed[Callers] | None, jwts: Renewed[Jwts] | None, *, now_s: Callable[[], float]
+        self, callers: Renewed[Callers] | None, jwts: "Renewed[Jwts] | None", *, now_s: Callable[[], float]
     ) -> None:
         """now_s: Unix seconds."""
         self._callers = callers
@@ -64,7 +67,7 @@ class Authenticator:
             raise Unauthenticated("token: expected one that `ntm-serve token` made, got something else")
         return self._by_jwt(self._jwts.value, token)
 
-    def _by_jwt(self, jwts: Jwts, token: str) -> Caller:
+    def _by_jwt(self, jwts: "Jwts", token: str) -> Caller:
         # Of the token itself there shall be no copy in memory for longer than its call.
         place = hash_of(token)
         known = self._verified.get(place)

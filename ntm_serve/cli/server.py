@@ -18,7 +18,6 @@ def register_server_commands(app: typer.Typer) -> None:
     try:
         # The one place where the extra is imported: the client's command line works without it.
         from ntm_serve.cli.health import health
-        from ntm_serve.cli.importing import import_triton
         from ntm_serve.cli.serving import check_directory, serve_until_stopped
         from ntm_serve.cli.top import top
         from ntm_serve.cli.verifying import verify_store
@@ -86,6 +85,9 @@ def register_server_commands(app: typer.Typer) -> None:
         force: Annotated[bool, typer.Option("--force", help="replace what is there")] = False,
     ) -> None:
         """Import the ONNX models of a Triton repository, with or without state. Needs no torch."""
+        # Here, as every command would take longer to start.
+        from ntm_serve.cli.importing import import_triton
+
         import_triton(
             repository, out=out, models=model or (), dims=dims or (), constants=constant or (), example=example,
             licence=licence, force=force,
