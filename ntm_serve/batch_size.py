@@ -14,7 +14,7 @@ from ntm_serve.errors import EngineFault
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 # What loading a model may take longer for it.
-BUDGET_S = 0.3
+BUDGET_S = 0.2
 
 # A larger batch must make so much more, of the steps a second that a smaller one makes.
 GAIN_MIN = 0.05
