@@ -6,6 +6,7 @@ bystander steps a session, and every output of it is compared with those of an u
 frames the server took, and what its resident memory did. A seed gives the same frames again.
 """
 
+import contextlib
 import random
 import re
 import socket
@@ -33,6 +34,8 @@ END_STREAM, END_HEADERS = 1, 4
 FRAMES_PER_CONNECTION, FRAMES_PER_SEND = 96, 6
 # A server that neither takes nor closes for so long hangs.
 PATIENCE_S = 20.0
+
+LINGER_S = 0.02
 
 SERVICES = ("ntm_serve.v1.Sessions", "ntm_serve.v1.Models", "grpc.health.v1.Health")
 METHODS = {
@@ -176,6 +179,7 @@ def attack(target: str, frames: int, *, seed: int, messages: Sequence[bytes]) ->
                     connection.sendall(data)
                     report.frames += count
                     _hear(connection)
+                _linger(connection)
             except ConnectionError:
                 report.closed += 1
     return report
@@ -186,6 +190,14 @@ def _sends(frames: Frames) -> Iterator[tuple[int, bytes]]:
     for start in range(0, FRAMES_PER_CONNECTION, FRAMES_PER_SEND):
         parts = [frames.next() for _ in range(FRAMES_PER_SEND)]
         yield FRAMES_PER_SEND, (b"" if start else opening) + b"".join(parts)
+
+
+def _linger(connection: socket.socket) -> None:
+    """Leave a server a moment for what it has: what follows on the heels of the end is not looked at."""
+    connection.settimeout(LINGER_S)
+    with contextlib.suppress(TimeoutError):
+        while connection.recv(1 << 16):
+            pass
 
 
 def _hear(connection: socket.socket) -> None:
