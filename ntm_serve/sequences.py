@@ -8,6 +8,7 @@ place of what was there once all that came before is answered; whoever asks is a
 import asyncio
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -104,9 +105,9 @@ class Change(NamedTuple):
         return self.start and self.end
 
 
-class Asked:
-    """A request on its way, of one session: its steps, and a change or None. Whoever makes it defines `answered` and
-    `failed`; one of them is called, once, unless it was cancelled.
+class Asked(ABC):
+    """A request on its way, of one session: its steps, and a change or None. Of `answered` and `failed`
+    one is called, once, unless it was cancelled.
     """
 
     __slots__ = ("_task", "cancelled", "change", "on_cancel", "snapshot", "steps", "submission", "unread", "woken")
@@ -130,18 +131,19 @@ class Asked:
     def session_id(self) -> str:
         return self.steps.session_ids[0]
 
+    @abstractmethod
     def read_now(self) -> None:
         """It is its turn, and its session is in memory or not to be had: steps and change are to be what it asks for.
         Raises NtmServeError.
         """
 
+    @abstractmethod
     def answered(self, submission: Submission) -> None:
         """Its steps are made."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failed(self, error: NtmServeError) -> None:
         """They are not, and the session is as it was; or its state could not be had."""
-        raise NotImplementedError
 
     def cancel(self) -> None:
         """Nobody waits for the answer: steps that were not committed will not be."""
