@@ -14,13 +14,14 @@ LISTENING = re.compile(r"listening grpc=(\S+) http=(\S+)")
 
 
 @contextlib.contextmanager
-def served(repository: Path) -> Iterator[tuple[str, str]]:
-    """A server in a process of its own, on free ports: its gRPC and HTTP addresses. Stopped by SIGTERM at the
-    end; raises RuntimeError where it does not start or does not stop cleanly.
+def served(repository: Path, *options: str) -> Iterator[tuple[str, str]]:
+    """A server in a process of its own, on free ports: its gRPC and HTTP addresses. options: of
+    `ntm-serve serve`, which win. Stopped by SIGTERM at the end; raises RuntimeError where it does not start or does not
+    stop cleanly.
     """
     command = [sys.executable, "-m", "ntm_serve.cli", "serve", "--models", str(repository)]
     quiet = ["--port", "0", "--http-port", "0", "--log-level", "warning"]
-    with subprocess.Popen([*command, *quiet], stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen([*command, *quiet, *options], stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             line = server.stdout.readline()
