@@ -5,6 +5,7 @@ it runs. Needs no torch.
 """
 
 import argparse
+import signal
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -75,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--http-port", default="0", help="of the page; 0 is any free one")
     parser.add_argument("--writes", action="store_true", help="let the page fork sessions and step them")
     given = parser.parse_args(arguments)
+    # What ends it ends its server too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     entries = chosen(read_zoo(given.repository))
     with tempfile.TemporaryDirectory() as folder:
         # A store with all of an episode's steps, so that a session can be taken back to its beginning.
@@ -92,7 +95,8 @@ def _run(client: Client, entries: Sequence[Entry], http: str) -> None:
         try:
             keep_stepping(client, entry, task_for(client.model(entry.name, entry.version), entry.manifest.task), stop)
         except BaseException as fault:
-            faults.append(fault)
+            if not stop.is_set():  # What it was waiting for when it was told to stop is no fault.
+                faults.append(fault)
             stop.set()
 
     threads = [threading.Thread(target=step, args=(entry,), name=entry.name) for entry in entries]
@@ -107,6 +111,7 @@ def _run(client: Client, entries: Sequence[Entry], http: str) -> None:
         print("demo-web: ends", flush=True)
     finally:
         stop.set()
+        client.close()
         for thread in threads:
             thread.join()
     if faults:

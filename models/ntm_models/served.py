@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Stopping drains for ten seconds at most.
 STOP_WAIT_S = 30.0
@@ -21,7 +22,9 @@ def served(repository: Path, *options: str) -> Iterator[tuple[str, str]]:
     """
     command = [sys.executable, "-m", "ntm_serve.cli", "serve", "--models", str(repository)]
     quiet = ["--port", "0", "--http-port", "0", "--log-level", "warning"]
-    with subprocess.Popen([*command, *quiet, *options], stdout=subprocess.PIPE, text=True) as server:
+    # In a group of its own: a Ctrl-C is for whoever started this, who has clients of it to end first.
+    own: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True, "process_group": 0}
+    with subprocess.Popen([*command, *quiet, *options], **own) as server:
         try:
             assert server.stdout is not None
             line = server.stdout.readline()
