@@ -1,17 +1,26 @@
 """From a recipe to its torch module, and from a file of weights to a trained one."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ntm_models.dnc import DNC, DNCOptions
 from ntm_models.entries import record_of
 from ntm_models.errors import RecipeFault
 from ntm_models.lstm import StackedLSTM, StackedLSTMOptions
 from ntm_models.ntm import NTM, NTMOptions
 from ntm_models.recipe import WEIGHTS, Recipe
 
-TrainableStep = NTM | StackedLSTM
+TrainableStep = NTM | DNC | StackedLSTM
+
+# By the family that a recipe names: the module, and what its `[model]` says.
+STEPS: dict[str, tuple[type[Any], type[Any]]] = {
+    NTM.family: (NTM, NTMOptions),
+    DNC.family: (DNC, DNCOptions),
+    StackedLSTM.family: (StackedLSTM, StackedLSTMOptions),
+}
 
 FIRST_WEIGHTINGS = "first_weightings"
 
@@ -28,9 +37,9 @@ def build_step(recipe: Recipe) -> TrainableStep:
                 raise ValueError(
                     f"model.{given[0]}: the task decides it; expected nothing, got {recipe.model[given[0]]!r}"
                 )
-            if recipe.family == StackedLSTM.family:
-                return StackedLSTM(record_of(StackedLSTMOptions, {**recipe.model, **sizes}, at="model"))
-            return NTM(record_of(NTMOptions, {**recipe.model, **sizes}, at="model"))
+            step, options = STEPS[recipe.family]
+            built: TrainableStep = step(record_of(options, {**recipe.model, **sizes}, at="model"))
+            return built
         except ValueError as fault:
             raise RecipeFault(f"recipe {recipe.name}: {fault}") from fault
 

@@ -17,7 +17,11 @@ from ntm_models.tasks import TASKS, Task
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 WEIGHTS = RECIPES.parent / "weights"
 
-FAMILIES = ("ntm", "lstm")
+FAMILIES = (
+    "ntm",
+    "dnc",
+    "lstm",
+)
 OPTIMISERS = ("adam", "rmsprop")
 
 
