@@ -24,6 +24,11 @@ from ntm_models.dnc.controllers import CONTROLLERS, Controller
 # Of the memory, the weightings and the read vectors: not zero, where a cosine would have no direction.
 START = 1e-6
 
+# The first biases of two parts of the interface, free gates and write gate: a training begins with a memory that lets
+# go of nothing and takes little. Where what is read is freed at once, a controller learns to write to it again with
+# every blank step, and does not unlearn it.
+GATES_START = {6: -3.0, 8: -2.0}
+
 ROLES = {
     "memory": "memory",
     "usage": "usage",
@@ -66,6 +71,8 @@ class DNC(nn.Module):
 
     family = "dnc"
     roles: Mapping[str, str] = ROLES
+    # No weight knows them.
+    free_sizes = ("slots",)
 
     def __init__(self, options: DNCOptions) -> None:
         super().__init__()
@@ -74,7 +81,11 @@ class DNC(nn.Module):
         self.controller: Controller = CONTROLLERS[o.controller](o.inputs + reads, o.layers)
         # Read keys and strengths; write key and strength, erase, write vector; gates: free, allocation, write; modes.
         self.parts = [reads, o.read_heads, o.width, 1, o.width, o.width, o.read_heads, 1, 1, 3 * o.read_heads]
-        self.interface = nn.Linear(self.controller.size, sum(self.parts), bias=False)
+        self.interface = nn.Linear(self.controller.size, sum(self.parts))
+        with torch.no_grad():
+            self.interface.bias.zero_()
+            for part, start in GATES_START.items():
+                self.interface.bias.split(self.parts)[part].fill_(start)
         self.output = nn.Linear(self.controller.size, o.outputs, bias=False)
         self.read_output = nn.Linear(reads, o.outputs, bias=False)
 

@@ -66,7 +66,7 @@ def literal_step(dnc, x, state):
     seen = np.concatenate([x, state["read_vector"].ravel()])
     h, carried = literal_controller(dnc, seen, state)
     sizes = [heads * width, heads, width, 1, width, width, heads, 1, 1, 3 * heads]
-    interface = np.split(dnc.interface.weight.numpy() @ h, np.cumsum(sizes)[:-1])
+    interface = np.split(dnc.interface.weight.numpy() @ h + dnc.interface.bias.numpy(), np.cumsum(sizes)[:-1])
     read_keys, read_strengths, write_key, write_strength, erase, add, free, allocate, write, modes = interface
 
     def content(key, strength, memory):
