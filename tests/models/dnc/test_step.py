@@ -14,6 +14,10 @@ KINDS = {
     "lstm-2": {"controller": "lstm", "layers": (5, 5), "read_heads": 3},
     "heads": {"controller": "feed-forward", "layers": (6,), "read_heads": 2},
 }
+PARTS = (
+    "read keys", "read strengths", "write key", "write strength", "erase", "write vector", "free gates",
+    "allocation gate", "write gate", "modes",
+)  # fmt: skip
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -22,6 +26,8 @@ def dnc_of(kind: str, slots: int = 7) -> DNC:
     dnc = DNC(DNCOptions(inputs=3, outputs=2, slots=slots, width=4, **KINDS[kind])).double()
     for parameter in dnc.parameters():  # Away from zero, so that no part of the step can hide.
         parameter.data *= 2
+    # A memory that takes in hardly anything has slots that are used alike; the paper has no order for them.
+    dnc.interface.bias.data.normal_()
     return dnc
 
 
@@ -174,6 +180,14 @@ def test_every_state_has_a_role_and_no_weight_knows_the_number_of_slots(kind):
     assert few.initial_state().keys() <= few.roles.keys()
     many.load_state_dict(few.state_dict())
     assert many.initial_state()["link"].shape == (30, 30)
+
+
+def test_a_training_begins_with_a_memory_that_lets_go_of_nothing():
+    dnc = DNC(DNCOptions(inputs=3, outputs=2, slots=5, width=4, layers=(6,), read_heads=2))
+    biases = dict(zip(PARTS, dnc.interface.bias.split(dnc.parts), strict=True))
+    assert biases.pop("free gates").tolist() == [-3, -3]
+    assert biases.pop("write gate").tolist() == [-2]
+    assert not any(one.any() for one in biases.values())
 
 
 @pytest.mark.parametrize(
