@@ -100,6 +100,8 @@ def pipe(
     begins_with, names = read_state(initial_state), output_name or []
     name, _, version = model.partition("/")
     about = {"model": name, "version": version, "prefix": prefix, "key": key}
+    if names:
+        about["outputs"] = ",".join(names)
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(
             client_of(connection, retry=RetryPolicy(patience_s=patience_s) if patience_s else None)
