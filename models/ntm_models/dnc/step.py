@@ -34,6 +34,18 @@ ROLES = {
     "read_vector": "read_vector",
 }
 
+AXES = {
+    "memory": ("slots", ""),
+    "usage": ("slots",),
+    "precedence": ("slots",),
+    "link": ("slots", "slots"),
+    "write_weighting": ("", "slots"),
+    "read_weighting": ("", "slots"),
+}
+
+# The most slots that a session may choose: link takes the square of it.
+SLOTS_MAX = 256
+
 
 @dataclass(frozen=True)
 class DNCOptions:
@@ -61,6 +73,7 @@ class DNC(nn.Module):
 
     family = "dnc"
     roles: Mapping[str, str] = ROLES
+    axes: Mapping[str, tuple[str, ...]] = AXES
 
     def __init__(self, options: DNCOptions) -> None:
         super().__init__()
@@ -73,6 +86,11 @@ class DNC(nn.Module):
         self.interface = nn.Linear(o.layers[-1], sum(self.parts), bias=False)
         self.output = nn.Linear(o.layers[-1], o.outputs, bias=False)
         self.read_output = nn.Linear(reads, o.outputs, bias=False)
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """What a session may choose, by the name of an axis: the least and the most."""
+        return {"slots": (1, max(SLOTS_MAX, self.options.slots))}
 
     def initial_state(self) -> dict[str, Tensor]:
         """The state of a session that made no step, without a batch axis."""
