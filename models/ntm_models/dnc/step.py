@@ -42,6 +42,18 @@ ROLES = {
     "controller_c": "controller",
 }
 
+AXES = {
+    "memory": ("slots", ""),
+    "usage": ("slots",),
+    "precedence": ("slots",),
+    "link": ("slots", "slots"),
+    "write_weighting": ("", "slots"),
+    "read_weighting": ("", "slots"),
+}
+
+# The most slots that a session may choose: link takes the square of it.
+SLOTS_MAX = 256
+
 
 @dataclass(frozen=True)
 class DNCOptions:
@@ -75,6 +87,7 @@ class DNC(TrainableStep):
     roles: Mapping[str, str] = ROLES
     # No weight knows them.
     free_sizes = ("slots",)
+    axes: Mapping[str, tuple[str, ...]] = AXES
 
     def __init__(self, options: DNCOptions) -> None:
         super().__init__()
@@ -90,6 +103,11 @@ class DNC(TrainableStep):
                 self.interface.bias.split(self.parts)[part].fill_(start)
         self.output = nn.Linear(self.controller.size, o.outputs, bias=False)
         self.read_output = nn.Linear(reads, o.outputs, bias=False)
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """What a session may choose, by the name of an axis: the least and the most."""
+        return {"slots": (1, max(SLOTS_MAX, self.options.slots))}
 
     def initial_state(self) -> dict[str, Tensor]:
         """The state of a session that made no step, without a batch axis."""
