@@ -4,7 +4,9 @@
 reserved, and a source of such a name is written with its folder, as in `./export.toml`.
 """
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +24,8 @@ from ntm_exporter.source import Source, load_source
 from ntm_serve.errors import NtmServeError
 
 DEFAULT_COMMAND = "export"
+
+SIZE_RANGE = re.compile(r"(\w+)=([0-9]{1,9}):([0-9]{1,9})")
 
 
 class _SourceFirst(TyperGroup):
@@ -51,6 +55,12 @@ Out = Annotated[Path, typer.Option(help="The folder of models to write into, as 
 Version = Annotated[str, typer.Option(help="The model's version, a whole number.")]
 Tolerance = Annotated[float, typer.Option(min=0.0, help="How far one step may differ from torch.")]
 Sequences = Annotated[int, typer.Option(min=1, help="Sequences of each length for the task's score.")]
+SizeRanges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sizes", metavar="AXIS=LEAST:MOST", help="What a session may choose of an axis that the step names."
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the model directory that is there.")]
 
 
@@ -69,13 +79,14 @@ def export_command(
     provenance: Annotated[str, typer.Option("--source", help="Where the weights come from.")] = "",
     curve: Annotated[Path | None, typer.Option(help="A picture of the training, .svg or .png, for the card.")] = None,
     force: Force = False,
+    sizes: SizeRanges = None,
 ) -> None:
     """Export SOURCE to OUT/NAME/VERSION."""
     options = Options(
         out=out, name=name, version=version, tolerance=tolerance, sequences=sequences, licence=licence,
         provenance=provenance, curve=curve, force=force,
     )  # fmt: skip
-    _told(source, lambda: (load_source(source, weights), options))
+    _told(source, lambda: (load_source(source, weights), replace(options, sizes=_ranges(sizes or []))))
 
 
 @app.command("import")
@@ -105,6 +116,7 @@ def import_command(
         str | None, typer.Option("--source", help="Where the weights come from [default: the program and FILE].")
     ] = None,
     force: Force = False,
+    sizes: SizeRanges = None,
 ) -> None:
     """Import FILE, which SOURCE trained, and export it to OUT/NAME/VERSION with the same proof."""
 
@@ -112,7 +124,7 @@ def import_command(
         said = _settings(activations, settings or [])
         imported = import_source(source, file, task, said)
         return imported, Options(
-            out=out, name=name, version=version, sequences=sequences, force=force,
+            out=out, name=name, version=version, sequences=sequences, force=force, sizes=_ranges(sizes or []),
             tolerance=program_of(source).tolerance if tolerance is None else tolerance,
             licence=program_of(source).licence if licence is None else licence,
             provenance=provenance_of(source, file, said) if provenance is None else provenance,
@@ -156,6 +168,17 @@ def _settings(activations: str | None, pairs: list[str]) -> Settings:
             raise SourceFault(f"--set: expected slots=NUMBER, got {pair!r}")
         said[name] = int(value)
     return Settings(activations=activations, **said)
+
+
+def _ranges(words: list[str]) -> dict[str, tuple[int, int]]:
+    """The least and the most of each axis, from AXIS=LEAST:MOST. Raises SourceFault."""
+    ranges = {}
+    for word in words:
+        found = SIZE_RANGE.fullmatch(word)
+        if found is None:
+            raise SourceFault(f"--sizes: expected AXIS=LEAST:MOST, as slots=1:256, got {word!r}")
+        ranges[found[1]] = int(found[2]), int(found[3])
+    return ranges
 
 
 def _told(label: str, load: Callable[[], tuple[Source, Options]]) -> None:

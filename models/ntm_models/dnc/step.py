@@ -34,6 +34,7 @@ ROLES = {
     "read_vector": "read_vector",
 }
 
+# Of each state tensor: an export may leave it to sessions how many slots they have.
 AXES = {
     "memory": ("slots", ""),
     "usage": ("slots",),
@@ -42,9 +43,6 @@ AXES = {
     "write_weighting": ("", "slots"),
     "read_weighting": ("", "slots"),
 }
-
-# The most slots that a session may choose: link takes the square of it.
-SLOTS_MAX = 256
 
 
 @dataclass(frozen=True)
@@ -86,11 +84,6 @@ class DNC(nn.Module):
         self.interface = nn.Linear(o.layers[-1], sum(self.parts), bias=False)
         self.output = nn.Linear(o.layers[-1], o.outputs, bias=False)
         self.read_output = nn.Linear(reads, o.outputs, bias=False)
-
-    @property
-    def sizes(self) -> dict[str, tuple[int, int]]:
-        """What a session may choose, by the name of an axis: the least and the most."""
-        return {"slots": (1, max(SLOTS_MAX, self.options.slots))}
 
     def initial_state(self) -> dict[str, Tensor]:
         """The state of a session that made no step, without a batch axis."""
