@@ -71,6 +71,12 @@ def export_command(
     ],
     out: Out,
     weights: Annotated[Path | None, typer.Option(help="A state_dict, as torch.save writes it.")] = None,
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=NUMBER", help="A size that no weight knows: slots=30 of a dnc, or of FUNCTION."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name [default: the recipe's, or the file's].")] = None,
     version: Version = "1",
     tolerance: Tolerance = 1e-5,
@@ -79,14 +85,18 @@ def export_command(
     provenance: Annotated[str, typer.Option("--source", help="Where the weights come from.")] = "",
     curve: Annotated[Path | None, typer.Option(help="A picture of the training, .svg or .png, for the card.")] = None,
     force: Force = False,
-    sizes: SizeRanges = None,
+    ranges: SizeRanges = None,
 ) -> None:
     """Export SOURCE to OUT/NAME/VERSION."""
     options = Options(
         out=out, name=name, version=version, tolerance=tolerance, sequences=sequences, licence=licence,
         provenance=provenance, curve=curve, force=force,
     )  # fmt: skip
-    _told(source, lambda: (load_source(source, weights), replace(options, sizes=_ranges(sizes or []))))
+
+    def load() -> tuple[Source, Options]:
+        return load_source(source, weights, _sizes(sizes or [])), replace(options, sizes=_ranges(ranges or []))
+
+    _told(source, load)
 
 
 @app.command("import")
@@ -116,7 +126,7 @@ def import_command(
         str | None, typer.Option("--source", help="Where the weights come from [default: the program and FILE].")
     ] = None,
     force: Force = False,
-    sizes: SizeRanges = None,
+    ranges: SizeRanges = None,
 ) -> None:
     """Import FILE, which SOURCE trained, and export it to OUT/NAME/VERSION with the same proof."""
 
@@ -124,7 +134,7 @@ def import_command(
         said = _settings(activations, settings or [])
         imported = import_source(source, file, task, said)
         return imported, Options(
-            out=out, name=name, version=version, sequences=sequences, force=force, sizes=_ranges(sizes or []),
+            out=out, name=name, version=version, sequences=sequences, force=force, sizes=_ranges(ranges or []),
             tolerance=program_of(source).tolerance if tolerance is None else tolerance,
             licence=program_of(source).licence if licence is None else licence,
             provenance=provenance_of(source, file, said) if provenance is None else provenance,
@@ -146,7 +156,7 @@ def summary(exported: Exported) -> Table:
             table.add_row(f"bits of cost, length {entry.length}", told)
             continue
         table.add_row(
-            f"wrong bits, length {entry.length}",
+            f"wrong {one.unit}, length {entry.length}",
             f"{entry.wrong_bits_engine:g} (torch {entry.wrong_bits_torch:g}), "
             f"none in {entry.exact_engine} of {entry.sequences}",
         )
@@ -161,13 +171,19 @@ def main() -> None:
 
 def _settings(activations: str | None, pairs: list[str]) -> Settings:
     """What was said of a file, from NAME=VALUE. Raises SourceFault."""
-    said: dict[str, int] = {}
+    return Settings(activations=activations, **_sizes(pairs, only="slots"))
+
+
+def _sizes(pairs: list[str], *, only: str | None = None) -> dict[str, int]:
+    """Sizes by name, from NAME=NUMBER. only: the one name that may be given. Raises SourceFault."""
+    sizes: dict[str, int] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
-        if name != "slots" or not value.isdecimal():
-            raise SourceFault(f"--set: expected slots=NUMBER, got {pair!r}")
-        said[name] = int(value)
-    return Settings(activations=activations, **said)
+        known = name.isidentifier() if only is None else name == only
+        if not known or not value.isdecimal():
+            raise SourceFault(f"--set: expected {only or 'NAME'}=NUMBER, got {pair!r}")
+        sizes[name] = int(value)
+    return sizes
 
 
 def _ranges(words: list[str]) -> dict[str, tuple[int, int]]:

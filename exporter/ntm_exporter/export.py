@@ -139,7 +139,9 @@ def _verification(options: Options, proof: Proof) -> Verification:
 
 
 def _provenance(source: Source, options: Options) -> Provenance:
-    return Provenance(licence=options.licence, source=options.provenance, recipe=source.recipe, seed=source.seed)
+    said = [options.provenance, *(f"{name} {size}" for name, size in source.sizes.items())]
+    origin = ", ".join(one for one in said if one)
+    return Provenance(licence=options.licence, source=origin, recipe=source.recipe, seed=source.seed)
 
 
 def _facts(
