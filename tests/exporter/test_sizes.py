@@ -36,7 +36,8 @@ def example(steps: int, seed: int) -> dict[str, Any]:
 
 def test_a_dnc_is_served_with_as_many_slots_as_a_session_chooses(tmp_path: Path) -> None:
     step = dnc()
-    source = Source(name="dnc", step=step, example_inputs=example, roles=step.roles)
+    roles = {name: role for name, role in step.roles.items() if name in step.initial_state()}
+    source = Source(name="dnc", step=step, example_inputs=example, roles=roles)
     manifest = export(source, Options(out=tmp_path, sizes=RANGE)).manifest
     assert manifest.axes == {"slots": AxisEntry(min=1, max=MOST)}
     assert manifest.verification.sizes == ({"slots": 1}, {"slots": MOST})
