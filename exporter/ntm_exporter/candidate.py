@@ -81,9 +81,13 @@ class Candidate:
         )
 
 
-def make_candidate(source: Source, tracing: Callable[[], None] = lambda: None) -> Candidate:
-    """Examine, record, trace. `tracing` is called before the last. Raises ContractFault, NonFiniteFault, TraceFault."""
-    spec = examined(source.step, source.example_inputs, source.roles, choice_of(source.step))
+def make_candidate(
+    source: Source, tracing: Callable[[], None] = lambda: None, *, sizes: Mapping[str, tuple[int, int]] | None = None
+) -> Candidate:
+    """Examine, record, trace. `tracing` is called before the last. sizes: what sessions may choose, beside what the
+    step says. Raises ContractFault, NonFiniteFault, TraceFault.
+    """
+    spec = examined(source.step, source.example_inputs, source.roles, choice_of(source.step, sizes or {}))
     if source.scored is not None:
         _expect_task(source, spec)
     arrays = initial_arrays(source.step)

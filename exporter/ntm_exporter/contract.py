@@ -8,7 +8,8 @@ A step is a torch module, or any callable that computes with torch, and imports 
 
 and, where it wants to say more, `family: str`, `task: str` and `roles: dict[state name, role]`; and, where a session
 may choose how large its state is, `sizes: dict[axis name, (least, most)]` and `axes: dict[state name, tuple of axis
-names, "" for those that stay]`, as {"slots": (1, 256)} and {"memory": ("slots", "")}. The step takes the size from the
+names, "" for those that stay]`, as {"slots": (1, 256)} and {"memory": ("slots", "")}. A step may name axes alone and
+leave the sizes to whoever exports it (`--sizes slots=1:256`). The step takes the size from the
 state that it is given, and the initial state is the same all along such an axis.
 
 Pure means: the same values for the same inputs and state, nothing written to either, no row that sees

@@ -83,14 +83,9 @@ def torch_rows(step: Step, spec: StepSpec) -> RunRows:
     return run
 
 
-def engine_of(directory: ModelDirectory, *, name: str, version: str) -> OrtEngine:
-    """The server's engine, as the server builds it. Raises ModelRejected, ModelDamaged."""
-    return OrtEngine(directory, name=name, version=version, batch_max=max(BATCH_SIZES))
-
-
 def engine_rows(directory: ModelDirectory, *, name: str, version: str) -> RunRows:
-    """As `engine_of`: what it runs."""
-    return engine_of(directory, name=name, version=version).run
+    """The server's engine, as the server builds and calls it. Raises ModelRejected, ModelDamaged."""
+    return OrtEngine(directory, name=name, version=version, batch_max=max(BATCH_SIZES)).run
 
 
 def golden_steps(spec: StepSpec) -> int:
@@ -141,11 +136,12 @@ def one_step_parity(
 
 
 def parity_at_sizes(
-    wanted: RunRows, engine: OrtEngine, *, sizes: Sizes, examples: Examples, tolerance: float
+    wanted: RunRows, directory: ModelDirectory, *, sizes: Sizes, examples: Examples, tolerance: float
 ) -> Parity:
     """As one_step_parity, with a state of other sizes, as a server runs sessions that chose them. Raises ParityFault,
-    NonFiniteFault, ModelRejected.
+    NonFiniteFault, ModelRejected, ModelDamaged.
     """
+    engine = OrtEngine(directory, name=directory.path.name, version="1", batch_max=max(SIZED_BATCH_SIZES) + 1)
     resized = engine.resized(sizes)
     spec, initial = resized.spec, resized.initial_state
     try:
