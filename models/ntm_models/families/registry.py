@@ -5,4 +5,5 @@ FAMILIES: dict[str, str] = {
     "ntm": "ntm_models.ntm:NTM",
     "lstm": "ntm_models.lstm:StackedLSTM",
     "entnet": "ntm_models.families.entnet:EntNet",
+    "lantm": "ntm_models.families.lantm:LANTM",
 }

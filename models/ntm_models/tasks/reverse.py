@@ -14,7 +14,7 @@ from ntm_models.tasks.task import Seed
 class Reversal(Copy):
     """Reversal of `bits`-bit vectors. Inputs I = bits + 1, outputs O = bits; T = 2 L + 1."""
 
-    lengths_shown: ClassVar[tuple[int, ...]] = (5, 10, 20, 30)
+    lengths_shown: ClassVar[tuple[int, ...]] = (5, 8, 10, 12, 20)
 
     bits: int = 6
 
