@@ -2,6 +2,7 @@
 
 from ntm_models.tasks.associative_recall import AssociativeRecall
 from ntm_models.tasks.copy import Copy
+from ntm_models.tasks.copy_reuse import CopyReuse
 from ntm_models.tasks.dyck import DyckWords
 from ntm_models.tasks.encodings import (
     CopySeries,
@@ -29,6 +30,7 @@ TASKS: dict[str, type[Task]] = {
     "dynamic-ngrams": DynamicNGrams,
     "priority-sort": PrioritySort,
     "dyck-words": DyckWords,
+    "copy-reuse": CopyReuse,
     # What families show.
     "few-shot": FewShotLabels,
     "entity-tracking": EntityTracking,
@@ -49,6 +51,7 @@ __all__ = [
     "TASKS",
     "AssociativeRecall",
     "Copy",
+    "CopyReuse",
     "CopySeries",
     "DyckWords",
     "DynamicNGrams",
