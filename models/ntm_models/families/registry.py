@@ -5,4 +5,6 @@ FAMILIES: dict[str, str] = {
     "ntm": "ntm_models.ntm:NTM",
     "dnc": "ntm_models.dnc:DNC",
     "lstm": "ntm_models.lstm:StackedLSTM",
+    "entnet": "ntm_models.families.entnet:EntNet",
+    "lantm": "ntm_models.families.lantm:LANTM",
 }

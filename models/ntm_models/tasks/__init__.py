@@ -13,10 +13,14 @@ from ntm_models.tasks.encodings import (
     WideAssociativeRecall,
     WideCopy,
 )
+from ntm_models.tasks.entity_tracking import EntityTracking
 from ntm_models.tasks.episode import Episodes
+from ntm_models.tasks.few_shot import FewShotLabels
+from ntm_models.tasks.key_value import KeyValueStore
 from ntm_models.tasks.ngrams import DynamicNGrams
 from ntm_models.tasks.priority_sort import PrioritySort
 from ntm_models.tasks.repeat_copy import RepeatCopy
+from ntm_models.tasks.reverse import Reversal
 from ntm_models.tasks.task import OUTPUT, Task, tensors_of
 
 TASKS: dict[str, type[Task]] = {
@@ -27,6 +31,11 @@ TASKS: dict[str, type[Task]] = {
     "priority-sort": PrioritySort,
     "dyck-words": DyckWords,
     "copy-reuse": CopyReuse,
+    # What families show.
+    "few-shot": FewShotLabels,
+    "entity-tracking": EntityTracking,
+    "key-value": KeyValueStore,
+    "reversal": Reversal,
     # As other programs encode them.
     "copy-ended": EndedCopy,
     "copy-started": StartedCopy,
@@ -47,10 +56,14 @@ __all__ = [
     "DyckWords",
     "DynamicNGrams",
     "EndedCopy",
+    "EntityTracking",
     "Episodes",
+    "FewShotLabels",
+    "KeyValueStore",
     "MarkersFirstCopy",
     "PrioritySort",
     "RepeatCopy",
+    "Reversal",
     "StartedCopy",
     "Task",
     "UnaryRepeatCopy",
