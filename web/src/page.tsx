@@ -55,7 +55,7 @@ export function Page({ api }: { api: Api }) {
         Skip to the content
       </button>
       <header class="bar">
-        <a class="name" href={hrefs.models}>
+        <a class="brand" href={hrefs.models}>
           ntm-serve
         </a>
         <nav aria-label="Pages">

@@ -20,6 +20,7 @@ export class Watch {
   status: Status = { kind: "connecting" };
   begun: Begun | null = null;
   session: Session | null = null;
+  openedAtMs = 0;
   /** Frames that the held history had no place for. */
   leftOut = 0;
   private readonly ended = new AbortController();
@@ -103,6 +104,7 @@ export class Watch {
     if (event === "begun") {
       this.begun = JSON.parse(data) as Begun;
       this.session = this.begun.session;
+      this.openedAtMs = performance.now() - 1000 * this.session.open_for_s;
       this.failures = 0;
       this.tell({ kind: "live" });
     } else if (event === "session") {

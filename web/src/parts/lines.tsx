@@ -18,6 +18,8 @@ interface LinesProps {
   readonly height: number;
   /** Without axes: a sparkline. */
   readonly small?: boolean;
+  /** How much of x is shown, up to the latest; all where it is not said. */
+  readonly span?: number;
   /** Where a mark is drawn, in x. */
   readonly mark?: number | null;
   readonly onPick?: (index: number) => void;
@@ -28,7 +30,7 @@ function colourOf(variable: string): string {
 }
 
 function optionsOf(props: LinesProps, width: number, mark: () => number | null): uPlot.Options {
-  const { small, lines, height } = props;
+  const { small, lines, height, span } = props;
   const soft = colourOf("--soft");
   const grid = { stroke: colourOf("--line"), width: 1 };
   const axis = { stroke: soft, grid, ticks: { show: false }, font: "11px system-ui, sans-serif" };
@@ -38,7 +40,10 @@ function optionsOf(props: LinesProps, width: number, mark: () => number | null):
     padding: small ? [3, 1, 3, 1] : [6, 0, 0, 0],
     legend: { show: false },
     cursor: small ? { show: false } : { drag: { x: false, y: false }, points: { size: 5 } },
-    scales: { x: { time: false }, ...(small && { y: { range: (_, _least, greatest) => [0, greatest || 1] } }) },
+    scales: {
+      x: { time: false, ...(span && { range: (_, _least, greatest) => [greatest - span, greatest] }) },
+      ...(small && { y: { range: (_, _least, greatest) => [0, greatest || 1] } }),
+    },
     axes: small
       ? [{ show: false }, { show: false }]
       : [
@@ -51,7 +56,7 @@ function optionsOf(props: LinesProps, width: number, mark: () => number | null):
         label: line.label,
         stroke: colourOf(line.colour),
         width: 1.25,
-        points: { show: !small && props.xs.length < 2 },
+        points: { show: props.xs.length < 3, size: small ? 3 : 5 },
       })),
     ],
     hooks: {

@@ -8,6 +8,9 @@ import { Lines } from "./lines";
 
 const EVERY_S = 5;
 
+/** Of a sparkline, so that one of a young server is short. */
+const POINTS = 60;
+
 function specs(tensors: readonly TensorSpec[]): string {
   return tensors.map((one) => `${one.name} ${shape(one.dtype, one.shape)}`).join(", ");
 }
@@ -25,6 +28,7 @@ function Latency({ model, series, intervalS }: { model: Model; series: readonly 
         label={`Latency of ${model.name} over the last ${spanS} s: mean ${mean}${p99}`}
         height={32}
         xs={series.map((point) => point.at_s)}
+        span={POINTS * intervalS}
         lines={[
           { label: "p99", colour: "--line", values: series.map((point) => point.latency_p99_s) },
           { label: "mean", colour: "--accent", values: series.map((point) => point.latency_mean_s) },
@@ -56,7 +60,9 @@ function Row({ model, intervalS }: { model: Model; intervalS: number }) {
   return (
     <tr>
       <th scope="row">
-        <strong class="ink">{model.name}</strong> <span class="soft">{model.version}</span>
+        <div>
+          <span class="name">{model.name}</span> <span class="soft">{model.version}</span>
+        </div>
         <div>
           {model.ready ? <span class="badge good dot">serving</span> : <span class="badge bad dot">not serving</span>}
         </div>

@@ -3,7 +3,7 @@
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { type Kind, keyOf, type Look, pictureIn, rowIn, scaleOfRows, scaleOfState } from "../look";
 import { shades } from "../pure/colour";
-import { value } from "../pure/format";
+import { counted, value } from "../pure/format";
 import type { Column } from "../pure/history";
 import { dimmed, paintColumn, paintMatrix } from "../pure/paint";
 import type { Scale } from "../pure/scale";
@@ -16,7 +16,7 @@ import { Field, Panel } from "./panel";
 export const LINES_MAX = 2;
 
 /** Pixels of the screen for each row, so that few rows are seen and many have a place. */
-export function rowHeight(rows: number): number {
+function rowHeight(rows: number): number {
   if (rows <= 12) return 11;
   if (rows <= 32) return 7;
   if (rows <= 64) return 4;
@@ -24,8 +24,17 @@ export function rowHeight(rows: number): number {
   return 320 / rows;
 }
 
-function columnWidth(columns: number): number {
-  return Math.min(13, Math.max(260, columns) / columns);
+/** A matrix is drawn as large as that at most, in pixels of the screen. */
+const MATRIX_HEIGHT = 540;
+const MATRIX_WIDTH = 320;
+
+function matrixSize(view: View): { height: number; width: number } {
+  if (view.rows === view.columns) return { height: MATRIX_WIDTH, width: MATRIX_WIDTH };
+  const height = Math.min(12, MATRIX_HEIGHT / view.rows) * view.rows;
+  return {
+    height: Math.max(48, Math.round(height)),
+    width: Math.round(Math.min(16, MATRIX_WIDTH / view.columns) * view.columns),
+  };
 }
 
 /** What a step's values are, where they are drawn over time. */
@@ -93,7 +102,7 @@ export function MatrixPanel({ look, view }: { look: Look; view: View }) {
         picture.data[view.offset + pointed.y * view.columns + pointed.x] ?? Number.NaN,
       )}`
     : "";
-  const height = Math.max(48, Math.round(view.rows * rowHeight(view.rows)));
+  const size = matrixSize(view);
   const label = `${view.title} after ${look.frame.nextStep} steps: ${view.rows} ${rowName}s by ${view.columns} ${columnName}s, colours from ${value(scale.least)} to ${value(scale.greatest)}`;
   return (
     <Panel
@@ -105,9 +114,9 @@ export function MatrixPanel({ look, view }: { look: Look; view: View }) {
       readout={readout}
     >
       <Field
-        y={cellTicks(view.rows, rowBlock, height / 40)}
+        y={cellTicks(view.rows, rowBlock, size.height / 40)}
         x={cellTicks(view.columns, columnBlock, 5)}
-        size={{ height, width: Math.round(view.columns * columnWidth(view.columns)) }}
+        size={size}
       >
         <canvas
           ref={canvas}
@@ -204,7 +213,8 @@ export function StateStrip({ look, view }: { look: Look; view: View }) {
     return data ? { data, offset: view.offset, exact } : null;
   };
   const block = picture.blocks.at(-1) ?? 1;
-  const note = block === 1 ? `${view.columns}` : `${picture.full_shape.at(-1)}, shown as ${view.columns}`;
+  const note =
+    block === 1 ? counted(view.columns, axesOf(view)[1]) : `${picture.full_shape.at(-1)}, shown as ${view.columns}`;
   return (
     <OverTime look={look} view={view} scale={scaleOfState(look, view)} block={block} note={note} valuesAt={valuesAt} />
   );
@@ -222,7 +232,7 @@ export function RowStrip({ look, view, kind }: { look: Look; view: View; kind: K
       view={view}
       scale={scaleOfRows(look, view, kind)}
       block={1}
-      note={`${view.columns}`}
+      note={counted(view.columns, axesOf(view)[1])}
       valuesAt={valuesAt}
     />
   );

@@ -38,14 +38,22 @@ function StatusBadge({ status, following }: { status: Status; following: boolean
   return <span class="badge warn dot">{status.kind === "connecting" ? "connecting" : "connecting again"}</span>;
 }
 
-function Facts({ of, following, status }: { of: SessionFacts; following: boolean; status: Status }) {
+interface FactsProps {
+  readonly of: SessionFacts;
+  /** When it was opened, on the clock of this page. */
+  readonly openedAtMs: number;
+  readonly following: boolean;
+  readonly status: Status;
+}
+
+function Facts({ of, openedAtMs, following, status }: FactsProps) {
   const facts: [string, string][] = [
     ["model", `${of.model} ${of.version}`],
     ["steps", count(of.next_step)],
     ["durability", of.durability],
     ["tier", of.tier],
     ["state", bytes(of.state_bytes)],
-    ["open for", duration(of.open_for_s)],
+    ["open for", duration(Math.max(0, performance.now() - openedAtMs) / 1000)],
     ...(of.tenant ? ([["tenant", of.tenant]] as [string, string][]) : []),
   ];
   return (
@@ -214,7 +222,9 @@ export function Session({ id }: { id: string }) {
       <div class="head">
         <h1 class="mono">{id}</h1>
       </div>
-      {session ? <Facts of={session} following={following} status={status} /> : null}
+      {session ? (
+        <Facts of={session} openedAtMs={watch?.openedAtMs ?? 0} following={following} status={status} />
+      ) : null}
       {status.kind === "over" ? <Over fault={status.fault} /> : null}
       {status.kind === "waiting" ? <p class="notice">The stream broke, and is tried again: {status.why}</p> : null}
       {!look && status.kind === "connecting" ? <p class="soft">Asking for the session …</p> : null}

@@ -47,6 +47,10 @@ const AXIS_NAMES: Readonly<Record<string, readonly [string, string]>> = {
   write_weighting: ["step", "slot"],
   usage: ["step", "slot"],
   precedence: ["step", "slot"],
+  read_vector: ["step", "column"],
+  controller: ["step", "unit"],
+  input: ["step", "channel"],
+  output: ["step", "channel"],
 };
 
 function product(axes: readonly number[]): number {
