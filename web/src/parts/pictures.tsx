@@ -127,6 +127,7 @@ export function MatrixPanel({ look, view }: { look: Look; view: View }) {
           data-view={view.tensor}
           data-offset={view.offset}
           data-step={look.frame.nextStep}
+          data-map={look.map}
           data-least={scale.least}
           data-greatest={scale.greatest}
           {...events}
@@ -190,6 +191,7 @@ function OverTime({ look, view, scale, block, note, valuesAt }: OverTimeProps) {
           data-view={view.tensor}
           data-offset={view.offset}
           data-steps={columns.map((column) => column.step ?? "").join(" ")}
+          data-map={look.map}
           data-least={scale.least}
           data-greatest={scale.greatest}
           onClick={(event) => {
