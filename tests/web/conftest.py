@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "models" / "zoo"
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 WAIT_S = 30
+DESK = {"width": 1360, "height": 900}
 
 
 def pytest_addoption(parser):
@@ -56,7 +57,7 @@ def visit(browser):
     visits = []
 
     def opened(http, fragment="", **options):
-        context = browser.new_context(viewport={"width": 1360, "height": 900}, accept_downloads=True, **options)
+        context = browser.new_context(**{"viewport": DESK, **options})
         context.set_default_timeout(WAIT_S * 1000)
         visits.append(Visit(context, http))
         visits[-1].go(fragment)
@@ -72,7 +73,7 @@ def visit(browser):
 def axe():
     """The source of axe-core."""
     if not AXE.exists():
-        missing("axe-core is missing: make web-tools")
+        missing("axe-core is missing: make check-web")
     return AXE.read_text()
 
 

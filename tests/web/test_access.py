@@ -100,4 +100,4 @@ def test_without_writes_there_is_nothing_to_write_with(models, visit):
         page = visit(running.http, "#/sessions/read-only")
         page.sees("the server must be started with --inspector write")
         assert page.button("Fork").count() == 0
-        assert page.page.get_by_text("Step it by hand").count() == 0
+        assert page.page.get_by_text("Step it by hand", exact=True).count() == 0
