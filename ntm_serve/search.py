@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from ntm_serve.caller import tenant_of
+from ntm_serve.caller import AFTER_MARK, tenant_of
 from ntm_serve.residency import Residency
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Session, Sessions
@@ -129,10 +129,15 @@ class Search:
                 if _fits(query, one.session_id, one.head.model) and self._sessions.get(one.session_id) is None
             ]
             self._keep(query, best, ((self._stored_place(query, one), one) for one in wanted))
-            past = bool(page) and not page[-1].session_id.startswith(query.prefix)
-            if len(page) < STORED_SLICE or past or (by_id and len(best) > query.page_size):
+            if len(page) < STORED_SLICE or (by_id and len(best) > query.page_size):
                 return True
-            looked, after = looked + len(page), page[-1].session_id
+            after = page[-1].session_id
+            if not after.startswith(query.prefix):
+                return True
+            tenant = tenant_of(after)
+            if tenant != (query.tenant or ""):  # Those of another stand side by side, and are passed over.
+                after = f"{tenant}{AFTER_MARK}"
+            looked += 0 if by_id else len(page)
         return False
 
     @staticmethod

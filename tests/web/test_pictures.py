@@ -24,7 +24,7 @@ def copied(models):
 def test_a_copy_of_length_40_is_seen_step_by_step(copied, visit, pictures):
     running, session = copied
     episode = Copy().episodes(length=LENGTH, sequences=1, seed=6)
-    page = visit(running.http, f"#/sessions/{session.id}", viewport={"width": 1360, "height": 940})
+    page = visit(running.http, f"#/sessions/{session.id}", viewport={"width": 1360, "height": 830})
     page.at_step(0)
     outputs = []
     for x in episode.x[0]:
