@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
+from web.looking import Visit
 
 from ntm_serve.app import load_models
 from ntm_serve.testing import test_server
-from web.looking import Visit
 
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "models" / "zoo"

@@ -5,10 +5,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# The lightness of the least and the greatest value of the colour maps "even" and "grey", in OKLab: web/src/pure/colour.ts.
+# Lightness, in OKLab, of the least and the greatest value of the maps "even" and "grey": web/src/pure/colour.ts.
 LEAST, GREATEST = 0.24, 0.94
 # Of a share: a shade of 256, and eight bits of each colour.
 TOLERANCE = 0.012
+
+CONES_OF_RGB = np.array(
+    [
+        [0.4122214708, 0.2119034982, 0.0883024619],
+        [0.5363325363, 0.6806995451, 0.2817188376],
+        [0.0514459929, 0.1073969566, 0.6299787005],
+    ]
+)
 
 READ_CANVAS = """([view, offset]) => {
   const canvas = document.querySelector(`canvas[data-view="${view}"][data-offset="${offset}"]`);
@@ -52,9 +60,7 @@ def _lightness(rgb: np.ndarray) -> np.ndarray:
     """Of OKLab, from sRGB of eight bits: Ottosson, "A perceptual color space for image processing", 2020."""
     share = rgb / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    cones = linear @ np.array(
-        [[0.4122214708, 0.2119034982, 0.0883024619], [0.5363325363, 0.6806995451, 0.2817188376], [0.0514459929, 0.1073969566, 0.6299787005]]
-    )  # fmt: skip
+    cones = linear @ CONES_OF_RGB
     return np.cbrt(cones) @ np.array([0.2104542553, 0.7936177850, -0.0040720468])
 
 

@@ -66,12 +66,27 @@ def test_a_token_is_kept_for_the_tab_and_can_be_forgotten(guarded, visit):
 
 def test_a_stream_that_needs_a_token_has_it(guarded, visit):
     running, tokens, _ = guarded
-    with Client(running.target, token=tokens["acme"]) as client, client.session("copy-ff", session_id="mine") as session:
+    with (
+        Client(running.target, token=tokens["acme"]) as client,
+        client.session("copy-ff", session_id="mine") as session,
+    ):
         page = visit(running.http, "#/sessions/mine")
         enter(page, tokens["acme"])
         page.at_step(0)
         session.step(np.ones(9, np.float32))
         assert page.at_step(1).shows(session.state("memory")["memory"])
+
+
+def test_a_token_that_is_revoked_takes_the_stream_with_it(guarded, visit):
+    running, tokens, callers = guarded
+    with Client(running.target, token=tokens["acme"]) as client:
+        client.session("copy-ff", session_id="cut")
+        page = visit(running.http, "#/sessions/cut")
+        enter(page, tokens["acme"])
+        page.at_step(0)
+        callers.revoke("acme-1")
+        page.page.get_by_role("heading", name="This server asks who calls").wait_for()
+        page.sees("The server takes the token no longer")
 
 
 def test_it_survives_the_loss_of_its_server_and_goes_on_with_the_next(models, tmp_path, visit):

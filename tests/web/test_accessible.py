@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from serve.security.conftest import CallersFile
 
 from ntm_serve.client import Client
 from ntm_serve.testing import test_server
@@ -53,9 +54,7 @@ def test_axe_finds_no_serious_fault(seen, visit, axe, view, scheme):
 
 
 def test_axe_finds_none_on_a_phone_or_at_the_prompt_for_a_token(seen, visit, axe, models, tmp_path):
-    assert serious(at(visit, seen, "session", **{"viewport": PHONE}), axe) == []
-    from serve.security.conftest import CallersFile
-
+    assert serious(at(visit, seen, "session", viewport=PHONE), axe) == []
     callers = CallersFile(tmp_path / "callers.toml")
     callers.add("one", tenant="acme")
     with test_server(models, auth_file=str(callers.path)) as running:

@@ -30,8 +30,8 @@ def ids(page):
 
 def until_ids(page, expected):
     page.page.wait_for_function(
-        "expected => JSON.stringify([...document.querySelectorAll('tbody th')].map((one) => one.innerText.trim())) === expected",
-        arg=str(expected).replace("'", '"').replace(", ", ","),
+        "expected => [...document.querySelectorAll('tbody th')].map((one) => one.innerText.trim()).join() === expected",
+        arg=",".join(expected),
     )
 
 

@@ -1,5 +1,7 @@
 """What the documentation shows, from a real run: written to the folder of --pictures."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -46,8 +48,19 @@ def test_a_copy_of_length_40_is_seen_step_by_step(copied, visit, pictures):
     assert all((pictures / f"inspector-{name}.png").stat().st_size > 10_000 for name in ("copy", "copy-dark", "phone"))
 
 
-def test_models_and_sessions_are_pictured(copied, visit, pictures):
+def _work(running, *, minutes):
+    """Sessions that step for a while, more and fewer at once, so that there is something to draw."""
+    rng = np.random.default_rng(1)
+    until_s = time.monotonic() + 60 * minutes
+    with Client(running.target) as client, client.group("copy-lstm", prefix="pump-") as group:
+        while time.monotonic() < until_s:
+            group.step({str(at): np.zeros((1, 9), np.float32) for at in range(1 + rng.integers(64))})
+
+
+def test_models_and_sessions_are_pictured(copied, visit, pictures, request):
     running, _ = copied
+    if request.config.getoption("--pictures", default=None):
+        _work(running, minutes=1.5)
     page = visit(running.http, viewport={"width": 1360, "height": 480})
     page.page.get_by_role("img", name="Latency of copy-ff").wait_for()
     page.page.screenshot(path=pictures / "inspector-models.png", animations="disabled")

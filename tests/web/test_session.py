@@ -10,6 +10,7 @@ from web.looking import TOLERANCE
 
 from ntm_models.tasks import Copy
 from ntm_serve.client import Client
+from ntm_serve.testing import test_server
 
 STATE = ("memory", "write_weighting", "read_weighting", "read_vector")
 
@@ -188,18 +189,16 @@ def test_steps_of_one_message_have_one_state_and_the_page_says_so(server, copyin
 
 
 def test_a_session_that_is_taken_back_loses_what_it_took_back(server, visit, models, tmp_path):
-    from ntm_serve.testing import test_server
-
     xs = Copy().episodes(length=10, sequences=1, seed=3).x[0]
-    with test_server(models, store=f"sqlite:{tmp_path / 'sessions.db'}", retain_steps=64) as running:
-        with Client(running.target) as client:
-            session = client.session("copy-ff", session_id="back")
-            page = visit(running.http, "#/sessions/back")
-            page.at_step(0)
-            states = stepped(page, session, xs[:6])
-            session.rewind(3)
-            assert page.at_step(3).shows(states[2]["memory"])
-            assert [step for step in page.canvas("write_weighting").steps if step is not None] == [0, 1, 2]
+    settings = {"store": f"sqlite:{tmp_path / 'sessions.db'}", "retain_steps": 64}
+    with test_server(models, **settings) as running, Client(running.target) as client:
+        session = client.session("copy-ff", session_id="back")
+        page = visit(running.http, "#/sessions/back")
+        page.at_step(0)
+        states = stepped(page, session, xs[:6])
+        session.rewind(3)
+        assert page.at_step(3).shows(states[2]["memory"])
+        assert [step for step in page.canvas("write_weighting").steps if step is not None] == [0, 1, 2]
 
 
 def test_a_large_memory_is_reduced_by_the_server_and_the_page_says_so(server, visit):
@@ -208,7 +207,7 @@ def test_a_large_memory_is_reduced_by_the_server_and_the_page_says_so(server, vi
         page = visit(server.http, "#/sessions/large")
         page.at_step(1)
         page.page.get_by_label("Rows at most").select_option("64")
-        page.sees("256 × 20, shown as 64 × 20")
+        page.sees("256 \u00d7 20, shown as 64 \u00d7 20")
         seen = page.at_step(1)
         memory = session.state("memory")["memory"].reshape(64, 4, 20)
         peaks = np.take_along_axis(memory, np.abs(memory).argmax(axis=1, keepdims=True), axis=1)[:, 0]

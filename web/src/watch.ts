@@ -62,6 +62,8 @@ export class Watch {
   }
 
   private after(fault: unknown): "over" | "again" {
+    // The token ended while the stream was open.
+    if (fault instanceof Refused && fault.fault.status === 401) this.api.takeToken("", fault.message);
     if (fault instanceof Refused && ![429, 500, 503, 504].includes(fault.fault.status)) {
       this.tell({ kind: "over", fault: fault.fault });
       return "over";

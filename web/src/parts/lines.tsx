@@ -18,8 +18,8 @@ interface LinesProps {
   readonly height: number;
   /** Without axes: a sparkline. */
   readonly small?: boolean;
-  /** How much of x is shown, up to the latest; all where it is not said. */
-  readonly span?: number;
+  /** How much of x is shown at least; as much as there is where it is not said. */
+  readonly spanMin?: number;
   /** Where a mark is drawn, in x. */
   readonly mark?: number | null;
   readonly onPick?: (index: number) => void;
@@ -30,7 +30,7 @@ function colourOf(variable: string): string {
 }
 
 function optionsOf(props: LinesProps, width: number, mark: () => number | null): uPlot.Options {
-  const { small, lines, height, span } = props;
+  const { small, lines, height, spanMin } = props;
   const soft = colourOf("--soft");
   const grid = { stroke: colourOf("--line"), width: 1 };
   const axis = { stroke: soft, grid, ticks: { show: false }, font: "11px system-ui, sans-serif" };
@@ -41,7 +41,10 @@ function optionsOf(props: LinesProps, width: number, mark: () => number | null):
     legend: { show: false },
     cursor: small ? { show: false } : { drag: { x: false, y: false }, points: { size: 5 } },
     scales: {
-      x: { time: false, ...(span && { range: (_, _least, greatest) => [greatest - span, greatest] }) },
+      x: {
+        time: false,
+        ...(spanMin && { range: (_, least, greatest) => [Math.min(least, greatest - spanMin), greatest] }),
+      },
       ...(small && { y: { range: (_, _least, greatest) => [0, greatest || 1] } }),
     },
     axes: small
@@ -56,7 +59,7 @@ function optionsOf(props: LinesProps, width: number, mark: () => number | null):
         label: line.label,
         stroke: colourOf(line.colour),
         width: 1.25,
-        points: { show: props.xs.length < 3, size: small ? 3 : 5 },
+        points: small ? { show: true, size: 2.5 } : { show: props.xs.length < 3 },
       })),
     ],
     hooks: {

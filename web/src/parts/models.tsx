@@ -8,8 +8,8 @@ import { Lines } from "./lines";
 
 const EVERY_S = 5;
 
-/** Of a sparkline, so that one of a young server is short. */
-const POINTS = 60;
+/** There is room for so many points in a sparkline at least, so that one of a young server is short. */
+const POINTS_MIN = 12;
 
 function specs(tensors: readonly TensorSpec[]): string {
   return tensors.map((one) => `${one.name} ${shape(one.dtype, one.shape)}`).join(", ");
@@ -28,7 +28,7 @@ function Latency({ model, series, intervalS }: { model: Model; series: readonly 
         label={`Latency of ${model.name} over the last ${spanS} s: mean ${mean}${p99}`}
         height={32}
         xs={series.map((point) => point.at_s)}
-        span={POINTS * intervalS}
+        spanMin={POINTS_MIN * intervalS}
         lines={[
           { label: "p99", colour: "--line", values: series.map((point) => point.latency_p99_s) },
           { label: "mean", colour: "--accent", values: series.map((point) => point.latency_mean_s) },

@@ -236,7 +236,10 @@ export function Session({ id }: { id: string }) {
             following={following}
             leftOut={watch.leftOut}
             onHold={hold}
-            onFollow={() => setHeld(null)}
+            onFollow={() => {
+              watch.leftOut = 0;
+              setHeld(null);
+            }}
             choice={choice}
             onChoice={choose}
             rates={upTo(limits.frames_per_s_max, [1, 2, 5, 10, 20])}
