@@ -57,8 +57,8 @@ class Exporter(_Entry):
 class ScoreEntry(_Entry):
     """The task's score by torch and by the server's own engine, on the same sequences; means per sequence.
 
-    cost_bits_engine and cost_bits_optimal: of a task of chance what the outputs cost, and what the best that
-    there can be cost; None of any other task.
+    wrong_bits: of a task whose outputs are classes, wrong answers. cost_bits_engine and cost_bits_optimal: of a task
+    of chance what the outputs cost, and what the best that there can be cost; None of any other task.
     """
 
     length: int
@@ -72,7 +72,7 @@ class ScoreEntry(_Entry):
 
     @property
     def score_engine(self) -> float:
-        """What should be small, in bits: the wrong ones, or of a task of chance those of cost beyond the optimum."""
+        """What should be small: the wrong bits or answers, or of a task of chance those of cost beyond the optimum."""
         if self.cost_bits_engine is None or self.cost_bits_optimal is None:
             return self.wrong_bits_engine
         return self.cost_bits_engine - self.cost_bits_optimal

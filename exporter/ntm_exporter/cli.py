@@ -134,7 +134,7 @@ def summary(exported: Exported) -> Table:
             table.add_row(f"bits of cost, length {entry.length}", told)
             continue
         table.add_row(
-            f"wrong bits, length {entry.length}",
+            f"wrong {one.unit}, length {entry.length}",
             f"{entry.wrong_bits_engine:g} (torch {entry.wrong_bits_torch:g}), "
             f"none in {entry.exact_engine} of {entry.sequences}",
         )

@@ -56,15 +56,16 @@ class TaskExample:
     task: Task
 
     def __call__(self, steps: int, seed: int) -> dict[str, Any]:
-        """x `[T, I]` of one session."""
+        """Every input of one session, `[T, ...]`."""
         shortest = self.task.length_min
         lengths = range(max(EXAMPLE_LENGTH_MAX, shortest), shortest - 1, -1)
-        fitting = (n for n in lengths if self.task.episodes(length=n, sequences=1, seed=seed).x.shape[1] <= steps)
+        fitting = (n for n in lengths if self.task.episodes(length=n, sequences=1, seed=seed).steps <= steps)
         length = next(fitting, shortest)
-        parts = [self.task.episodes(length=length, sequences=1, seed=(seed, 0)).x[0]]
-        while sum(len(part) for part in parts) < steps:
-            parts.append(self.task.episodes(length=length, sequences=1, seed=(seed, len(parts))).x[0])
-        return {"x": np.concatenate(parts)[:steps]}
+        parts = [self.task.episodes(length=length, sequences=1, seed=(seed, 0))]
+        while sum(part.steps for part in parts) < steps:
+            parts.append(self.task.episodes(length=length, sequences=1, seed=(seed, len(parts))))
+        names = parts[0].inputs
+        return {name: np.concatenate([part.inputs[name][0] for part in parts])[:steps] for name in names}
 
 
 def load_source(source: str, weights: Path | None) -> Source:

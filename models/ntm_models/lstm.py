@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ntm_models.trainable import Tensors, TrainableStep
+
 
 @dataclass(frozen=True)
 class StackedLSTMOptions:
@@ -22,7 +24,7 @@ class StackedLSTMOptions:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
 
-class StackedLSTM(nn.Module):
+class StackedLSTM(TrainableStep):
     """A step of stacked LSTM layers; each sees the input and the layer below, the output sees them all.
 
     State of one session: h and c, `[L, C]` each; the first is the hyperbolic tangent of what was learned.
@@ -31,6 +33,7 @@ class StackedLSTM(nn.Module):
     """
 
     family = "lstm"
+    options_kind = StackedLSTMOptions
     roles: Mapping[str, str] = {"h": "controller", "c": "controller"}
 
     def __init__(self, options: StackedLSTMOptions) -> None:
@@ -46,20 +49,13 @@ class StackedLSTM(nn.Module):
         """The state of a session that made no step, without a batch axis."""
         return {"h": torch.tanh(self.first_h), "c": torch.tanh(self.first_c)}
 
-    def forward(
-        self, inputs: Mapping[str, Tensor], state: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """inputs `x [B, I]`, state with a batch axis; returns outputs `y [B, O]` in (0, 1) and the next state."""
-        logits, following = self.logits(inputs["x"], state)
-        return {"y": torch.sigmoid(logits)}, following
-
-    def logits(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The step before its last logistic function."""
+    def logits(self, inputs: Tensors, state: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
+        """inputs `x [B, I]`, state with a batch axis; see TrainableStep."""
         below: list[Tensor] = []
         cells: list[Tensor] = []
         before_h, before_c = state["h"].unbind(1), state["c"].unbind(1)
         for gates, h, c in zip(self.gates, before_h, before_c, strict=True):
-            seen = torch.cat([x, *below[-1:], h], dim=1)
+            seen = torch.cat([inputs["x"], *below[-1:], h], dim=1)
             sigmoids, candidate = gates(seen).split([3 * self.options.size, self.options.size], dim=1)
             input_gate, forget_gate, output_gate = torch.sigmoid(sigmoids).chunk(3, dim=1)
             cells.append(forget_gate * c + input_gate * torch.tanh(candidate))

@@ -1,7 +1,7 @@
 """Several models of the same shape, trained side by side: one rollout for all of them.
 
 A training step of one small model is bound by the overhead of its operations, not by their arithmetic, so
-several seeds cost little more than one. Letters: P models, B sequences each, T steps, I inputs, O outputs.
+several seeds cost little more than one. Letters: P models, B sequences each, T steps, O outputs.
 
 Rules of this file: the models never meet; what one gives does not depend on which others stand beside it, but
 for the last bits of an addition; a model can be taken out as a state_dict at any time.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from ntm_models.build import TrainableStep
+from ntm_models.trainable import TrainableStep
 
 State = dict[str, Tensor]
 
@@ -28,25 +28,27 @@ class Population:
 
     def __init__(self, steps: Sequence[TrainableStep], *, compiled: bool = False) -> None:
         self.size = len(steps)
+        self.activated = steps[0].activated
         stacked, _ = stack_module_state([_Called(step) for step in steps])
         self.parameters: dict[str, Tensor] = dict(stacked)
         called = _Called(steps[0])
         self._start = vmap(lambda parameters: functional_call(called, parameters, (None, {})))
-        step = vmap(lambda parameters, x, state: functional_call(called, parameters, (x, state)))
+        step = vmap(lambda parameters, inputs, state: functional_call(called, parameters, (inputs, state)))
         # Every batch has the same shape; shapes that are free make slower code.
         self._step: Any = torch.compile(step, dynamic=False) if compiled else step
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits of every step from the initial states. x `[P, B, T, I]`; returns `[P, B, T, O]`."""
-        rows = x.shape[1]
+    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits of every step from the initial states. inputs `[P, B, T, ...]`; returns `[P, B, T, O]`."""
+        _, rows, steps = next(iter(inputs.values())).shape[:3]
         first: State = self._start(self.parameters)
         # Contiguous, as every later state is: a compiled step is one for each layout that it meets.
         state = {
             name: value.unsqueeze(1).expand(-1, rows, *value.shape[1:]).contiguous() for name, value in first.items()
         }
         logits = []
-        for at in range(x.shape[2]):
-            now, state = self._step(self.parameters, x[:, :, at].contiguous(), state)
+        for at in range(steps):
+            seen = {name: array[:, :, at].contiguous() for name, array in inputs.items()}
+            now, state = self._step(self.parameters, seen, state)
             logits.append(now)
         return torch.stack(logits, dim=2)
 
@@ -72,5 +74,5 @@ class _Called(nn.Module):
         super().__init__()
         self.step = step
 
-    def forward(self, x: Tensor | None, state: State) -> State | tuple[Tensor, State]:
-        return self.step.initial_state() if x is None else self.step.logits(x, state)
+    def forward(self, inputs: State | None, state: State) -> State | tuple[Tensor, State]:
+        return self.step.initial_state() if inputs is None else self.step.logits(inputs, state)

@@ -167,7 +167,8 @@ def _title(text: str, width: int) -> Text:
 def _labelled(lines: list[Text], label: str, width: int) -> list[Text]:
     made = []
     for place, line in enumerate(lines):
-        row = Text(f"{label if not place else '':<{LABEL}}", style="dim", no_wrap=True)
+        row = Text(no_wrap=True)
+        row.append(f"{label if not place else '':<{LABEL}}", style="dim")
         row.append_text(line)
         row.truncate(width)
         made.append(row)

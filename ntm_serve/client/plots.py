@@ -7,7 +7,7 @@ They are matplotlib's, from the extra `plots`: pip install 'ntm-serve[plots]'.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,15 @@ _TITLES = {"write_weighting": "write weighting", "read_weighting": "read weighti
 _TALL = 48
 
 
+class _Panel(NamedTuple):
+    """One picture over time, `[R, T]`: rows from first_row on, each a `label`."""
+
+    title: str
+    label: str
+    rows: Array
+    first_row: int = 0
+
+
 def memory_use(
     recording: Recording, *, roles: Sequence[str] = ROLES_SHOWN, slots: slice | None = None, title: str = ""
 ) -> Figure:
@@ -36,24 +45,20 @@ def memory_use(
     head of each tensor of these roles, time to the right. slots: those that are drawn; None is all. Steps that nobody
     saw are left blank. Raises InvalidInput where there is nothing to draw.
     """
-    panels = [(f"input {name}", _channels(array), "channel") for name, array in recording.inputs.items()]
-    panels += [(f"output {name}", _channels(array), "channel") for name, array in recording.outputs.items()]
-    for role in roles:
-        for name in recording.of_role(role):
-            panels += _heads(name, _TITLES.get(role, role), recording.over_time(name), slots)
     if not recording.steps:
         raise InvalidInput("recording: expected at least one step, got none")
-    heights = [max(4, min(_TALL, picture.shape[0])) for _, picture, _ in panels]
+    panels = [_Panel(f"input {name}", "channel", _channels(array)) for name, array in recording.inputs.items()]
+    panels += [_Panel(f"output {name}", "channel", _channels(array)) for name, array in recording.outputs.items()]
+    for role in roles:
+        for name in recording.of_role(role):
+            panels += _heads(name, _TITLES.get(role, role), recording.over_time(name), slots or slice(None))
+    heights = [max(4, min(_TALL, len(one.rows))) for one in panels]
     figure = Figure(figsize=(10, 1 + sum(0.75 + height / 28 for height in heights)), layout="constrained")
     axes = np.atleast_1d(
         figure.subplots(len(panels), 1, sharex=True, height_ratios=[10 + height for height in heights])
     )
-    left = recording.first_step - 0.5
-    for axis, (name, picture, label) in zip(axes, panels, strict=True):
-        _draw(figure, axis, picture, left=left)
-        axis.set_title(name, loc="left", fontsize=9)
-        axis.set_ylabel(label, fontsize=8)
-        axis.tick_params(labelsize=7)
+    for axis, panel in zip(axes, panels, strict=True):
+        _draw(figure, axis, panel, first_step=recording.first_step)
     axes[-1].set_xlabel("step", fontsize=9)
     if title or recording.title:
         figure.suptitle(title or recording.title, fontsize=11)
@@ -82,32 +87,36 @@ def _channels(array: Array) -> Array:
     return np.asarray(array, np.float64).reshape(len(array), -1).T
 
 
-def _heads(name: str, title: str, array: Array, slots: slice | None) -> list[tuple[str, Array, str]]:
-    """A panel for each head: `[slots, T]`."""
+def _heads(name: str, title: str, array: Array, slots: slice) -> list[_Panel]:
+    """A panel for each head: its weighting of the slots `[slots, T]`."""
     # Without an axis of heads there is one.
     heads = array[:, np.newaxis] if array.ndim == 2 else array.reshape(len(array), -1, array.shape[-1])
-    count = heads.shape[1]
-    rows = slice(None) if slots is None else slots
+    called = title if title == name.replace("_", " ") else f"{title} {name}"
+    first, _, _ = slots.indices(heads.shape[-1])
+    many = heads.shape[1] > 1
     return [
-        (f"{title}{f' {name}' if title != name.replace('_', ' ') else ''}{f', head {head}' if count > 1 else ''}",
-         heads[:, head].T[rows], "slot")
-        for head in range(count)
-    ]  # fmt: skip
+        _Panel(f"{called}, head {head}" if many else called, "slot", heads[:, head].T[slots], first)
+        for head in range(heads.shape[1])
+    ]
 
 
-def _draw(figure: Figure, axis: Any, picture: Array, *, left: float) -> None:
+def _draw(figure: Figure, axis: Any, panel: _Panel, *, first_step: int) -> None:
     """From 0 to 1 where all is within it, else from the lowest to the highest."""
-    seen = picture[np.isfinite(picture)]
+    seen = panel.rows[np.isfinite(panel.rows)]
     lowest, highest = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
     within = lowest >= -0.05 and highest <= 1.05
-    rows, steps = picture.shape
+    rows, steps = panel.rows.shape
+    left, top = first_step - 0.5, panel.first_row - 0.5
     image = axis.imshow(
-        picture,
+        panel.rows,
         aspect="auto",
         cmap="viridis",
         vmin=0 if within else lowest,
         vmax=1 if within else highest,
         interpolation="nearest",
-        extent=(left, left + steps, rows - 0.5, -0.5),
+        extent=(left, left + steps, top + rows, top),
     )
+    axis.set_title(panel.title, loc="left", fontsize=9)
+    axis.set_ylabel(panel.label, fontsize=8)
+    axis.tick_params(labelsize=7)
     figure.colorbar(image, ax=axis, pad=0.01, fraction=0.03).ax.tick_params(labelsize=6)

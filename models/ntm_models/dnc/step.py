@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ntm_models.dnc import access
+from ntm_models.trainable import Tensors, TrainableStep
 
 # Of the memory, the weightings and the read vectors: not zero, where a cosine would have no direction.
 START = 1e-6
@@ -54,12 +55,13 @@ class DNCOptions:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
 
-class DNC(nn.Module):
+class DNC(TrainableStep):
     """A DNC step with a feed-forward controller and one write head. State of one session: memory `[N, M]`, usage
     `[N]`, precedence `[N]`, link `[N, N]`, write_weighting `[1, N]`, read_weighting `[R, N]`, read_vector `[R, M]`.
     """
 
     family = "dnc"
+    options_kind = DNCOptions
     roles: Mapping[str, str] = ROLES
 
     def __init__(self, options: DNCOptions) -> None:
@@ -87,17 +89,10 @@ class DNC(nn.Module):
             "read_vector": torch.full((o.read_heads, o.width), START),
         }
 
-    def forward(
-        self, inputs: Mapping[str, Tensor], state: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """inputs `x [B, I]`, state with a batch axis; returns outputs `y [B, O]` in (0, 1) and the next state."""
-        logits, following = self.logits(inputs["x"], state)
-        return {"y": torch.sigmoid(logits)}, following
-
-    def logits(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The step before its last logistic function."""
+    def logits(self, inputs: Tensors, state: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
+        """inputs `x [B, I]`, state with a batch axis; see TrainableStep."""
         o = self.options
-        h = torch.cat([x, state["read_vector"].flatten(1)], dim=1)
+        h = torch.cat([inputs["x"], state["read_vector"].flatten(1)], dim=1)
         for layer in self.controller:
             h = torch.relu(layer(h))
         (

@@ -16,7 +16,7 @@ from ntm_models.tasks.episode import Episodes
 from ntm_models.tasks.ngrams import DynamicNGrams
 from ntm_models.tasks.priority_sort import PrioritySort
 from ntm_models.tasks.repeat_copy import RepeatCopy
-from ntm_models.tasks.task import Task
+from ntm_models.tasks.task import OUTPUT, Task, tensors_of
 
 TASKS: dict[str, type[Task]] = {
     "copy": Copy,
@@ -36,6 +36,7 @@ TASKS: dict[str, type[Task]] = {
 }
 
 __all__ = [
+    "OUTPUT",
     "TASKS",
     "AssociativeRecall",
     "Copy",
@@ -52,4 +53,5 @@ __all__ = [
     "UnaryRepeatCopy",
     "WideAssociativeRecall",
     "WideCopy",
+    "tensors_of",
 ]
