@@ -52,7 +52,7 @@ def _work(running, *, minutes):
     """Sessions that step for a while, more and fewer at once, so that there is something to draw."""
     rng = np.random.default_rng(1)
     until_s = time.monotonic() + 60 * minutes
-    with Client(running.target) as client, client.group("copy-lstm", prefix="pump-") as group:
+    with Client(running.target) as client, client.group("copy-lstm", prefix="gauge-") as group:
         while time.monotonic() < until_s:
             group.step({str(at): np.zeros((1, 9), np.float32) for at in range(1 + rng.integers(64))})
 

@@ -121,7 +121,7 @@ def test_grey_says_the_same_as_colours(server, copying, visit):
     page = visit(server.http, f"#/sessions/{session.id}")
     page.at_step(0)
     states = stepped(page, session, xs[:3])
-    page.page.get_by_label("Colours", exact=True).select_option("grey")
+    page.page.get_by_role("combobox", name="Colours").select_option("grey")
     page.page.locator('canvas[data-view="memory"][data-map="grey"]').wait_for()
     seen = page.canvas("memory")
     assert (np.ptp(seen.pixels[..., :3].astype(int), axis=-1) <= 1).all()

@@ -30,7 +30,7 @@ function Latency({ model, series, intervalS }: { model: Model; series: readonly 
         xs={series.map((point) => point.at_s)}
         spanMin={POINTS_MIN * intervalS}
         lines={[
-          { label: "p99", colour: "--line", values: series.map((point) => point.latency_p99_s) },
+          { label: "p99", colour: "--soft", values: series.map((point) => point.latency_p99_s) },
           { label: "mean", colour: "--accent", values: series.map((point) => point.latency_mean_s) },
         ]}
       />
