@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from ntm_serve.beginning import recorded_sizes
 from ntm_serve.caller import AFTER_MARK, tenant_of
 from ntm_serve.residency import Residency
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Session, Sessions
+from ntm_serve.sizes import sized_spec
 from ntm_serve.step_model import ModelKey
 from ntm_serve.store import StoredSummary
 
@@ -156,18 +158,21 @@ class Search:
             return Place(session.next_step, session.id)
         if query.order is Order.IDLE:
             return Place(-(self._epoch_s + session.used_s), session.id)
-        return Place(self._bytes(query, session.model), session.id)
+        return Place(session.state_bytes if query.order is Order.BYTES else 0, session.id)
 
     def _stored_place(self, query: Query, stored: StoredSummary) -> Place:
         if query.order is Order.STEPS:
             return Place(stored.next_step, stored.session_id)
         if query.order is Order.IDLE:
             return Place(-stored.used_at_s, stored.session_id)
-        return Place(self._bytes(query, ModelKey(stored.head.model, stored.head.version)), stored.session_id)
+        return Place(self._stored_bytes(stored) if query.order is Order.BYTES else 0, stored.session_id)
 
-    def _bytes(self, query: Query, model: ModelKey) -> int:
-        scheduler = self._schedulers.get(model)
-        return 0 if query.order is Order.ID or scheduler is None else scheduler.model.spec.state_bytes
+    def _stored_bytes(self, stored: StoredSummary) -> int:
+        """Of its state; 0 where its model is not served."""
+        scheduler = self._schedulers.get(ModelKey(stored.head.model, stored.head.version))
+        if scheduler is None:
+            return 0
+        return sized_spec(scheduler.model.spec, recorded_sizes(stored.head.options)).state_bytes
 
 
 def _fits(query: Query, key: str, model: str) -> bool:

@@ -29,6 +29,7 @@ from ntm_serve.errors import (
 )
 from ntm_serve.keeping import Kept
 from ntm_serve.record import Committed
+from ntm_serve.sizes import OWN_SIZES
 from ntm_serve.spec import Array
 from ntm_serve.state import StateRow
 from ntm_serve.step_model import ModelKey
@@ -74,7 +75,9 @@ class Session:
         "model",
         "next_step",
         "opened_s",
+        "options",
         "queued",
+        "sizes",
         "state",
         "used_s",
         "watch",
@@ -93,6 +96,10 @@ class Session:
         self.opened_s = self.used_s = now_s
         # What the store has of it; None where it lives in memory alone.
         self.kept: Kept | None = None
+        # What is recorded of how it began; see ntm_serve.beginning.
+        self.options = b""
+        # Of its state, where they are not the model's own.
+        self.sizes = OWN_SIZES
         # Where its tenant's use is counted; None where nobody counts.
         self.account: Account | None = None
         # Those who look at it; None where nobody does.
@@ -271,6 +278,7 @@ class Sessions:
         self._open: dict[str, Session] = {}
         self._ended: OrderedDict[str, CallerFault] = OrderedDict()
         self.open_by_model: Counter[ModelKey] = Counter()
+        self.state_bytes_by_model: Counter[ModelKey] = Counter()
         self._watches = Watches(limits.viewers_max)
         # Called on the path of a step.
         self.get = self._open.get
@@ -316,6 +324,7 @@ class Sessions:
         """The session is in memory from now on."""
         self._open[session.id] = session
         self.open_by_model[session.model] += 1
+        self.state_bytes_by_model[session.model] += session.state_bytes
         self._ended.pop(session.id, None)
         if self._accounts is not None:
             session.account = self._accounts.of_key(session.id)
@@ -374,6 +383,7 @@ class Sessions:
         """
         del self._open[session.id]
         self.open_by_model[session.model] -= 1
+        self.state_bytes_by_model[session.model] -= session.state_bytes
         if session.account is not None:
             session.account.leave(session.model, session.state_bytes)
         if session.watch is not None:

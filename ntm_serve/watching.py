@@ -20,7 +20,7 @@ from ntm_serve.picture import Frame, Grid, Picture, Reduction, chosen, picture_o
 from ntm_serve.record import Committed
 from ntm_serve.replay import Replay
 from ntm_serve.residency import Residency
-from ntm_serve.scheduler import Scheduler
+from ntm_serve.scheduler import Scheduler, scheduler_of
 from ntm_serve.sessions import Sessions
 from ntm_serve.spec import Array, StepSpec, TensorSpec
 from ntm_serve.step_model import ModelKey, State
@@ -190,14 +190,14 @@ class Watching:
         session = self._residency.here(session_id)
         if session is None:
             return None
-        spec = self._schedulers[session.model].model.spec
+        spec = scheduler_of(self._schedulers, session).model.spec
         # The window as it is now: it moves on while a frame is made.
         return _Seen(spec, session.next_step, session.state.arrays(), tuple(session.window), resident=True)
 
     async def _replayed(self, stored: StoredSession) -> _Seen:
         """As the store has it; nobody's claim is touched."""
         session = await self._replay.replayed(stored, from_step=None)
-        spec = self._schedulers[session.model].model.spec
+        spec = scheduler_of(self._schedulers, session).model.spec
         seen = _Seen(spec, session.next_step, session.state.arrays(), tuple(session.window), resident=False)
         # The block knows its holder, which knows the block: left so, both would wait for the garbage collector.
         session.state.block.let_go(session.state.row, session)

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,8 @@ def error_json(error: NtmServeError, *, status: int | None = None) -> Json:
 
 def spec_json(spec: TensorSpec) -> Json:
     role = spec.role if isinstance(spec, StateSpec) else ""
-    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "role": role}
+    axes = list(spec.axes) if isinstance(spec, StateSpec) else []
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "role": role, "axes": axes}
 
 
 def model_json(view: ModelView) -> Json:
@@ -74,7 +76,7 @@ def model_json(view: ModelView) -> Json:
     model = view.model
     if model is None:
         absent = ("family", "task", "licence", "digest", "engine", "state_bytes", "batch_max", "batch_independence")
-        return {**told, **dict.fromkeys(absent), "inputs": [], "outputs": [], "state": []}
+        return {**told, **dict.fromkeys(absent), "inputs": [], "outputs": [], "state": [], "axes": []}
     card, spec, independence = model.card, model.spec, model.batch_independence
     return {
         **told,
@@ -86,6 +88,7 @@ def model_json(view: ModelView) -> Json:
         "inputs": [spec_json(one) for one in spec.inputs],
         "outputs": [spec_json(one) for one in spec.outputs],
         "state": [spec_json(one) for one in spec.state],
+        "axes": [asdict(one) for one in spec.axes],
         "state_bytes": spec.state_bytes,
         "batch_max": model.batch_max,
         "batch_independence": {
@@ -115,6 +118,8 @@ def session_json(view: SessionView) -> Json:
         "idle_for_s": view.idle_for_s,
         "durability": view.durability.value,
         "tier": (Tier.RESIDENT if view.resident else Tier.STORED).value,
+        "initial_state_digest": view.initial_state_digest,
+        "sizes": dict(view.sizes),
         "tenant": view.tenant,
     }
 

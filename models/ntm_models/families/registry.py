@@ -3,5 +3,6 @@
 # The name in recipes and manifests, and the class that `build_step` makes.
 FAMILIES: dict[str, str] = {
     "ntm": "ntm_models.ntm:NTM",
+    "dnc": "ntm_models.dnc:DNC",
     "lstm": "ntm_models.lstm:StackedLSTM",
 }

@@ -2,6 +2,7 @@
 
 from ntm_models.tasks.associative_recall import AssociativeRecall
 from ntm_models.tasks.copy import Copy
+from ntm_models.tasks.copy_reuse import CopyReuse
 from ntm_models.tasks.dyck import DyckWords
 from ntm_models.tasks.encodings import (
     CopySeries,
@@ -25,6 +26,7 @@ TASKS: dict[str, type[Task]] = {
     "dynamic-ngrams": DynamicNGrams,
     "priority-sort": PrioritySort,
     "dyck-words": DyckWords,
+    "copy-reuse": CopyReuse,
     # As other programs encode them.
     "copy-ended": EndedCopy,
     "copy-started": StartedCopy,
@@ -40,6 +42,7 @@ __all__ = [
     "TASKS",
     "AssociativeRecall",
     "Copy",
+    "CopyReuse",
     "CopySeries",
     "DyckWords",
     "DynamicNGrams",
