@@ -25,10 +25,13 @@ function summaryOf(values: Float32Array): Summary {
   return { least, greatest, mean: sum / values.length, peaks: order.slice(0, PLACES) };
 }
 
-function placeOf(view: View, at: number): string {
+/** Of a picture that was reduced: the first of the elements that the value stands for. */
+function placeOf(view: View, blocks: readonly number[], at: number): string {
   const [rowName, columnName] = axesOf(view);
-  if (view.kind === "strip") return `${columnName} ${at}`;
-  return `${rowName} ${Math.floor(at / view.columns)}, ${columnName} ${at % view.columns}`;
+  const [rowBlock, columnBlock] = [blocks.at(-2) ?? 1, blocks.at(-1) ?? 1];
+  if (view.kind === "strip") return `${columnName} ${at * columnBlock}`;
+  const [row, column] = [Math.floor(at / view.columns), at % view.columns];
+  return `${rowName} ${row * rowBlock}, ${columnName} ${column * columnBlock}`;
 }
 
 export function Numbers({ look, views }: { look: Look; views: readonly View[] }) {
@@ -69,7 +72,7 @@ export function Numbers({ look, views }: { look: Look; views: readonly View[] })
                 {value(greatest)}
               </td>
               <td data-label="where the greatest are">
-                {peaks.map((at) => `${placeOf(view, at)} (${value(values[at] ?? 0)})`).join(" · ")}
+                {peaks.map((at) => `${placeOf(view, picture.blocks, at)} (${value(values[at] ?? 0)})`).join(" · ")}
               </td>
             </tr>
           );
