@@ -8,14 +8,14 @@ import asyncio
 import heapq
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import structlog
 
 from ntm_serve.beginning import (
-    AS_THE_MODEL,
     Beginning,
     beginning_with,
     expect_same_beginning,
@@ -34,7 +34,11 @@ from ntm_serve.errors import (
     OperatorFault,
     OwnedElsewhere,
     ServerDraining,
+    SessionClosed,
+    SessionEvicted,
     SessionExists,
+    SessionExpired,
+    SessionUnknown,
     StepForgotten,
 )
 from ntm_serve.lineage import Lineage
@@ -59,6 +63,8 @@ from ntm_serve.watching import Granted, Watching, Wish
 
 # An initial state of so many bytes is checked in half a millisecond.
 BEGINNING_HERE_BYTES_MAX = 512 << 10
+
+Checked = TypeVar("Checked")
 
 log = structlog.get_logger()
 
@@ -215,35 +221,44 @@ class Service:
         LimitReached, ServerDraining, and where there is a store what that raises.
         """
         self._expect_serving()
-        scheduler, beginning = self._serving(model_name, version), AS_THE_MODEL
-        if initial_state or sizes:
-            chosen = chosen_sizes(scheduler.model.spec, sizes or {})
-            scheduler = await scheduler.sized(chosen)
-            beginning = await _beginning(scheduler.model, initial_state or {}, chosen)
-        try:
-            return self._view(await self._residency.create(scheduler, session_id, durability, beginning=beginning))
-        except SessionExists:
-            if not resume:  # Nor is it to come back here for that.
-                raise
-            session = await self._residency.find(session_id or "")
-            if session.model.name != model_name or version not in ("", session.model.version):
-                wanted = ModelKey(model_name, version or session.model.version)
-                raise SessionExists(
-                    f"session {session_id}: is one of model {session.model}, and cannot be resumed as one of {wanted}; "
-                    "choose another name, or close it"
-                ) from None
-            self._expect_begun_so(session, initial_state, sizes)
-            return self._view(session)
+        served, wanted = self._serving(model_name, version), (initial_state or {}, sizes or {})
+        if resume and session_id and any(wanted):
+            # What it is to be like is its own model's to say, which may be of another version than is served by now.
+            with suppress(SessionUnknown, SessionClosed, SessionExpired, SessionEvicted):
+                return await self._resumed(session_id, model_name, version, *wanted)
+        chosen = chosen_sizes(served.model.spec, wanted[1])
+        scheduler = await served.sized(chosen)
+        with scheduler.use.one_more():
+            beginning = await _beginning(scheduler.model, wanted[0], chosen)
+            try:
+                return self._view(await self._residency.create(scheduler, session_id, durability, beginning=beginning))
+            except SessionExists:
+                if not resume:  # Nor is it to come back here for that.
+                    raise
+        return await self._resumed(session_id or "", model_name, version, *wanted)
 
-    def _expect_begun_so(
-        self, session: Session, initial_state: Mapping[str, Array] | None, sizes: Mapping[str, int] | None
-    ) -> None:
-        """Refuse to resume a session that was opened otherwise. Raises SessionDiffers, InvalidInput."""
+    async def _resumed(
+        self, session_id: str, name: str, version: str, initial_state: Mapping[str, Array], sizes: Mapping[str, int]
+    ) -> SessionView:
+        """A session that is open. Raises SessionExists where it is another model's, SessionDiffers, InvalidInput, and
+        as Residency.find.
+        """
+        session = await self._residency.find(session_id)
+        if session.model.name != name or version not in ("", session.model.version):
+            wanted = ModelKey(name, version or session.model.version)
+            raise SessionExists(
+                f"session {session_id}: is one of model {session.model}, and cannot be resumed as one of {wanted}; "
+                "choose another name, or close it"
+            )
         if sizes:
             expect_same_sizes(session.id, session.sizes, self._schedulers[session.model].model.spec, sizes)
         if initial_state:
             model = scheduler_of(self._schedulers, session).model
-            expect_same_beginning(session.id, session.options, model, initial_state)
+            await _off_the_loop_if_large(
+                initial_state, partial(expect_same_beginning, session_id, session.options, model, initial_state)
+            )
+            return await self.get_session(session_id)  # It may have made steps, or gone, meanwhile.
+        return self._view(session)
 
     def begin_here(self, session_id: str, model_name: str, version: str = "") -> bool:
         """Open a session, ending one of that name before, where nothing must be waited for: without a store, and with
@@ -350,8 +365,7 @@ class Service:
         named: what the bytes say that it is called. Raises as `get_session`, StepForgotten, InvalidInput.
         """
         session, saved = await self._lineage.saved_state(session_id, step)
-        model = scheduler_of(self._schedulers, session).model
-        card, specs = model.card, model.spec.state
+        card, specs = self._schedulers[session.model].model.card, self._spec(session).state
         return saved.step, encoded(card, specs, named or session_id, saved.step, saved.state)
 
     async def restore_session(
@@ -688,7 +702,8 @@ class Service:
         )
 
     def _spec(self, session: Session) -> StepSpec:
-        return scheduler_of(self._schedulers, session).model.spec
+        # Also of one that has just left memory.
+        return sized_spec(self._schedulers[session.model].model.spec, session.sizes)
 
     def _tell(self, ticket: Ticket, outcome: str) -> None:
         """Count steps that were not made, or not now; the scheduler counts those that it made."""
@@ -705,10 +720,15 @@ class Service:
 
 
 async def _beginning(model: StepModel, given: Mapping[str, Array], sizes: Sizes) -> Beginning:
-    """As `beginning_with`. Going through much takes its time, and is no matter of the event loop's."""
+    """As `beginning_with`."""
+    return await _off_the_loop_if_large(given, partial(beginning_with, model, given, sizes))
+
+
+async def _off_the_loop_if_large(given: Mapping[str, Array], check: Callable[[], Checked]) -> Checked:
+    """Going through much takes its time, and is no matter of the event loop's."""
     if sum(array.nbytes for array in given.values()) < BEGINNING_HERE_BYTES_MAX:
-        return beginning_with(model, given, sizes)
-    return await asyncio.to_thread(beginning_with, model, given, sizes)
+        return check()
+    return await asyncio.to_thread(check)
 
 
 def _draining() -> ServerDraining:

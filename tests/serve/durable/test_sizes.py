@@ -166,6 +166,7 @@ def test_resuming_with_other_sizes_is_refused(serving, store):
         ({"slots": 0}, "sizes: slots: expected 1 to 12, got 0"),
         ({"slots": 13}, "sizes: slots: expected 1 to 12, got 13"),
         ({"slots": -1}, "sizes: slots: expected 1 to 12, got -1"),
+        ({"slots": 1 << 40}, "sizes: slots: expected one that fits into 32 bits, got"),
         ({"width": 3}, r"sizes: expected some of \['slots'\], .* got 'width'"),
         ({"slots": 2.5}, "sizes: expected whole numbers by name"),
         ([7], "sizes: expected whole numbers by name"),
@@ -185,6 +186,65 @@ def test_so_many_sizes_at_once_and_no_more(serving):
         with pytest.raises(LimitReached, match="sizes: expected at most 2 beside its own of model slots/1 at once"):
             opened(client, 3)
         opened(client, 2).step(XS)
+
+
+def test_sizes_that_nobody_has_any_more_make_room(serving, tmp_path):
+    settings = {"model_sizes_max": 2, "store": f"sqlite:{tmp_path / 'sessions.db'}"}
+    with serving(**settings) as server, Client(server.target, retry=None) as client:
+        kept = opened(client, 1)
+        wanted = kept.step(XS)
+        for size in (2, 3, 5, 6, 7, 2):
+            opened(client, size).close()
+            kept.step(XS)
+        kept.rewind(0)
+        assert kept.step(XS).tobytes() == wanted.tobytes()
+        opened(client, 2)
+        with pytest.raises(LimitReached, match="those of which no session is in memory make room"):
+            opened(client, 3)
+
+
+def test_sessions_come_back_whatever_the_limit(serving, store):
+    """As to a server that takes over what two others had."""
+    with serving(**store) as server, Client(server.target) as client:
+        made = {size: opened(client, size, session_id=f"s{size}").step(XS) for size in SIZES}
+    with serving(model_sizes_max=1, **store) as server, Client(server.target, retry=None) as client:
+        for size in SIZES:
+            session = client.session("slots", session_id=f"s{size}", resume=True)
+            session.next_step = 0
+            assert session.step(XS).tobytes() == made[size].tobytes()
+        with pytest.raises(LimitReached):
+            opened(client, 11)
+
+
+def test_resuming_asks_for_no_size_that_there_is_not_yet(serving):
+    with serving(model_sizes_max=1) as server, Client(server.target, retry=None) as client:
+        opened(client, 7, session_id="seven").step(XS[:3])
+        for _ in range(2):
+            with pytest.raises(SessionDiffers):
+                opened(client, 2, session_id="seven", resume=True)
+        assert opened(client, 7, session_id="seven", resume=True).next_step == 3
+
+
+def test_a_session_of_an_older_version_is_resumed_as_that_says(tmp_path, store):
+    """The newer one lets nobody choose, and its state has other shapes."""
+    slots.write(tmp_path / "models")
+    given = {"memory": np.ones((7, slots.WIDTH), np.float32)}
+    with test_server(load_models(tmp_path / "models", batch_max=8), **store) as server, Client(server.target) as client:
+        opened(client, 7, session_id="seven", initial_state=given).step(XS[:3])
+    slots.write(tmp_path / "models", version="2", axes={}, axes_of={})
+    with test_server(load_models(tmp_path / "models", batch_max=8), **store) as server, Client(server.target) as client:
+        assert client.model("slots").version == "2"
+        for more in (
+            {"sizes": {"slots": 7}},
+            {"initial_state": given},
+            {"sizes": {"slots": 7}, "initial_state": given},
+        ):
+            session = client.session("slots", session_id="seven", resume=True, **more)
+            assert (session.version, session.next_step) == ("1", 3)
+        with pytest.raises(SessionDiffers):
+            client.session("slots", session_id="seven", resume=True, sizes={"slots": 2})
+        with pytest.raises(InvalidInput, match=r"sizes: expected some of \[\]"):
+            client.session("slots", session_id="new", resume=True, sizes={"slots": 7})
 
 
 def test_states_make_room_by_their_own_bytes(serving, tmp_path):
