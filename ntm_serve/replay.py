@@ -52,7 +52,11 @@ class Replay:
         """The session as it stood before to_step, or as it stands. Its window reaches back to from_step, where the
         store does. Raises ModelUnknown, StoreDamaged, EngineFault, LimitReached.
         """
-        served, sizes = self.scheduler_of(stored), recorded_sizes(stored.head.options)
+        served = self.scheduler_of(stored)
+        try:
+            sizes = recorded_sizes(stored.head.options)
+        except StoreDamaged as fault:
+            raise StoreDamaged(f"session {stored.session_id}: {fault.message}") from fault
         scheduler = await served.sized(sizes, comes_back=True)
         with scheduler.use.one_more():
             return await self._replayed(scheduler, stored, from_step, to_step)

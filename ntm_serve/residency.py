@@ -36,6 +36,7 @@ from ntm_serve.errors import (
 )
 from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
 from ntm_serve.observer import Observer
+from ntm_serve.offload import offloaded
 from ntm_serve.replay import Replay, bases_of
 from ntm_serve.scheduler import Scheduler, scheduler_of
 from ntm_serve.session_log import SessionLog
@@ -559,8 +560,9 @@ async def _begin(claims: Claims, session: Session, scheduler: Scheduler, durabil
     head = Head(card.name, card.version, card.digest, durability.value, time.time(), session.options)
     start = None
     if session.state is not scheduler.initial_state:
-        payload = encoded(card, scheduler.model.spec.state, session.id, session.next_step, session.state.arrays())
-        start = Snapshot(session.next_step, payload)
+        spec, step = scheduler.model.spec, session.next_step
+        write = partial(encoded, card, spec.state, session.id, step, session.state.arrays())
+        start = Snapshot(step, await offloaded(spec.state_bytes, write))
     return Kept(await claims.begin(session.id, head, start), durability, [session.next_step], 0)
 
 

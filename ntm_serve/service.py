@@ -11,17 +11,16 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import structlog
 
 from ntm_serve.beginning import (
-    Beginning,
     beginning_with,
     expect_same_beginning,
     expect_same_sizes,
     recorded_digest,
-    recorded_sizes,
+    shown,
 )
 from ntm_serve.caller import keys_of, tenant_of
 from ntm_serve.durability import Durability
@@ -44,6 +43,7 @@ from ntm_serve.errors import (
 from ntm_serve.lineage import Lineage
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
+from ntm_serve.offload import offloaded
 from ntm_serve.picture import Frame
 from ntm_serve.replay import bases_of
 from ntm_serve.residency import Residency, until_nothing_in_flight
@@ -60,11 +60,6 @@ from ntm_serve.submission import Reply, Submission
 from ntm_serve.tenants import LIMIT, Account
 from ntm_serve.ticket import Ticket
 from ntm_serve.watching import Granted, Watching, Wish
-
-# An initial state of so many bytes is checked in half a millisecond.
-BEGINNING_HERE_BYTES_MAX = 512 << 10
-
-Checked = TypeVar("Checked")
 
 log = structlog.get_logger()
 
@@ -229,7 +224,9 @@ class Service:
         chosen = chosen_sizes(served.model.spec, wanted[1])
         scheduler = await served.sized(chosen)
         with scheduler.use.one_more():
-            beginning = await _beginning(scheduler.model, wanted[0], chosen)
+            beginning = await offloaded(
+                _bytes_of(wanted[0]), partial(beginning_with, scheduler.model, wanted[0], chosen)
+            )
             try:
                 return self._view(await self._residency.create(scheduler, session_id, durability, beginning=beginning))
             except SessionExists:
@@ -254,8 +251,9 @@ class Service:
             expect_same_sizes(session.id, session.sizes, self._schedulers[session.model].model.spec, sizes)
         if initial_state:
             model = scheduler_of(self._schedulers, session).model
-            await _off_the_loop_if_large(
-                initial_state, partial(expect_same_beginning, session_id, session.options, model, initial_state)
+            await offloaded(
+                _bytes_of(initial_state),
+                partial(expect_same_beginning, session_id, session.options, model, initial_state),
             )
             return await self.get_session(session_id)  # It may have made steps, or gone, meanwhile.
         return self._view(session)
@@ -365,15 +363,17 @@ class Service:
         named: what the bytes say that it is called. Raises as `get_session`, StepForgotten, InvalidInput.
         """
         session, saved = await self._lineage.saved_state(session_id, step)
-        card, specs = self._schedulers[session.model].model.card, self._spec(session).state
-        return saved.step, encoded(card, specs, named or session_id, saved.step, saved.state)
+        card, spec = self._schedulers[session.model].model.card, self._spec(session)
+        write = partial(encoded, card, spec.state, named or session_id, saved.step, saved.state)
+        return saved.step, await offloaded(spec.state_bytes, write)
 
     async def restore_session(
         self, snapshot: bytes, *, session_id: str | None = None, durability: Durability | None = None
     ) -> SessionView:
         """A new session where a snapshot was taken. Raises SnapshotRejected, and as `open_session`."""
         self._expect_serving()
-        return self._view(await self._lineage.restore(decoded(snapshot), session_id, durability))
+        saved = await offloaded(len(snapshot), partial(decoded, snapshot))
+        return self._view(await self._lineage.restore(saved, session_id, durability))
 
     async def fork_session(
         self,
@@ -683,7 +683,7 @@ class Service:
     def _stored_view(self, stored: StoredSession | StoredSummary, oldest_step: int) -> SessionView:
         """Of a session that the store has and this server has not. oldest_step: that the store has a way back to."""
         key, now_s = ModelKey(stored.head.model, stored.head.version), time.time()
-        scheduler, sizes = self._schedulers.get(key), recorded_sizes(stored.head.options)
+        scheduler, (digest, sizes) = self._schedulers.get(key), shown(stored.head.options)
         return SessionView(
             session_id=stored.session_id,
             model=key,
@@ -697,7 +697,7 @@ class Service:
             durability=Durability(stored.head.durability),
             resident=False,
             oldest_retained_step=oldest_step,
-            initial_state_digest=recorded_digest(stored.head.options),
+            initial_state_digest=digest,
             sizes=sizes,
         )
 
@@ -719,16 +719,8 @@ class Service:
         )
 
 
-async def _beginning(model: StepModel, given: Mapping[str, Array], sizes: Sizes) -> Beginning:
-    """As `beginning_with`."""
-    return await _off_the_loop_if_large(given, partial(beginning_with, model, given, sizes))
-
-
-async def _off_the_loop_if_large(given: Mapping[str, Array], check: Callable[[], Checked]) -> Checked:
-    """Going through much takes its time, and is no matter of the event loop's."""
-    if sum(array.nbytes for array in given.values()) < BEGINNING_HERE_BYTES_MAX:
-        return check()
-    return await asyncio.to_thread(check)
+def _bytes_of(arrays: Mapping[str, Array]) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def _draining() -> ServerDraining:

@@ -1,6 +1,8 @@
 """Sessions that choose the number of their slots, over real servers and stores: each is what it would be alone."""
 
+import contextlib
 import json
+import sqlite3
 from urllib.request import urlopen
 
 import numpy as np
@@ -10,7 +12,7 @@ from serve.stores.redis_server import DURABLE, RedisServer
 
 from ntm_serve.app import load_models
 from ntm_serve.client import Client
-from ntm_serve.errors import InvalidInput, LimitReached, SessionDiffers, SnapshotRejected
+from ntm_serve.errors import InvalidInput, LimitReached, SessionDiffers, SnapshotRejected, StoreDamaged
 from ntm_serve.http.api import PATH
 from ntm_serve.testing import test_server
 
@@ -265,6 +267,23 @@ def test_a_snapshot_of_slots_that_no_session_may_have_is_rejected(tmp_path):
         cut = data.replace(b'"shape": [7, 3]', b'"shape": [3, 7]')
         with pytest.raises(SnapshotRejected):
             client.restore(cut)
+
+
+@pytest.mark.parametrize("junk", [b"{", b"[]", b'{"sizes": 7}', b'{"sizes": {"slots": "many"}}'])
+def test_one_whose_options_are_damaged_is_refused_by_name_and_listed_with_the_others(serving, tmp_path, junk):
+    path = tmp_path / "sessions.db"
+    with serving(store=f"sqlite:{path}") as server, Client(server.target) as client:
+        for name in ("good", "bad"):
+            opened(client, 7, session_id=name).step(XS[:3])
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE sessions SET options = ? WHERE session_id = 'bad'", (junk,))
+    with serving(store=f"sqlite:{path}") as server, Client(server.target, retry=None) as client:
+        assert [info.session_id for info in client.sessions()] == ["bad", "good"]
+        with urlopen(f"{server.http}{PATH}/sessions?sort=-bytes") as answer:
+            assert len(json.load(answer)["sessions"]) == 2
+        with pytest.raises(StoreDamaged, match="session bad: options: expected"):
+            client.session("slots", session_id="bad", resume=True)
+        assert opened(client, 7, session_id="good", resume=True).step(XS[3:]).shape == (37, slots.WIDTH)
 
 
 def test_whoever_watches_sees_the_slots_that_there_are(serving, store):
