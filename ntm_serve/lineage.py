@@ -80,6 +80,7 @@ class Lineage:
                 expect_state(saved, card, specs, what="snapshot", fault=SnapshotRejected)
                 for spec, array in zip(specs, saved.state, strict=True):
                     expect_finite(f"snapshot: {spec.name}", array)
+                self._residency.expect_free(served.key, sized_spec(served.model.spec, sizes).state_bytes, session_id)
                 scheduler, began = await served.sized(sizes), Beginning(saved, recorded(sizes=sizes))
                 with scheduler.use.one_more():
                     return await self._residency.create(scheduler, session_id, durability, beginning=began)

@@ -222,16 +222,17 @@ class Service:
             with suppress(SessionUnknown, SessionClosed, SessionExpired, SessionEvicted):
                 return await self._resumed(session_id, model_name, version, *wanted)
         chosen = chosen_sizes(served.model.spec, wanted[1])
-        scheduler = await served.sized(chosen)
-        with scheduler.use.one_more():
-            beginning = await offloaded(
-                _bytes_of(wanted[0]), partial(beginning_with, scheduler.model, wanted[0], chosen)
-            )
-            try:
+        try:
+            # Before anything is made for its sizes.
+            self._residency.expect_free(served.key, sized_spec(served.model.spec, chosen).state_bytes, session_id)
+            scheduler = await served.sized(chosen)
+            with scheduler.use.one_more():
+                begin = partial(beginning_with, scheduler.model, wanted[0], chosen)
+                beginning = await offloaded(_bytes_of(wanted[0]), begin)
                 return self._view(await self._residency.create(scheduler, session_id, durability, beginning=beginning))
-            except SessionExists:
-                if not resume:  # Nor is it to come back here for that.
-                    raise
+        except SessionExists:
+            if not resume:  # Nor is it to come back here for that.
+                raise
         return await self._resumed(session_id or "", model_name, version, *wanted)
 
     async def _resumed(

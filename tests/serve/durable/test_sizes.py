@@ -12,7 +12,7 @@ from serve.stores.redis_server import DURABLE, RedisServer
 
 from ntm_serve.app import load_models
 from ntm_serve.client import Client
-from ntm_serve.errors import InvalidInput, LimitReached, SessionDiffers, SnapshotRejected, StoreDamaged
+from ntm_serve.errors import InvalidInput, LimitReached, SessionDiffers, SessionExists, SnapshotRejected, StoreDamaged
 from ntm_serve.http.api import PATH
 from ntm_serve.testing import test_server
 
@@ -216,6 +216,33 @@ def test_sessions_come_back_whatever_the_limit(serving, store):
             assert session.step(XS).tobytes() == made[size].tobytes()
         with pytest.raises(LimitReached):
             opened(client, 11)
+
+
+def test_two_servers_hand_a_session_to_each_other(serving, redis_server, tmp_path):
+    """Neither has made the other's sizes before; one session made no step yet."""
+    shared = {"store": redis_server.url, "store_prefix": tmp_path.name}
+    memory = {"memory": np.random.default_rng(3).standard_normal((7, slots.WIDTH)).astype(np.float32)}
+    with serving() as server, Client(server.target) as client:
+        wanted = opened(client, 7, initial_state=memory).step(XS)
+    with serving(**shared) as a, serving(**shared) as b, Client(a.target) as at_a, Client(b.target) as at_b:
+        opened(at_a, 7, session_id="s", initial_state=memory)
+        for at, client in zip(range(0, 40, 8), [at_b, at_a, at_b, at_a, at_b], strict=True):
+            session = opened(client, 7, session_id="s", resume=True, initial_state=memory)
+            assert session.step(XS[at : at + 8]).tobytes() == wanted[at : at + 8].tobytes()
+        assert at_a.session("slots", session_id="s", resume=True).state()["link"].shape == (7, 7)
+
+
+def test_for_a_session_that_there_is_no_room_for_nothing_is_made(serving):
+    with serving(sessions_max=2) as server, Client(server.target, retry=None) as client:
+        snapshot = opened(client, 7, session_id="seven").snapshot().data
+        with pytest.raises(SessionExists):
+            opened(client, 2, session_id="seven")
+        client.session("slots")
+        for refused in (lambda: opened(client, 3), lambda: client.restore(snapshot.replace(b"[7", b"[5"))):
+            with pytest.raises((LimitReached, SnapshotRejected)):
+                refused()
+        [scheduler] = server.running.service._schedulers.values()
+        assert [one.model.spec.axes[0].size for one in scheduler.sized_alike] == [slots.OWN, 7]
 
 
 def test_resuming_asks_for_no_size_that_there_is_not_yet(serving):
