@@ -21,9 +21,9 @@ from prometheus_client.utils import floatToGoString
 
 from ntm_serve.history import Sample
 from ntm_serve.observer import Counted, MessageCounts, ModelTotals
-from ntm_serve.service import ModelView, ServiceStatistics
 from ntm_serve.step_model import ModelKey
 from ntm_serve.tenants import TenantStatistics
+from ntm_serve.views import ModelView, ServiceStatistics
 
 MODEL = ("model", "version")
 GRPC = ("grpc_type", "grpc_service", "grpc_method")

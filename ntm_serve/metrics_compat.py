@@ -11,8 +11,8 @@ from prometheus_client.registry import Collector
 
 from ntm_serve.errors import EngineFault, LimitReached, StepCancelled
 from ntm_serve.metrics import MODEL, ModelSeries
-from ntm_serve.service import ServiceStatistics
 from ntm_serve.step_model import ModelKey
+from ntm_serve.views import ServiceStatistics
 
 US_A_SECOND = 1e6
 

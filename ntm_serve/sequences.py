@@ -28,10 +28,11 @@ from ntm_serve.errors import (
     SnapshotRejected,
 )
 from ntm_serve.message import StepRequest
-from ntm_serve.service import Service, SessionView
+from ntm_serve.service import Service
 from ntm_serve.snapshot import decoded
 from ntm_serve.submission import Reply, Submission
 from ntm_serve.tenancy import TenantService
+from ntm_serve.views import SessionView
 
 # Of a string, in bytes of UTF-8.
 SEQUENCE_ID_BYTES_MAX = 128

@@ -6,12 +6,9 @@ whole before anything of it is admitted; one session's error is its own.
 
 import asyncio
 import heapq
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import structlog
 
@@ -19,8 +16,6 @@ from ntm_serve.beginning import (
     beginning_with,
     expect_same_beginning,
     expect_same_sizes,
-    recorded_digest,
-    shown,
 )
 from ntm_serve.caller import keys_of, tenant_of
 from ntm_serve.durability import Durability
@@ -47,69 +42,22 @@ from ntm_serve.offload import offloaded
 from ntm_serve.picture import Frame
 from ntm_serve.replay import bases_of
 from ntm_serve.residency import Residency, until_nothing_in_flight
-from ntm_serve.scheduler import Scheduler, SchedulerStatistics, scheduler_of
+from ntm_serve.scheduler import Scheduler, scheduler_of
 from ntm_serve.search import Place, Query, Search
 from ntm_serve.sessions import Session, Sessions
-from ntm_serve.sizes import OWN_SIZES, Sizes, chosen_sizes, sized_spec
+from ntm_serve.sizes import chosen_sizes, sized_spec
 from ntm_serve.snapshot import decoded, encoded
-from ntm_serve.spec import Array, StepSpec
+from ntm_serve.spec import Array
 from ntm_serve.stateless import InferRequest, rows_of, submit_rows
 from ntm_serve.step_model import ModelKey, StepModel
-from ntm_serve.store import StoredSession, StoredSummary, StoreStatistics
+from ntm_serve.store import StoredSession
 from ntm_serve.submission import Reply, Submission
 from ntm_serve.tenants import LIMIT, Account
 from ntm_serve.ticket import Ticket
+from ntm_serve.views import ModelView, ServiceStatistics, SessionView, Views, version_order
 from ntm_serve.watching import Granted, Watching, Wish
 
 log = structlog.get_logger()
-
-
-class SessionView(NamedTuple):
-    """What may be known of a session. Times are seconds of the server's monotonic clock ago."""
-
-    session_id: str
-    model: ModelKey
-    next_step: int
-    durable_step: int
-    oldest_step: int
-    steps_in_flight: int
-    state_bytes: int
-    open_for_s: float
-    idle_for_s: float
-    durability: Durability
-    resident: bool
-    oldest_retained_step: int
-    # Of the state that it began with; empty is the model's own.
-    initial_state_digest: str = ""
-    # Of its state, where it was opened with others than the model's own.
-    sizes: Sizes = OWN_SIZES
-    # Whose it is, where it is called by its name and not by its key.
-    tenant: str = ""
-
-
-class ModelView(NamedTuple):
-    """A model that is served, or the reason why it is not; both where it serves the sessions that it has, and takes
-    no more.
-    """
-
-    key: ModelKey
-    model: StepModel | None
-    fault: OperatorFault | None
-    sessions: int
-
-    @property
-    def takes_sessions(self) -> bool:
-        return self.model is not None and self.fault is None
-
-
-@dataclass(frozen=True)
-class ServiceStatistics:
-    """Sessions in memory and their state's bytes, and the schedulers' statistics, by model; and what the store has."""
-
-    sessions: Mapping[ModelKey, int]
-    state_bytes: Mapping[ModelKey, int]
-    schedulers: Mapping[ModelKey, SchedulerStatistics]
-    store: StoreStatistics | None
 
 
 class Service:
@@ -137,6 +85,7 @@ class Service:
         self._watching = watching
         self._search = search
         self._schedulers = schedulers
+        self._views = Views(schedulers, clock)
         # Places of messages that wait for a session to come back, in the order of their arrival.
         self._waiting: dict[str, list[tuple[Submission, int]]] = {}
         self._returns: set[asyncio.Task[None]] = set()
@@ -160,7 +109,7 @@ class Service:
             ModelView(key, one.model, self._faults.get(key), counts[key]) for key, one in self._schedulers.items()
         ]
         faulty = [ModelView(key, None, fault, 0) for key, fault in self._faults.items() if key not in self._schedulers]
-        return sorted(served + faulty, key=lambda view: _version_order(view.key))
+        return sorted(served + faulty, key=lambda view: version_order(view.key))
 
     def model(self, name: str, version: str = "") -> ModelView:
         """One model; without a version the highest that is served. Raises ModelUnknown."""
@@ -229,7 +178,9 @@ class Service:
             with scheduler.use.one_more():
                 begin = partial(beginning_with, scheduler.model, wanted[0], chosen)
                 beginning = await offloaded(_bytes_of(wanted[0]), begin)
-                return self._view(await self._residency.create(scheduler, session_id, durability, beginning=beginning))
+                return self._views.of(
+                    await self._residency.create(scheduler, session_id, durability, beginning=beginning)
+                )
         except SessionExists:
             if not resume:  # Nor is it to come back here for that.
                 raise
@@ -257,7 +208,7 @@ class Service:
                 partial(expect_same_beginning, session_id, session.options, model, initial_state),
             )
             return await self.get_session(session_id)  # It may have made steps, or gone, meanwhile.
-        return self._view(session)
+        return self._views.of(session)
 
     def begin_here(self, session_id: str, model_name: str, version: str = "") -> bool:
         """Open a session, ending one of that name before, where nothing must be waited for: without a store, and with
@@ -295,9 +246,9 @@ class Service:
         """Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, StoreUnavailable, StoreDamaged."""
         session = self._residency.here(session_id)
         if session is not None:
-            return self._view(session)
+            return self._views.of(session)
         stored = await self._residency.read(session_id)
-        return self._stored_view(stored, bases_of(stored)[0])
+        return self._views.of_stored(stored, bases_of(stored)[0])
 
     async def wake_session(self, session_id: str) -> None:
         """Have a session come back that is not in memory. Raises as `get_session`."""
@@ -309,13 +260,14 @@ class Service:
         """
         session = await self._residency.find(session_id)
         state = {
-            spec.name: array for spec, array in zip(self._spec(session).state, session.state.arrays(), strict=True)
+            spec.name: array
+            for spec, array in zip(self._views.spec_of(session).state, session.state.arrays(), strict=True)
         }
         wanted = list(state) if "*" in names else names
         unknown = [name for name in wanted if name not in state]
         if unknown:
             raise InvalidInput(f"state_names: expected some of {list(state)} or '*', got {unknown}")
-        return self._view(session), {name: state[name] for name in wanted}
+        return self._views.of(session), {name: state[name] for name in wanted}
 
     async def list_sessions(
         self, *, model_name: str = "", after: str = "", page_size: int = 100, tenant: str | None = None
@@ -329,11 +281,11 @@ class Service:
             for s in self._sessions
             if s.id > after and model_name in ("", s.model.name) and (tenant is None or tenant_of(s.id) == tenant)
         )
-        views = {one.session_id: self._stored_view(one, 0) for one in stored}
+        views = {one.session_id: self._views.of_stored(one, 0) for one in stored}
         for session_id in heapq.nsmallest(page_size, wanted):
             session = self._sessions.get(session_id)
             if session is not None:
-                views[session_id] = self._view(session)
+                views[session_id] = self._views.of(session)
         return [views[session_id] for session_id in heapq.nsmallest(page_size, views)]
 
     async def find_sessions(self, query: Query) -> tuple[list[SessionView], Place | None, bool]:
@@ -341,15 +293,15 @@ class Service:
         looked through as far as it might have some. Raises StoreUnavailable.
         """
         rows, last, complete = await self._search.find(query)
-        views = [self._view(one) if isinstance(one, Session) else self._stored_view(one, 0) for one in rows]
+        views = [self._views.of(one) if isinstance(one, Session) else self._views.of_stored(one, 0) for one in rows]
         return views, last, complete
 
     async def close_session(self, session_id: str) -> SessionView:
         """End a session; steps in flight are answered with SessionClosed. Raises as `get_session`."""
         closed = await self._residency.close(session_id)
         if isinstance(closed, StoredSession):
-            return self._stored_view(closed, closed.next_step)
-        return self._view(closed)
+            return self._views.of_stored(closed, closed.next_step)
+        return self._views.of(closed)
 
     async def expire_sessions(self) -> int:
         """End the sessions whose idle life is over; returns how many."""
@@ -364,7 +316,7 @@ class Service:
         named: what the bytes say that it is called. Raises as `get_session`, StepForgotten, InvalidInput.
         """
         session, saved = await self._lineage.saved_state(session_id, step)
-        card, spec = self._schedulers[session.model].model.card, self._spec(session)
+        card, spec = self._schedulers[session.model].model.card, self._views.spec_of(session)
         write = partial(encoded, card, spec.state, named or session_id, saved.step, saved.state)
         return saved.step, await offloaded(spec.state_bytes, write)
 
@@ -374,7 +326,7 @@ class Service:
         """A new session where a snapshot was taken. Raises SnapshotRejected, and as `open_session`."""
         self._expect_serving()
         saved = await offloaded(len(snapshot), partial(decoded, snapshot))
-        return self._view(await self._lineage.restore(saved, session_id, durability))
+        return self._views.of(await self._lineage.restore(saved, session_id, durability))
 
     async def fork_session(
         self,
@@ -388,14 +340,14 @@ class Service:
         `open_session`.
         """
         self._expect_serving()
-        return self._view(await self._lineage.fork(session_id, fork_id, step, durability))
+        return self._views.of(await self._lineage.fork(session_id, fork_id, step, durability))
 
     async def rewind_session(self, session_id: str, step: int) -> SessionView:
         """Take a session back to that step; steps in flight are answered with StepAborted. Raises as
         `snapshot_session`.
         """
         self._expect_serving()
-        return self._view(await self._lineage.rewind(session_id, step))
+        return self._views.of(await self._lineage.rewind(session_id, step))
 
     # Looking
 
@@ -662,50 +614,6 @@ class Service:
         session = self._sessions.get(session_id)
         return 0 if session is None else session.next_step
 
-    def _view(self, session: Session) -> SessionView:
-        now_s = self._clock()
-        return SessionView(
-            session_id=session.id,
-            model=session.model,
-            next_step=session.next_step,
-            durable_step=session.durable_step,
-            oldest_step=session.oldest_step,
-            steps_in_flight=session.promised_step - session.next_step,
-            state_bytes=self._spec(session).state_bytes,
-            open_for_s=now_s - session.opened_s,
-            idle_for_s=now_s - session.used_s,
-            durability=Durability.MEMORY if session.kept is None else session.kept.durability,
-            resident=True,
-            oldest_retained_step=session.oldest_retained_step,
-            initial_state_digest=recorded_digest(session.options),
-            sizes=session.sizes,
-        )
-
-    def _stored_view(self, stored: StoredSession | StoredSummary, oldest_step: int) -> SessionView:
-        """Of a session that the store has and this server has not. oldest_step: that the store has a way back to."""
-        key, now_s = ModelKey(stored.head.model, stored.head.version), time.time()
-        scheduler, (digest, sizes) = self._schedulers.get(key), shown(stored.head.options)
-        return SessionView(
-            session_id=stored.session_id,
-            model=key,
-            next_step=stored.next_step,
-            durable_step=stored.next_step,
-            oldest_step=oldest_step,
-            steps_in_flight=0,
-            state_bytes=0 if scheduler is None else sized_spec(scheduler.model.spec, sizes).state_bytes,
-            open_for_s=max(0.0, now_s - stored.head.opened_at_s),
-            idle_for_s=max(0.0, now_s - stored.used_at_s),
-            durability=Durability(stored.head.durability),
-            resident=False,
-            oldest_retained_step=oldest_step,
-            initial_state_digest=digest,
-            sizes=sizes,
-        )
-
-    def _spec(self, session: Session) -> StepSpec:
-        # Also of one that has just left memory.
-        return sized_spec(self._schedulers[session.model].model.spec, session.sizes)
-
     def _tell(self, ticket: Ticket, outcome: str) -> None:
         """Count steps that were not made, or not now; the scheduler counts those that it made."""
         waited_s = None if ticket.started_s is None else ticket.started_s - ticket.submitted_s
@@ -742,7 +650,3 @@ async def _until(done: asyncio.Event, submission: Submission) -> None:
     except asyncio.CancelledError:
         submission.cancel()
         raise
-
-
-def _version_order(key: ModelKey) -> tuple[str, int, str]:
-    return key.name, int(key.version) if key.version.isdigit() else 0, key.version

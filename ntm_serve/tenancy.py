@@ -16,12 +16,13 @@ from ntm_serve.errors import NtmServeError
 from ntm_serve.message import StepRequest
 from ntm_serve.picture import Frame
 from ntm_serve.search import Place, Query
-from ntm_serve.service import ModelView, Service, SessionView
+from ntm_serve.service import Service
 from ntm_serve.spec import Array
 from ntm_serve.stateless import InferRequest
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.submission import Reply, Submission
 from ntm_serve.tenants import NO_LIMITS, Account, Accounts, TenantLimits
+from ntm_serve.views import ModelView, SessionView
 from ntm_serve.watching import Granted, Wish
 
 

@@ -11,9 +11,10 @@ from ntm_serve.frontends.methods import Method, kind_of, methods_of
 from ntm_serve.frontends.model_config import config_of, metadata_of, statistics_of
 from ntm_serve.inference import service_pb2
 from ntm_serve.observer import ModelTotals
-from ntm_serve.service import ModelView, Service
+from ntm_serve.service import Service
 from ntm_serve.step_model import ModelKey
 from ntm_serve.tenancy import TenantService
+from ntm_serve.views import ModelView
 
 INFERENCE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from ntm_serve.message import StepRequest
-from ntm_serve.service import ModelView, SessionView
 from ntm_serve.submission import Submission
 from ntm_serve.v1 import models_pb2, sessions_pb2, tensor_pb2
+from ntm_serve.views import ModelView, SessionView
 from ntm_serve.wire import arrays_of, tensor_of, wire_durability, wire_error, wire_spec
 
 NEXT_STEP = -1

@@ -13,9 +13,10 @@ from ntm_serve.frontends.call import Call
 from ntm_serve.frontends.messages import wire_session
 from ntm_serve.frontends.methods import fail, parsed
 from ntm_serve.picture import Frame, Picture, Reduction
-from ntm_serve.service import Service, SessionView
+from ntm_serve.service import Service
 from ntm_serve.tenancy import TenantService
 from ntm_serve.v1 import sessions_pb2
+from ntm_serve.views import SessionView
 from ntm_serve.watching import Wish
 from ntm_serve.wire import tensor_of
 

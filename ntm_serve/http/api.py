@@ -51,8 +51,9 @@ from ntm_serve.http.forms import (
 from ntm_serve.http.gate import HttpAccess, HttpGate, expect_same_site
 from ntm_serve.message import StepRequest
 from ntm_serve.picture import PICTURE_STEPS_MAX, Frame
-from ntm_serve.service import ModelView, Service, SessionView
+from ntm_serve.service import Service
 from ntm_serve.tenancy import Tenancy, TenantService
+from ntm_serve.views import ModelView, SessionView
 from ntm_serve.watching import (
     COLUMNS_DEFAULT,
     COLUMNS_MAX,

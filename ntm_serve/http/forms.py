@@ -14,8 +14,8 @@ from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError
 from ntm_serve.history import Point
 from ntm_serve.picture import Frame, Picture, Reduction
 from ntm_serve.search import Order, Place, Query, Tier
-from ntm_serve.service import ModelView, SessionView
 from ntm_serve.spec import Array, StateSpec, TensorSpec, described
+from ntm_serve.views import ModelView, SessionView
 from ntm_serve.watching import Wish
 from ntm_serve.wire import code_of
 

@@ -13,7 +13,7 @@ from .replicas import Time
 def clock(monkeypatch):
     """The time of every server in the test."""
     it = Time()
-    for module in ("keeper", "claims", "residency", "service"):
+    for module in ("keeper", "claims", "residency", "views"):
         monkeypatch.setattr(f"ntm_serve.{module}.time", it)
     monkeypatch.setattr("ntm_serve.keeper.RETRY_S", 0.002)
     for pause in ("ASK_AGAIN_S", "ASK_LATER_S"):
