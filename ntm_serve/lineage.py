@@ -7,6 +7,7 @@ parent; what a snapshot's bytes say is checked against the model before anybody 
 from collections.abc import Mapping
 from functools import partial
 
+from ntm_serve.beginning import Beginning
 from ntm_serve.claims import Claims
 from ntm_serve.durability import Durability
 from ntm_serve.errors import InvalidInput, SnapshotRejected, StepAborted, StepForgotten
@@ -57,7 +58,9 @@ class Lineage:
         session, saved = await self.saved_state(session_id, step)
         if durability is None:
             durability = Durability.MEMORY if session.kept is None else session.kept.durability
-        return await self._residency.create(self._schedulers[session.model], fork_id, durability, start=saved)
+        # It began as the other did.
+        began = Beginning(saved, session.options)
+        return await self._residency.create(self._schedulers[session.model], fork_id, durability, beginning=began)
 
     async def restore(self, saved: SavedState, session_id: str | None, durability: Durability | None) -> Session:
         """A new session where a snapshot was taken. Raises SnapshotRejected where no model that is served made it,
@@ -71,7 +74,7 @@ class Lineage:
                 expect_state(saved, card, scheduler.model.spec.state, what="snapshot", fault=SnapshotRejected)
                 for spec, array in zip(scheduler.model.spec.state, saved.state, strict=True):
                     expect_finite(f"snapshot: {spec.name}", array)
-                return await self._residency.create(scheduler, session_id, durability, start=saved)
+                return await self._residency.create(scheduler, session_id, durability, beginning=Beginning(saved))
         served = ", ".join(f"{key} with digest {one.model.card.digest}" for key, one in self._schedulers.items())
         raise SnapshotRejected(
             f"snapshot: expected one of a model that is served here ({served}), "

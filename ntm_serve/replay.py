@@ -63,6 +63,7 @@ class Replay:
             base = bases[-1]
         saved = saved_at(stored, base, scheduler.model)
         session = self.begun(stored.session_id, scheduler, saved)
+        session.options = stored.head.options
         known = [Committed(one.first_step, one.inputs, one.outputs) for one in records if one.outputs is not None]
         session.window.extend(one for one in known if one.end_step <= base)
         again = [one for one in records if one.end_step > base]

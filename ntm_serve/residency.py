@@ -17,6 +17,7 @@ from functools import partial
 
 import structlog
 
+from ntm_serve.beginning import AS_THE_MODEL, Beginning
 from ntm_serve.claims import Claims
 from ntm_serve.durability import Durability
 from ntm_serve.errors import (
@@ -39,7 +40,7 @@ from ntm_serve.replay import Replay, bases_of
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.session_log import SessionLog
 from ntm_serve.sessions import Session, Sessions
-from ntm_serve.snapshot import SavedState, encoded
+from ntm_serve.snapshot import encoded
 from ntm_serve.step_model import ModelKey
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.turns import Turns
@@ -177,16 +178,17 @@ class Residency:
         session_id: str | None,
         durability: Durability | None,
         *,
-        start: SavedState | None = None,
+        beginning: Beginning = AS_THE_MODEL,
     ) -> Session:
-        """A new session of this model, at step 0 or where `start` is. Raises SessionExists, InvalidInput,
+        """A new session of this model, at step 0 or where its beginning says. Raises SessionExists, InvalidInput,
         LimitReached, StoreUnavailable.
         """
         durability = durability or self._settings.durability
         name, lapses = self._free(scheduler, session_id), self._lapses
         async with self._turns(name):
             self._free(scheduler, name)
-            session = self._replay.begun(name, scheduler, start)
+            session = self._replay.begun(name, scheduler, beginning.start)
+            session.options = beginning.options
             self._coming += 1
             self._sessions.come(name, 1, scheduler.model.spec.state_bytes)
             try:
@@ -496,7 +498,7 @@ class Residency:
             # From here on messages wait for their turn.
             self._sessions.put_out(session, fault)
             other = await make(session)
-            other.opened_s = session.opened_s
+            other.opened_s, other.options = session.opened_s, session.options
             self._sessions.add(other)
             self._log.changed("rewound", session_id, other.model, other.next_step, from_step=session.next_step)
             if self._lapsed_since(lapses) and other.kept is not None:
@@ -544,7 +546,7 @@ class Residency:
 async def _begin(claims: Claims, session: Session, scheduler: Scheduler, durability: Durability) -> Kept:
     """Have the store begin a session where it stands."""
     card = scheduler.model.card
-    head = Head(card.name, card.version, card.digest, durability.value, time.time())
+    head = Head(card.name, card.version, card.digest, durability.value, time.time(), session.options)
     start = None
     if session.state is not scheduler.initial_state:
         payload = encoded(card, scheduler.model.spec.state, session.id, session.next_step, session.state.arrays())

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import structlog
 
+from ntm_serve.beginning import AS_THE_MODEL, Beginning, beginning_with, expect_same_beginning, recorded_digest
 from ntm_serve.caller import keys_of, tenant_of
 from ntm_serve.durability import Durability
 from ntm_serve.errors import (
@@ -43,6 +44,9 @@ from ntm_serve.submission import Reply, Submission
 from ntm_serve.tenants import LIMIT, Account
 from ntm_serve.ticket import Ticket
 
+# An initial state of so many bytes is checked in half a millisecond.
+BEGINNING_HERE_BYTES_MAX = 512 << 10
+
 log = structlog.get_logger()
 
 
@@ -61,6 +65,8 @@ class SessionView(NamedTuple):
     durability: Durability
     resident: bool
     oldest_retained_step: int
+    # Of the state that it began with; empty is the model's own.
+    initial_state_digest: str = ""
     # Whose it is, where it is called by its name and not by its key.
     tenant: str = ""
 
@@ -179,17 +185,20 @@ class Service:
         session_id: str | None = None,
         resume: bool = False,
         durability: Durability | None = None,
+        initial_state: Mapping[str, Array] | None = None,
     ) -> SessionView:
         """Open a session. resume: when one of that name is open for the same model, return it as it stands.
-        durability: None is what the server is set to.
+        durability: None is what the server is set to. initial_state: tensors that it begins with in place of the
+        model's own, without leading axes.
 
-        Raises ModelUnknown, the fault of a model that is not served, SessionExists, InvalidInput,
+        Raises ModelUnknown, the fault of a model that is not served, SessionExists, SessionDiffers, InvalidInput,
         LimitReached, ServerDraining, and where there is a store what that raises.
         """
         self._expect_serving()
         scheduler = self._serving(model_name, version)
+        beginning = await _beginning(scheduler.model, initial_state) if initial_state else AS_THE_MODEL
         try:
-            return self._view(await self._residency.create(scheduler, session_id, durability))
+            return self._view(await self._residency.create(scheduler, session_id, durability, beginning=beginning))
         except SessionExists:
             if not resume:  # Nor is it to come back here for that.
                 raise
@@ -200,6 +209,9 @@ class Service:
                     f"session {session_id}: is one of model {session.model}, and cannot be resumed as one of {wanted}; "
                     "choose another name, or close it"
                 ) from None
+            if initial_state:
+                model = self._schedulers[session.model].model
+                expect_same_beginning(session.id, session.options, model, initial_state)
             return self._view(session)
 
     def begin_here(self, session_id: str, model_name: str, version: str = "") -> bool:
@@ -579,6 +591,7 @@ class Service:
             durability=Durability.MEMORY if session.kept is None else session.kept.durability,
             resident=True,
             oldest_retained_step=session.oldest_retained_step,
+            initial_state_digest=recorded_digest(session.options),
         )
 
     def _stored_view(self, stored: StoredSession | StoredSummary, oldest_step: int) -> SessionView:
@@ -598,6 +611,7 @@ class Service:
             durability=Durability(stored.head.durability),
             resident=False,
             oldest_retained_step=oldest_step,
+            initial_state_digest=recorded_digest(stored.head.options),
         )
 
     def _spec(self, session: Session) -> StepSpec:
@@ -615,6 +629,13 @@ class Service:
             queue_wait_s=None if outcome == "duplicate" else waited_s,
             fault="" if ticket.error is None else ticket.error.reason,
         )
+
+
+async def _beginning(model: StepModel, given: Mapping[str, Array]) -> Beginning:
+    """As `beginning_with`. Going through much takes its time, and is no matter of the event loop's."""
+    if sum(array.nbytes for array in given.values()) < BEGINNING_HERE_BYTES_MAX:
+        return beginning_with(model, given)
+    return await asyncio.to_thread(beginning_with, model, given)
 
 
 def _wanted(session_id: str) -> OwnedElsewhere:

@@ -72,6 +72,7 @@ class Session:
         "model",
         "next_step",
         "opened_s",
+        "options",
         "queued",
         "state",
         "used_s",
@@ -90,6 +91,8 @@ class Session:
         self.opened_s = self.used_s = now_s
         # What the store has of it; None where it lives in memory alone.
         self.kept: Kept | None = None
+        # What is recorded of how it began; see ntm_serve.beginning.
+        self.options = b""
         # Where its tenant's use is counted; None where nobody counts.
         self.account: Account | None = None
         # Whether a batcher holds the session. The batcher's own mark, here to save it a table.

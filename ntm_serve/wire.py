@@ -35,6 +35,7 @@ CODE_OF_ERROR: Mapping[type[NtmServeError], grpc.StatusCode] = {
     errors.SessionEvicted: grpc.StatusCode.NOT_FOUND,
     errors.SessionLost: grpc.StatusCode.DATA_LOSS,
     errors.SessionExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.SessionDiffers: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StepAhead: grpc.StatusCode.OUT_OF_RANGE,
     errors.StepForgotten: grpc.StatusCode.OUT_OF_RANGE,
     errors.StepConflict: grpc.StatusCode.ABORTED,

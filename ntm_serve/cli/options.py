@@ -19,6 +19,14 @@ _ENVIRONMENT = "NTM_SERVE_CLIENT_"
 
 File = Path | None
 
+InitialStateFile = Annotated[
+    Path | None,
+    typer.Option("--initial-state", metavar="FILE.npz", help="state tensors by name that a new session begins with"),
+]
+OutputNames = Annotated[
+    list[str] | None, typer.Option("--output-name", help="an output to ask for; again for more; all if not given")
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:

@@ -13,7 +13,7 @@ from ntm_serve.wire import durability_of, error_of_wire, spec_of
 class SessionInfo:
     """Where a session stands. next_step: how many steps were made. resident: whether it is in the server's memory.
     oldest_retained_step: the oldest that it can be snapshot, forked and rewound at. tenant: whose it is; empty where
-    the server has no tenants.
+    the server has no tenants. initial_state_digest: of the state that it began with; empty is the model's own.
     """
 
     session_id: str
@@ -30,6 +30,7 @@ class SessionInfo:
     resident: bool
     oldest_retained_step: int
     tenant: str
+    initial_state_digest: str
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def session_info(session: sessions_pb2.Session) -> SessionInfo:
         resident=session.resident,
         oldest_retained_step=session.oldest_retained_step,
         tenant=session.tenant,
+        initial_state_digest=session.initial_state_digest,
     )
 
 

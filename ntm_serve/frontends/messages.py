@@ -94,6 +94,7 @@ def wire_session(view: SessionView) -> sessions_pb2.Session:
         resident=view.resident,
         oldest_retained_step=view.oldest_retained_step,
         tenant=view.tenant,
+        initial_state_digest=view.initial_state_digest,
     )
     session.open_for.FromMilliseconds(round(view.open_for_s * 1000))
     session.idle_for.FromMilliseconds(round(view.idle_for_s * 1000))
