@@ -101,10 +101,11 @@ def prove(candidate: Candidate, options: Options, report: Report = unheard) -> P
     actual = engine_rows(candidate.in_memory(), name=source.name, version=options.version)
     report(STAGES[2])
     parity = one_step_parity(
-        wanted, actual, spec=spec, initial=initial, examples=candidate.examples, tolerance=options.tolerance
-    )
+        wanted, actual, spec=spec, initial=initial, examples=candidate.examples, given=candidate.given,
+        tolerance=options.tolerance,
+    )  # fmt: skip
     report(STAGES[3])
-    drift = free_drift(wanted, actual, spec=spec, initial=initial, examples=candidate.examples)
+    drift = free_drift(wanted, actual, spec=spec, initial=initial, examples=candidate.examples, given=candidate.given)
     report(STAGES[4])
     if source.scored is None:
         return Proof(parity, drift, ())

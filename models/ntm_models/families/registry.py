@@ -4,4 +4,5 @@
 FAMILIES: dict[str, str] = {
     "ntm": "ntm_models.ntm:NTM",
     "lstm": "ntm_models.lstm:StackedLSTM",
+    "speaker-memory": "ntm_models.families.speaker_memory:SpeakerMemory",
 }

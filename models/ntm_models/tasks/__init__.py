@@ -13,10 +13,15 @@ from ntm_models.tasks.encodings import (
     WideCopy,
 )
 from ntm_models.tasks.episode import Episodes
+from ntm_models.tasks.flows import Flows
 from ntm_models.tasks.ngrams import DynamicNGrams
 from ntm_models.tasks.priority_sort import PrioritySort
 from ntm_models.tasks.repeat_copy import RepeatCopy
+from ntm_models.tasks.retrieval import Retrieval
+from ntm_models.tasks.sightings import Sightings
+from ntm_models.tasks.speakers import Speakers
 from ntm_models.tasks.task import OUTPUT, Task, tensors_of
+from ntm_models.tasks.tones import Tones
 
 TASKS: dict[str, type[Task]] = {
     "copy": Copy,
@@ -25,6 +30,11 @@ TASKS: dict[str, type[Task]] = {
     "dynamic-ngrams": DynamicNGrams,
     "priority-sort": PrioritySort,
     "dyck-words": DyckWords,
+    "sightings": Sightings,
+    "retrieval": Retrieval,
+    "flows": Flows,
+    "speakers": Speakers,
+    "tones": Tones,
     # As other programs encode them.
     "copy-ended": EndedCopy,
     "copy-started": StartedCopy,
@@ -45,11 +55,16 @@ __all__ = [
     "DynamicNGrams",
     "EndedCopy",
     "Episodes",
+    "Flows",
     "MarkersFirstCopy",
     "PrioritySort",
     "RepeatCopy",
+    "Retrieval",
+    "Sightings",
+    "Speakers",
     "StartedCopy",
     "Task",
+    "Tones",
     "UnaryRepeatCopy",
     "WideAssociativeRecall",
     "WideCopy",
