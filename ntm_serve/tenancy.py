@@ -61,6 +61,7 @@ class TenantService:
         resume: bool = False,
         durability: Durability | None = None,
         initial_state: Mapping[str, Array] | None = None,
+        sizes: Mapping[str, int] | None = None,
     ) -> SessionView:
         """See Service.open_session."""
         with self._telling():
@@ -72,6 +73,7 @@ class TenantService:
                     resume=resume,
                     durability=durability,
                     initial_state=initial_state,
+                    sizes=sizes,
                 )
             )
 

@@ -42,6 +42,17 @@ def read_state(path: Path | None) -> dict[str, Array] | None:
         raise InvalidInput(f"{path}: expected an .npz file with state tensors by name, got: {fault}") from fault
 
 
+def read_sizes(words: Sequence[str]) -> dict[str, int]:
+    """Sizes by the name of their axis. Raises InvalidInput."""
+    sizes = {}
+    for word in words:
+        name, _, size = word.partition("=")
+        if not (name and size.isascii() and size.isdigit()):
+            raise InvalidInput(f"size: expected AXIS=SIZE, as slots=30, got {word!r}")
+        sizes[name] = int(size)
+    return sizes
+
+
 def expect_outputs(specs: Sequence[TensorSpec], names: Sequence[str]) -> None:
     """Refuse names of outputs that there are not. Raises InvalidInput."""
     known = [spec.name for spec in specs]

@@ -19,11 +19,11 @@ from typing import Annotated
 
 import typer
 
-from ntm_serve.cli.arrays import expect_outputs, read_state
+from ntm_serve.cli.arrays import expect_outputs, read_sizes, read_state
 from ntm_serve.cli.clients import client_of
 from ntm_serve.cli.events import Events, Format, Lines, read_events, sources_of
 from ntm_serve.cli.meter import Meter
-from ntm_serve.cli.options import Connection, InitialStateFile, OutputNames, connecting
+from ntm_serve.cli.options import Connection, InitialStateFile, OutputNames, SizeWords, connecting
 from ntm_serve.cli.records import LineWriter, Record, Sink, StandardOutput
 from ntm_serve.client import Answers, Group, RetryPolicy
 from ntm_serve.client.conversion import asked_outputs
@@ -85,6 +85,7 @@ def pipe(
         float, typer.Option("--patience-s", min=0.0, help="how long a server that is away is waited for; 0: not at all")
     ] = RETRY_DEFAULT.patience_s,
     initial_state: InitialStateFile = None,
+    size: SizeWords = None,
     output_name: OutputNames = None,
     *,
     connection: Connection,
@@ -97,7 +98,7 @@ def pipe(
     if resume and output is None:
         raise SettingsFault("resume: expected --output, the file that says how far the run came, got none")
     form_in, form_out = _format_of(format, input, output), _format_of(format, output, input)
-    begins_with, names = read_state(initial_state), output_name or []
+    begins_with, sizes, names = read_state(initial_state), read_sizes(size or []), output_name or []
     name, _, version = model.partition("/")
     about = {"model": name, "version": version, "prefix": prefix, "key": key}
     if names:
@@ -125,6 +126,7 @@ def pipe(
             prefix=prefix,
             next_steps=progress.next_steps,
             initial_state=begins_with,
+            sizes=sizes,
             outputs=names,
         )
         meter = stack.enter_context(Meter(f"{info.name}/{info.version}", input.stat().st_size if input else None))

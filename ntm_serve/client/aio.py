@@ -204,6 +204,7 @@ class AsyncClient:
         resume: bool = False,
         durability: Durability | str | None = None,
         initial_state: InitialState | None = None,
+        sizes: Mapping[str, int] | None = None,
         outputs: Sequence[str] = (),
     ) -> "_Opening":
         """Open a session: `async with client.session("copy-ff") as session:` closes it at the end of the block;
@@ -212,11 +213,17 @@ class AsyncClient:
         resume: take up an open session of that id where it stands, if there is one. durability: what a new one
         outlives; None is what the server is set to. initial_state: state tensors by name that a new one begins with in
         place of the model's own, each of the dtype and shape that `model(name).state` says; what is not given is the
-        model's. Raises SessionDiffers where one that is resumed began otherwise. outputs: the outputs that replies
-        carry, by name; empty is all.
+        model's. sizes: of axes of a new one's state, by name, as `model(name).axes` allows. Raises SessionDiffers where
+        one that is resumed was opened otherwise. outputs: the outputs that replies carry, by name; empty is all.
         """
         request = open_request(
-            model, version, session_id, resume=resume, durability=durability, initial_state=initial_state
+            model,
+            version,
+            session_id,
+            resume=resume,
+            durability=durability,
+            initial_state=initial_state,
+            sizes=sizes,
         )
         return _Opening(self, request, outputs)
 
@@ -228,17 +235,19 @@ class AsyncClient:
         prefix: str = "",
         next_steps: Mapping[str, int] | None = None,
         initial_state: GroupState | None = None,
+        sizes: Mapping[str, int] | None = None,
         outputs: Sequence[str] = (),
     ) -> AsyncGroup:
         """Sessions of this model, by key, to be stepped many at once. A session's id is `prefix` and its key.
 
         next_steps: where sessions stand that an earlier run stepped, by key: steps that the server made and whose
         outputs were lost are then answered again. A session that is not named is taken where it stands. initial_state:
-        as of `session`, of every session that is opened, or a function of the key that gives it. outputs: as there.
+        as of `session`, of every session that is opened, or a function of the key that gives it. sizes and outputs: as
+        there.
         """
         return AsyncGroup(
             self._sessions,
-            Opening(model, version, prefix, initial_state, tuple(outputs)),
+            Opening(model, version, prefix, initial_state, sizes, tuple(outputs)),
             lines=self._lines,
             healing=self._healing,
             closing=self._closing,

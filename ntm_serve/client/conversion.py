@@ -4,6 +4,7 @@ What a caller passes as x is an array for a model with one input, or a mapping o
 tells one step (`[...]`, as in the model's spec) from T steps (`[T, ...]`); what comes back has the same form.
 """
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -136,8 +137,9 @@ def open_request(
     resume: bool,
     durability: Durability | str | None,
     initial_state: InitialState | None,
+    sizes: Mapping[str, int] | None,
 ) -> sessions_pb2.OpenRequest:
-    """Raises InvalidInput for a durability that there is not, and for what is no array."""
+    """Raises InvalidInput for a durability that there is not, and for what is no array or size."""
     return sessions_pb2.OpenRequest(
         model=model,
         version=version,
@@ -145,7 +147,15 @@ def open_request(
         resume=resume,
         durability=durability_word(durability),
         initial_state=state_tensors(initial_state or {}),
+        sizes=_sizes(sizes or {}),
     )
+
+
+def _sizes(sizes: Mapping[str, int]) -> dict[str, int]:
+    try:
+        return {str(name): operator.index(size) for name, size in sizes.items()}
+    except (TypeError, AttributeError) as fault:
+        raise InvalidInput(f"sizes: expected whole numbers by name, got: {fault}") from fault
 
 
 def state_tensors(initial_state: InitialState) -> list[tensor_pb2.Tensor]:

@@ -4,7 +4,7 @@ and the aio group carry out the same. Pure.
 A dialogue yields the calls that are to be made, side by side, and is sent their outcomes: replies, or errors.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -74,6 +74,7 @@ class Opening:
     version: str
     prefix: str
     initial_state: GroupState | None = None
+    sizes: Mapping[str, int] | None = None
     outputs: tuple[str, ...] = ()
 
     def request_of(self, key: str) -> sessions_pb2.OpenRequest:
@@ -87,6 +88,7 @@ class Opening:
             resume=True,
             durability=None,
             initial_state=given(key) if callable(given) else given,
+            sizes=self.sizes,
         )
 
 

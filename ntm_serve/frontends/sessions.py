@@ -97,6 +97,7 @@ class SessionsBehaviours:
             resume=request.resume,
             durability=durability_of(request.durability),
             initial_state=arrays_of(request.initial_state),
+            sizes=request.sizes,
         )
         inputs, outputs = wire_specs(self._service.model(*view.model))
         return sessions_pb2.OpenResponse(session=wire_session(view), inputs=inputs, outputs=outputs)
