@@ -151,6 +151,7 @@ def _facts(
         recipe_text=candidate.source.recipe_text,
         exporter=manifest.exporter,
         curve=next(iter(curve), None),
+        given=tuple(candidate.given(0)),
     )
 
 

@@ -4,10 +4,6 @@
 FAMILIES: dict[str, str] = {
     "ntm": "ntm_models.ntm:NTM",
     "lstm": "ntm_models.lstm:StackedLSTM",
-    "token-turing": "ntm_models.families.token_turing:TokenTuringMachine",
     "cascaded-ntm": "ntm_models.families.cascaded:CascadedNTM",
-    "gru-ntm": "ntm_models.families.gru_ntm:GRUNTM",
     "speaker-memory": "ntm_models.families.speaker_memory:SpeakerMemory",
-    "recurrent-cells": "ntm_models.families.recurrent:RecurrentCells",
-    "state-space": "ntm_models.families.state_space:StateSpace",
 }
