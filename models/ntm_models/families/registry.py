@@ -5,5 +5,6 @@ FAMILIES: dict[str, str] = {
     "ntm": "ntm_models.ntm:NTM",
     "lstm": "ntm_models.lstm:StackedLSTM",
     "cascaded-ntm": "ntm_models.families.cascaded:CascadedNTM",
+    "gru-ntm": "ntm_models.families.gru_ntm:GRUNTM",
     "speaker-memory": "ntm_models.families.speaker_memory:SpeakerMemory",
 }

@@ -81,11 +81,11 @@ def exfiltration(random: np.random.Generator) -> Iterator[Packet]:
 
 
 def beacon(random: np.random.Generator) -> Iterator[Packet]:
-    """Small packets either way, each exchange after a gap that is always the same."""
+    """Small requests after a gap that is always the same, each answered at once."""
     gap = random.uniform(*PAUSE)
     while True:
         yield CLIENT, random.uniform(*SMALL), _about(random, gap), 0.0, 1.0
-        yield _packet(random, SERVER, SMALL, PAUSE)
+        yield _packet(random, SERVER, SMALL, QUICK)
 
 
 Kind = Callable[[np.random.Generator], Iterator[Packet]]
