@@ -134,13 +134,14 @@ def _proof(facts: CardFacts) -> str:
 def _serving(facts: CardFacts) -> str:
     names = [one.name for one in facts.spec.inputs]
     argument = names[0] if len(names) == 1 else _named(names)
-    opened = f'"{facts.name}"' + (f", initial_state={_named(facts.given)}" if facts.given else "")
+    given = f"given = {_named(facts.given)}\n" if facts.given else ""
+    opened = f'"{facts.name}"' + (", initial_state=given" if given else "")
     return (
         "## Serving it\n\n"
         f"From the folder that holds `{facts.name}/`:\n\n"
         "```\nntm-serve serve --models .\n```\n\n"
         "```python\nfrom ntm_serve.client import Client\n\n"
-        f'with Client("localhost:8001") as client, client.session({opened}) as session:\n'
+        f'{given}with Client("localhost:8001") as client, client.session({opened}) as session:\n'
         f"    reply = session.step({argument})\n```"
     )
 

@@ -96,7 +96,9 @@ def test_the_card_opens_a_session_with_what_sessions_are_given(tmp_path: Path) -
     exported = export(source_of(Cell(), example_state=lambda seed: given), Options(out=tmp_path))
 
     text = (exported.path / "README.md").read_text()
-    assert 'client.session("cell", initial_state={"h": h}) as session' in text
+    assert (
+        'given = {"h": h}\nwith Client("localhost:8001") as client, client.session("cell", initial_state=given)' in text
+    )
 
 
 def test_the_same_source_gives_the_same_files(tmp_path: Path) -> None:

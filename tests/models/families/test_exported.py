@@ -1,4 +1,4 @@
-"""Steps without a model in the zoo, with random weights: they have a graph of any batch size that is the same function."""
+"""Steps without a model in the zoo, at random: each has a graph of any batch size that is the same function."""
 
 import pytest
 import torch
