@@ -10,6 +10,8 @@ RECIPE ?= copy-ff
 # --compile is about three times as fast where there is a C++ compiler.
 TRAIN_OPTIONS ?=
 EXPORT_OPTIONS ?=
+# --http-port PORT, --writes to let the page fork and step sessions.
+DEMO_WEB_OPTIONS ?=
 # --ignore-vuln ID for each finding that docs/operations.md explains.
 AUDIT_OPTIONS ?=
 
@@ -20,7 +22,7 @@ PROTO := $(wildcard proto/ntm_serve/*/*.proto)
 SERVICES := proto/ntm_serve/v1/admin.proto proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop fuzz fuzz-frames overload soak tenants bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
+.PHONY: help demo demo-web test interop fuzz fuzz-frames overload soak tenants bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +54,9 @@ help: ## List the targets.
 
 demo: .venv/.serving ## Start a server, stream copies of length 20 and 120, draw the memory. No torch.
 	@$(BIN)/python -m ntm_models.demo models/zoo
+
+demo-web: .venv/.serving ## Start a server with three sessions at work, and print the address of its page. Ctrl-C ends it. No torch.
+	@$(BIN)/python -m ntm_models.demo_web models/zoo $(DEMO_WEB_OPTIONS)
 
 test: .venv/.everything ## Every test, with the coverage of the serving side.
 	@rm -f .coverage .coverage.*

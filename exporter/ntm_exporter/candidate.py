@@ -12,6 +12,7 @@ import onnx
 import torch
 
 import ntm_serve
+from ntm_exporter.choice import choice_of
 from ntm_exporter.contract import examined, example_arrays, given_arrays, initial_arrays
 from ntm_exporter.errors import ContractFault
 from ntm_exporter.source import Source
@@ -19,7 +20,7 @@ from ntm_exporter.trace import Traced, trace
 from ntm_exporter.verify import begun, golden_steps, record_golden, torch_rows
 from ntm_models.tasks import tensors_of
 from ntm_serve.engine import ORT_VERSION
-from ntm_serve.manifest import Exporter, Manifest, Provenance, StateEntry, TensorEntry, Verification
+from ntm_serve.manifest import AxisEntry, Exporter, Manifest, Provenance, StateEntry, TensorEntry, Verification
 from ntm_serve.model_directory import Golden, ModelDirectory
 from ntm_serve.spec import Array, StepSpec, TensorSpec, frozen
 from ntm_serve.step_model import State
@@ -71,9 +72,10 @@ class Candidate:
             inputs=_entries(self.spec.inputs),
             outputs=_entries(self.spec.outputs),
             state=tuple(
-                StateEntry(**entry.model_dump(), role=one.role, graph_input=taken, graph_output=given)
+                StateEntry(**entry.model_dump(), role=one.role, axes=one.axes, graph_input=taken, graph_output=given)
                 for one, entry, taken, given in state
             ),
+            axes={axis.name: AxisEntry(min=axis.size_min, max=axis.size_max) for axis in self.spec.axes},
             files={},
             exporter=Exporter(
                 ntm_serve=ntm_serve.__version__, torch=torch.__version__, onnx=onnx.__version__, onnxruntime=ORT_VERSION
@@ -85,7 +87,7 @@ class Candidate:
 
 def make_candidate(source: Source, tracing: Callable[[], None] = lambda: None) -> Candidate:
     """Examine, record, trace. `tracing` is called before the last. Raises ContractFault, NonFiniteFault, TraceFault."""
-    spec = examined(source.step, source.example_inputs, source.roles, source.example_state)
+    spec = examined(source.step, source.example_inputs, source.roles, choice_of(source.step), source.example_state)
     if source.scored is not None:
         _expect_task(source, spec)
     arrays = initial_arrays(source.step)

@@ -17,6 +17,7 @@ from ntm_models.tasks import OUTPUT, Episodes, Task
 from ntm_serve.engine import OrtEngine, RunRows, largest_difference
 from ntm_serve.manifest import ScoreEntry
 from ntm_serve.model_directory import Golden, ModelDirectory
+from ntm_serve.sizes import Sizes
 from ntm_serve.spec import Array, StepSpec, TensorSpec, described, frozen
 from ntm_serve.step_model import State
 
@@ -26,6 +27,10 @@ BATCH_SIZES = (1, 2, 7, 64)
 # Long enough for a whole copy of 20 and the start of another.
 PARITY_STEPS = 64
 DRIFT_STEPS = 1_000
+
+# At other sizes of the state, of which the largest may be a hundred times the model's own.
+SIZED_BATCH_SIZES = (1, 2, 7)
+SIZED_STEPS = 32
 
 # A golden run is replayed at each load and lies in each model directory: long enough to use the memory.
 GOLDEN_STEPS, GOLDEN_STEPS_MIN = 32, 4
@@ -81,9 +86,14 @@ def torch_rows(step: Step, spec: StepSpec) -> RunRows:
     return run
 
 
+def engine_of(directory: ModelDirectory, *, name: str, version: str) -> OrtEngine:
+    """The server's engine, as the server builds it. Raises ModelRejected, ModelDamaged."""
+    return OrtEngine(directory, name=name, version=version, batch_max=max(BATCH_SIZES))
+
+
 def engine_rows(directory: ModelDirectory, *, name: str, version: str) -> RunRows:
-    """The server's engine, as the server builds and calls it. Raises ModelRejected, ModelDamaged."""
-    return OrtEngine(directory, name=name, version=version, batch_max=max(BATCH_SIZES)).run
+    """As `engine_of`: what it runs."""
+    return engine_of(directory, name=name, version=version).run
 
 
 def golden_steps(spec: StepSpec) -> int:
@@ -137,6 +147,23 @@ def one_step_parity(
             worst = max([worst, *(_expect_equal(name, a, b, where, tolerance) for name, a, b in pairs)])
             state = following
     return Parity(tuple(batch_sizes), steps, worst)
+
+
+def parity_at_sizes(
+    wanted: RunRows, engine: OrtEngine, *, sizes: Sizes, examples: Examples, tolerance: float
+) -> Parity:
+    """As one_step_parity, with a state of other sizes, as a server runs sessions that chose them. Raises ParityFault,
+    NonFiniteFault, ModelRejected.
+    """
+    resized = engine.resized(sizes)
+    spec, initial = resized.spec, resized.initial_state
+    try:
+        return one_step_parity(
+            wanted, resized.run, spec=spec, initial=initial, examples=examples, tolerance=tolerance,
+            batch_sizes=SIZED_BATCH_SIZES, steps=SIZED_STEPS,
+        )  # fmt: skip
+    except (ParityFault, NonFiniteFault) as fault:
+        raise type(fault)(f"at sizes {dict(sizes)}: {fault}") from fault
 
 
 def free_drift(

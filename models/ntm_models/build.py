@@ -61,6 +61,11 @@ def first_step(recipe: Recipe, weights: Path = WEIGHTS) -> TrainableStep:
     return step
 
 
+def free_sizes(recipe: Recipe) -> frozenset[str]:
+    """The sizes of the recipe's model that no weight knows, so that they can be other ones where it is served."""
+    return frozenset(getattr(step_kind(recipe.family), "free_sizes", ()))
+
+
 def load_step(recipe: Recipe, weights: Path) -> TrainableStep:
     """The recipe's step module with weights from a file that holds a state_dict and nothing else."""
     step = build_step(recipe)

@@ -39,7 +39,7 @@ class StackedLSTM(TrainableStep):
     def __init__(self, options: StackedLSTMOptions) -> None:
         super().__init__()
         self.options = o = options
-        widths = [o.inputs + (o.size if layer else 0) + o.size for layer in range(o.layers)]
+        widths = layer_widths(o.inputs, o.layers, o.size)
         self.gates = nn.ModuleList(nn.Linear(width, 4 * o.size) for width in widths)
         self.output = nn.Linear(o.layers * o.size, o.outputs)
         self.first_h = nn.Parameter(torch.zeros(o.layers, o.size))
@@ -51,14 +51,26 @@ class StackedLSTM(TrainableStep):
 
     def logits(self, inputs: Tensors, state: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
         """inputs `x [B, I]`, state with a batch axis; see TrainableStep."""
-        below: list[Tensor] = []
-        cells: list[Tensor] = []
-        before_h, before_c = state["h"].unbind(1), state["c"].unbind(1)
-        for gates, h, c in zip(self.gates, before_h, before_c, strict=True):
-            seen = torch.cat([inputs["x"], *below[-1:], h], dim=1)
-            sigmoids, candidate = gates(seen).split([3 * self.options.size, self.options.size], dim=1)
-            input_gate, forget_gate, output_gate = torch.sigmoid(sigmoids).chunk(3, dim=1)
-            cells.append(forget_gate * c + input_gate * torch.tanh(candidate))
-            below.append(output_gate * torch.tanh(cells[-1]))
-        logits = self.output(torch.cat(below, dim=1))
-        return logits, {"h": torch.stack(below, dim=1), "c": torch.stack(cells, dim=1)}
+        h, c = stacked(self.gates, inputs["x"], state["h"], state["c"])
+        return self.output(h.flatten(1)), {"h": h, "c": c}
+
+
+def layer_widths(inputs: int, layers: int, size: int) -> list[int]:
+    """What each layer of `stacked` sees: the input, the layer below where there is one, and itself."""
+    return [inputs + (size if layer else 0) + size for layer in range(layers)]
+
+
+def stacked(gates: nn.ModuleList, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of the layers. gates: of each layer from what it sees to `4C`; x `[B, I]`, h and c `[B, L, C]`; returns
+    the next h and c.
+    """
+    size = h.shape[2]
+    below: list[Tensor] = []
+    cells: list[Tensor] = []
+    for of_layer, before_h, before_c in zip(gates, h.unbind(1), c.unbind(1), strict=True):
+        seen = torch.cat([x, *below[-1:], before_h], dim=1)
+        sigmoids, candidate = of_layer(seen).split([3 * size, size], dim=1)
+        input_gate, forget_gate, output_gate = torch.sigmoid(sigmoids).chunk(3, dim=1)
+        cells.append(forget_gate * before_c + input_gate * torch.tanh(candidate))
+        below.append(output_gate * torch.tanh(cells[-1]))
+    return torch.stack(below, dim=1), torch.stack(cells, dim=1)

@@ -163,7 +163,7 @@ def test_what_sessions_are_given_must_be_state_of_the_steps_dtype_and_shape() ->
         ({"h": np.full(4, np.nan, np.float32)}, "example_state: h"),
     ]:
         with pytest.raises(ContractFault, match=message):
-            examined(step, step.example_inputs, {}, lambda seed, given=given: given)
+            examined(step, step.example_inputs, {}, example_state=lambda seed, given=given: given)
 
 
 def test_a_step_that_fails_on_what_its_sessions_are_given_is_refused() -> None:
@@ -175,4 +175,4 @@ def test_a_step_that_fails_on_what_its_sessions_are_given_is_refused() -> None:
 
     step = Picky()
     with pytest.raises(ContractFault, match="a state that is not zero"):
-        examined(step, step.example_inputs, {}, lambda seed: {"h": np.ones(4, np.float32)})
+        examined(step, step.example_inputs, {}, example_state=lambda seed: {"h": np.ones(4, np.float32)})

@@ -15,6 +15,8 @@ SIZES = {"controller_size": 8, "slots": 6, "width": 4}
 FAMILIES = {
     "feed-forward": {"family": "ntm", "model": {"controller": "feed-forward", **SIZES}},
     "lstm": {"family": "ntm", "model": {"controller": "lstm", **SIZES}},
+    "dnc": {"family": "dnc", "model": {"layers": [8], "slots": 6, "width": 4}},
+    "dnc-lstm": {"family": "dnc", "model": {"controller": "lstm", "layers": [8, 8], "slots": 6, "width": 4}},
     "layers": {"family": "lstm", "model": {"layers": 2, "size": 8}},
 }
 every_family = pytest.mark.parametrize("family", FAMILIES)

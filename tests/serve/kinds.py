@@ -2,21 +2,7 @@
 
 import numpy as np
 
-import ntm_serve
-from ntm_serve.bundle import file_entries, npz, write_directory
-from ntm_serve.engine import graph_run
-from ntm_serve.manifest import (
-    GOLDEN_FILE,
-    INITIAL_STATE_FILE,
-    MODEL_FILE,
-    Exporter,
-    Manifest,
-    StateEntry,
-    TensorEntry,
-    Verification,
-)
-from ntm_serve.model_directory import Golden, golden_arrays
-
+from .model_directories import write_model
 from .onnx_graphs import model, node
 
 SLOTS, WIDTH, MARKS = 4, 3, 2
@@ -103,41 +89,4 @@ def expected(inputs, state=None):
 
 def write(repository, name="kinds"):
     """Write it into a repository, as `<name>/1`."""
-    onnx, target = graph(), repository / name / "1"
-    run, inputs = graph_run(onnx, target), inputs_of(32, seed=1)
-    wanted = [*OUTPUTS, *(f"next_{one}" for one in STATE)]
-    states, outputs = [dict(INITIAL)], []
-    for step in range(32):
-        feeds = {n: array[step : step + 1] for n, array in inputs.items()}
-        feeds |= {n: array[np.newaxis] for n, array in states[-1].items()}
-        given = [array[0] for array in run(feeds, wanted)]
-        outputs.append(given[: len(OUTPUTS)])
-        states.append(dict(zip(STATE, given[len(OUTPUTS) :], strict=True)))
-    manifest = Manifest(
-        family="kinds",
-        opset=17,
-        inputs=tuple(TensorEntry(name=n, dtype=dtype, shape=shape) for n, (dtype, shape) in INPUTS.items()),
-        outputs=tuple(TensorEntry(name=n, dtype=dtype, shape=shape) for n, (dtype, shape) in OUTPUTS.items()),
-        state=tuple(
-            StateEntry(name=n, dtype=dtype, shape=shape, role=role, graph_input=n, graph_output=f"next_{n}")
-            for n, (dtype, shape, role) in STATE.items()
-        ),
-        files={},
-        exporter=Exporter(ntm_serve=ntm_serve.__version__),
-        verification=Verification(
-            tolerance=1e-5, batch_sizes=(), parity_steps=0, parity_error_max=0, drift_steps=0, drift_error_max=None
-        ),
-    )
-    golden = Golden(
-        tuple(inputs.values()),
-        tuple(np.stack(arrays) for arrays in zip(*outputs, strict=True)),
-        tuple(np.stack([state[n] for state in states]) for n in STATE),
-    )
-    files = {
-        MODEL_FILE: onnx,
-        INITIAL_STATE_FILE: npz(INITIAL),
-        GOLDEN_FILE: npz(golden_arrays(manifest.step_spec(), golden)),
-    }
-    signed = manifest.model_copy(update={"files": file_entries(files)}).signed()
-    write_directory(target, files, signed, force=False, check=lambda _: None)
-    return target
+    return write_model(repository / name / "1", graph(), INPUTS, OUTPUTS, STATE, INITIAL, inputs_of(32, seed=1))

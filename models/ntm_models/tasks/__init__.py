@@ -2,6 +2,7 @@
 
 from ntm_models.tasks.associative_recall import AssociativeRecall
 from ntm_models.tasks.copy import Copy
+from ntm_models.tasks.copy_reuse import CopyReuse
 from ntm_models.tasks.dyck import DyckWords
 from ntm_models.tasks.encodings import (
     CopySeries,
@@ -12,12 +13,16 @@ from ntm_models.tasks.encodings import (
     WideAssociativeRecall,
     WideCopy,
 )
+from ntm_models.tasks.entity_tracking import EntityTracking
 from ntm_models.tasks.episode import Episodes
+from ntm_models.tasks.few_shot import FewShotLabels
 from ntm_models.tasks.flows import Flows
+from ntm_models.tasks.key_value import KeyValueStore
 from ntm_models.tasks.ngrams import DynamicNGrams
 from ntm_models.tasks.priority_sort import PrioritySort
 from ntm_models.tasks.repeat_copy import RepeatCopy
 from ntm_models.tasks.retrieval import Retrieval
+from ntm_models.tasks.reverse import Reversal
 from ntm_models.tasks.sightings import Sightings
 from ntm_models.tasks.speakers import Speakers
 from ntm_models.tasks.task import OUTPUT, Task, tensors_of
@@ -30,6 +35,12 @@ TASKS: dict[str, type[Task]] = {
     "dynamic-ngrams": DynamicNGrams,
     "priority-sort": PrioritySort,
     "dyck-words": DyckWords,
+    "copy-reuse": CopyReuse,
+    # What families show.
+    "few-shot": FewShotLabels,
+    "entity-tracking": EntityTracking,
+    "key-value": KeyValueStore,
+    "reversal": Reversal,
     "sightings": Sightings,
     "retrieval": Retrieval,
     "flows": Flows,
@@ -50,16 +61,21 @@ __all__ = [
     "TASKS",
     "AssociativeRecall",
     "Copy",
+    "CopyReuse",
     "CopySeries",
     "DyckWords",
     "DynamicNGrams",
     "EndedCopy",
+    "EntityTracking",
     "Episodes",
+    "FewShotLabels",
     "Flows",
+    "KeyValueStore",
     "MarkersFirstCopy",
     "PrioritySort",
     "RepeatCopy",
     "Retrieval",
+    "Reversal",
     "Sightings",
     "Speakers",
     "StartedCopy",

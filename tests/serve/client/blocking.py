@@ -58,6 +58,9 @@ class BlockingClient:
     def session_info(self, session_id):
         return self.run(self._client.session_info(session_id))
 
+    def watch(self, session_id, *tensors, **options):
+        return self.each(self._client.watch(session_id, *tensors, **options))
+
     def close_session(self, session_id):
         return self.run(self._client.close_session(session_id))
 
