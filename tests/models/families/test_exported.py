@@ -8,11 +8,9 @@ from ntm_exporter.source import Source, TaskExample
 from ntm_exporter.verify import engine_rows, one_step_parity, torch_rows
 from ntm_models.families.recurrent import RecurrentCells, RecurrentOptions
 from ntm_models.families.state_space import StateSpace, StateSpaceOptions
-from ntm_models.families.token_turing import TokenTuringMachine, TokenTuringOptions
 from ntm_models.tasks import TASKS
 
 STEPS = {
-    "sightings": lambda task: TokenTuringMachine(TokenTuringOptions(task.inputs, task.outputs, task.tokens)),
     "tones": lambda task: StateSpace(StateSpaceOptions(task.inputs, task.outputs)),
     "dyck-words": lambda task: RecurrentCells(RecurrentOptions(task.inputs, task.outputs, cell="lstm")),
 }
