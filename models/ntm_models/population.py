@@ -37,14 +37,18 @@ class Population:
         # Every batch has the same shape; shapes that are free make slower code.
         self._step: Any = torch.compile(step, dynamic=False) if compiled else step
 
-    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Logits of every step from the initial states. inputs `[P, B, T, ...]`; returns `[P, B, T, O]`."""
+    def logits(self, inputs: Mapping[str, Tensor], given: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Logits of every step from the initial states. inputs `[P, B, T, ...]`; returns `[P, B, T, O]`.
+
+        given: state tensors `[P, B, ...]` that sessions begin with in place of the models' own.
+        """
         _, rows, steps = next(iter(inputs.values())).shape[:3]
         first: State = self._start(self.parameters)
         # Contiguous, as every later state is: a compiled step is one for each layout that it meets.
         state = {
             name: value.unsqueeze(1).expand(-1, rows, *value.shape[1:]).contiguous() for name, value in first.items()
         }
+        state |= given or {}
         logits = []
         for at in range(steps):
             seen = {name: array[:, :, at].contiguous() for name, array in inputs.items()}
