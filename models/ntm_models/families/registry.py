@@ -6,5 +6,6 @@ FAMILIES: dict[str, str] = {
     "dnc": "ntm_models.dnc:DNC",
     "lstm": "ntm_models.lstm:StackedLSTM",
     "entnet": "ntm_models.families.entnet:EntNet",
+    "dntm": "ntm_models.families.dntm:DNTM",
     "lantm": "ntm_models.families.lantm:LANTM",
 }
