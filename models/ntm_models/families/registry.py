@@ -5,6 +5,7 @@ FAMILIES: dict[str, str] = {
     "ntm": "ntm_models.ntm:NTM",
     "dnc": "ntm_models.dnc:DNC",
     "lstm": "ntm_models.lstm:StackedLSTM",
+    "mann": "ntm_models.families.mann:MANN",
     "entnet": "ntm_models.families.entnet:EntNet",
     "dntm": "ntm_models.families.dntm:DNTM",
     "lantm": "ntm_models.families.lantm:LANTM",
