@@ -1,5 +1,5 @@
 """The cascaded-memory Neural Turing Machine as one pure step (Pal et al. 2023, "FashionNTM: Multi-turn Fashion Image
-Retrieval via Cascaded Memory", arXiv:2308.10170, section 3).
+Retrieval via Cascaded Memory", arXiv:2308.10170).
 
 A stage for each input, and each a Neural Turing Machine with a memory and heads of its own (Graves et al. 2014, eq. 2
 to 9; see `ntm_models/ntm/step.py`). The first sees what is shown; the second sees what is said of it, and what the

@@ -1,5 +1,5 @@
 """An attention-based speaker memory before a small encoder, as one pure step (Sari et al. 2020, "Unsupervised Speaker
-Adaptation using Attention-based Speaker Memory for End-to-End ASR", arXiv:2002.06165, section 2).
+Adaptation using Attention-based Speaker Memory for End-to-End ASR", arXiv:2002.06165).
 
 The memory holds a vector for each known speaker and is read only: it is given when a session opens, and every step
 passes it on as it is. One step, in this order:

@@ -1,4 +1,4 @@
-"""The Token Turing Machine as one pure step (Ryoo et al. 2023, "Token Turing Machines", arXiv:2211.09119, section 3).
+"""The Token Turing Machine as one pure step (Ryoo et al. 2023, "Token Turing Machines", arXiv:2211.09119).
 
 A step sees a fixed number of tokens, n, and a memory of m tokens. Each of C channels:
 1. read: r tokens that summarise memory and input, Z = S_r([M || I]);
