@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from ntm_models.build import TrainableStep
+from ntm_models.lstm import StackedLSTM
 
 State = dict[str, Tensor]
 
@@ -35,9 +36,14 @@ class Population:
         step = vmap(lambda parameters, x, state: functional_call(called, parameters, (x, state)))
         # Every batch has the same shape; shapes that are free make slower code.
         self._step: Any = torch.compile(step, dynamic=False) if compiled else step
+        self._sequence = called if isinstance(steps[0], StackedLSTM) else None
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of every step from the initial states. x `[P, B, T, I]`; returns `[P, B, T, O]`."""
+        if self._sequence is not None:
+            return torch.stack(
+                [functional_call(self._sequence, self._of(nth), (x[nth], None)) for nth in range(self.size)]
+            )
         rows = x.shape[1]
         first: State = self._start(self.parameters)
         # Contiguous, as every later state is: a compiled step is one for each layout that it meets.
@@ -52,9 +58,10 @@ class Population:
 
     def state_dict(self, of: int) -> dict[str, Tensor]:
         """The weights of one model, as its own module's `state_dict` has them."""
-        return {
-            name.removeprefix(_Called.PREFIX): value[of].detach().clone() for name, value in self.parameters.items()
-        }
+        return {name.removeprefix(_Called.PREFIX): value.detach().clone() for name, value in self._of(of).items()}
+
+    def _of(self, nth: int) -> dict[str, Tensor]:
+        return {name: value[nth] for name, value in self.parameters.items()}
 
     def load(self, parameters: Mapping[str, Tensor]) -> None:
         """Take over the weights of all models, as `parameters` has them."""
@@ -64,7 +71,9 @@ class Population:
 
 
 class _Called(nn.Module):
-    """A step under the one name by which `functional_call` can call it: its initial state, or its logits."""
+    """A step under the one name by which `functional_call` can call it: its initial state where there is no x, the
+    logits of a sequence where there is no state, or those of one step.
+    """
 
     PREFIX = "step."
 
@@ -72,5 +81,10 @@ class _Called(nn.Module):
         super().__init__()
         self.step = step
 
-    def forward(self, x: Tensor | None, state: State) -> State | tuple[Tensor, State]:
-        return self.step.initial_state() if x is None else self.step.logits(x, state)
+    def forward(self, x: Tensor | None, state: State | None) -> State | Tensor | tuple[Tensor, State]:
+        if x is None:
+            return self.step.initial_state()
+        if state is None:
+            assert isinstance(self.step, StackedLSTM)
+            return self.step.sequence_logits(x)
+        return self.step.logits(x, state)
