@@ -236,6 +236,7 @@ class _Parts:
             post=self.loop.post,
             look_up=self.loop.take_arrivals,
             keep=self.keeper.keep if self.keeper else None,
+            sizes_max=self.settings.model_sizes_max,
         )
         self.metrics.model_loaded(model.card.key, load_s)
         self.lives[model.card.key] = self.own(scheduler.run())

@@ -141,6 +141,9 @@ class Settings(BaseSettings):
     steps_waiting_total_max: int = Field(
         2_000_000, ge=1, description="most steps admitted and not yet answered, over all models"
     )
+    model_sizes_max: int = Field(
+        16, ge=0, description="sizes of a model's state that sessions may choose at once, beside its own"
+    )
     message_bytes_max: int = Field(64 << 20, ge=1024, description="largest message taken, in bytes")
     messages_in_flight_max: int = Field(64, ge=1, description="most messages of one stream without their answer")
     stream_bytes_max: int = Field(

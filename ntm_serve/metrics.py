@@ -40,7 +40,7 @@ OUTCOMES = ("ok", "error", "duplicate", "cancelled")
 ENDINGS = ("client", "idle", "evicted")
 # Why a session left memory for the store, beside the reasons of errors.
 LEAVINGS = ("room", "wanted", "lease", "retry", "drain")
-REJECTIONS = ("sessions", "session", "queue", "total", "tenant")
+REJECTIONS = ("sessions", "session", "queue", "total", "tenant", "sizes")
 
 # Attribute of ModelSeries, metric, help.
 HISTOGRAMS = (

@@ -29,6 +29,7 @@ from ntm_serve.errors import (
 )
 from ntm_serve.keeping import Kept
 from ntm_serve.record import Committed
+from ntm_serve.sizes import OWN_SIZES
 from ntm_serve.spec import Array
 from ntm_serve.state import StateRow
 from ntm_serve.step_model import ModelKey
@@ -72,7 +73,9 @@ class Session:
         "model",
         "next_step",
         "opened_s",
+        "options",
         "queued",
+        "sizes",
         "state",
         "used_s",
         "window",
@@ -90,6 +93,10 @@ class Session:
         self.opened_s = self.used_s = now_s
         # What the store has of it; None where it lives in memory alone.
         self.kept: Kept | None = None
+        # What is recorded of how it began; see ntm_serve.beginning.
+        self.options = b""
+        # Of its state, where they are not the model's own.
+        self.sizes = OWN_SIZES
         # Where its tenant's use is counted; None where nobody counts.
         self.account: Account | None = None
         # Whether a batcher holds the session. The batcher's own mark, here to save it a table.
@@ -264,6 +271,7 @@ class Sessions:
         self._open: dict[str, Session] = {}
         self._ended: OrderedDict[str, CallerFault] = OrderedDict()
         self.open_by_model: Counter[ModelKey] = Counter()
+        self.state_bytes_by_model: Counter[ModelKey] = Counter()
         # Called on the path of a step.
         self.get = self._open.get
 
@@ -308,6 +316,7 @@ class Sessions:
         """The session is in memory from now on."""
         self._open[session.id] = session
         self.open_by_model[session.model] += 1
+        self.state_bytes_by_model[session.model] += session.state_bytes
         self._ended.pop(session.id, None)
         if self._accounts is not None:
             session.account = self._accounts.of_key(session.id)
@@ -361,5 +370,6 @@ class Sessions:
         """The session is not looked at any more. Whatever it has in flight goes on; whoever asks for this ends it."""
         del self._open[session.id]
         self.open_by_model[session.model] -= 1
+        self.state_bytes_by_model[session.model] -= session.state_bytes
         if session.account is not None:
             session.account.leave(session.model, session.state_bytes)

@@ -6,7 +6,7 @@ counts and nobody is asked who calls, callers have the service itself.
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ntm_serve.caller import AFTER_MARK, MARK, as_told, key_of, keys_of, parted
@@ -60,12 +60,20 @@ class TenantService:
         session_id: str | None = None,
         resume: bool = False,
         durability: Durability | None = None,
+        initial_state: Mapping[str, Array] | None = None,
+        sizes: Mapping[str, int] | None = None,
     ) -> SessionView:
         """See Service.open_session."""
         with self._telling():
             return told(
                 await self._service.open_session(
-                    model_name, version, session_id=self._new_key(session_id), resume=resume, durability=durability
+                    model_name,
+                    version,
+                    session_id=self._new_key(session_id),
+                    resume=resume,
+                    durability=durability,
+                    initial_state=initial_state,
+                    sizes=sizes,
                 )
             )
 

@@ -12,13 +12,15 @@ import onnx
 import torch
 
 import ntm_serve
+from ntm_exporter.choice import choice_of
 from ntm_exporter.contract import examined, example_arrays, initial_arrays
 from ntm_exporter.errors import ContractFault
 from ntm_exporter.source import Source
 from ntm_exporter.trace import Traced, trace
 from ntm_exporter.verify import golden_steps, record_golden, torch_rows
+from ntm_models.tasks import tensors_of
 from ntm_serve.engine import ORT_VERSION
-from ntm_serve.manifest import Exporter, Manifest, Provenance, StateEntry, TensorEntry, Verification
+from ntm_serve.manifest import AxisEntry, Exporter, Manifest, Provenance, StateEntry, TensorEntry, Verification
 from ntm_serve.model_directory import Golden, ModelDirectory
 from ntm_serve.spec import Array, StepSpec, TensorSpec, frozen
 from ntm_serve.step_model import State
@@ -66,9 +68,10 @@ class Candidate:
             inputs=_entries(self.spec.inputs),
             outputs=_entries(self.spec.outputs),
             state=tuple(
-                StateEntry(**entry.model_dump(), role=one.role, graph_input=taken, graph_output=given)
+                StateEntry(**entry.model_dump(), role=one.role, axes=one.axes, graph_input=taken, graph_output=given)
                 for one, entry, taken, given in state
             ),
+            axes={axis.name: AxisEntry(min=axis.size_min, max=axis.size_max) for axis in self.spec.axes},
             files={},
             exporter=Exporter(
                 ntm_serve=ntm_serve.__version__, torch=torch.__version__, onnx=onnx.__version__, onnxruntime=ORT_VERSION
@@ -80,7 +83,7 @@ class Candidate:
 
 def make_candidate(source: Source, tracing: Callable[[], None] = lambda: None) -> Candidate:
     """Examine, record, trace. `tracing` is called before the last. Raises ContractFault, NonFiniteFault, TraceFault."""
-    spec = examined(source.step, source.example_inputs, source.roles)
+    spec = examined(source.step, source.example_inputs, source.roles, choice_of(source.step))
     if source.scored is not None:
         _expect_task(source, spec)
     arrays = initial_arrays(source.step)
@@ -99,8 +102,10 @@ def _entries(specs: Sequence[TensorSpec]) -> tuple[TensorEntry, ...]:
 def _expect_task(source: Source, spec: StepSpec) -> None:
     """Refuse a step that says it does a task whose tensors it does not have."""
     assert source.scored is not None
-    episodes = source.scored.episodes(length=source.scored.length_min, sequences=1, seed=0)
-    wanted = {"x": f"float32[{episodes.x.shape[2]}]", "y": f"float32[{episodes.y.shape[2]}]"}
-    actual = {one.name: str(one) for one in (*spec.inputs, *spec.outputs)}
-    if actual != wanted:
-        raise ContractFault(f"task {source.task!r}: expected inputs and outputs {wanted}, got {actual}")
+    inputs, outputs = tensors_of(source.scored)
+    taken, given = ({one.name: str(one) for one in specs} for specs in (spec.inputs, spec.outputs))
+    # A step may give more than what is scored.
+    if taken != inputs or not outputs.items() <= given.items():
+        raise ContractFault(
+            f"task {source.task!r}: expected inputs and outputs {inputs | outputs}, got {taken | given}"
+        )

@@ -60,7 +60,8 @@ def _scores(facts: CardFacts) -> str:
         return ""
     first = facts.scores[0].entry
     undecided = sum(one.undecided for one in facts.scores)
-    note = f"\n\n{undecided} outputs lay so near to the threshold that they are no bits." if undecided else ""
+    unit = facts.scores[0].unit
+    note = f"\n\n{undecided} outputs lay so near to the threshold that they are no {unit}." if undecided else ""
     if first.cost_bits_engine is not None:
         return (
             "## Bits of cost\n\n"
@@ -79,10 +80,10 @@ def _scores(facts: CardFacts) -> str:
         for one in facts.scores
     ]
     return (
-        "## Wrong bits\n\n"
-        f"Mean wrong bits per sequence of the {facts.task} task, by torch and through the server's own engine, on "
+        f"## Wrong {unit}\n\n"
+        f"Mean wrong {unit} per sequence of the {facts.task} task, by torch and through the server's own engine, on "
         f"the same {first.sequences} sequences of each length (seed {first.seed}).\n\n"
-        + _table(("length", "torch", "engine", "sequences without a wrong bit, engine"), rows)
+        + _table(("length", "torch", "engine", f"sequences without a wrong {unit[:-1]}, engine"), rows)
         + note
     )
 

@@ -61,6 +61,12 @@ def export_command(
     ],
     out: Out,
     weights: Annotated[Path | None, typer.Option(help="A state_dict, as torch.save writes it.")] = None,
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=NUMBER", help="A size that no weight knows: slots=30 of a dnc, or of FUNCTION."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name [default: the recipe's, or the file's].")] = None,
     version: Version = "1",
     tolerance: Tolerance = 1e-5,
@@ -75,7 +81,7 @@ def export_command(
         out=out, name=name, version=version, tolerance=tolerance, sequences=sequences, licence=licence,
         provenance=provenance, curve=curve, force=force,
     )  # fmt: skip
-    _told(source, lambda: (load_source(source, weights), options))
+    _told(source, lambda: (load_source(source, weights, _sizes(sizes or [])), options))
 
 
 @app.command("import")
@@ -134,7 +140,7 @@ def summary(exported: Exported) -> Table:
             table.add_row(f"bits of cost, length {entry.length}", told)
             continue
         table.add_row(
-            f"wrong bits, length {entry.length}",
+            f"wrong {one.unit}, length {entry.length}",
             f"{entry.wrong_bits_engine:g} (torch {entry.wrong_bits_torch:g}), "
             f"none in {entry.exact_engine} of {entry.sequences}",
         )
@@ -149,13 +155,19 @@ def main() -> None:
 
 def _settings(activations: str | None, pairs: list[str]) -> Settings:
     """What was said of a file, from NAME=VALUE. Raises SourceFault."""
-    said: dict[str, int] = {}
+    return Settings(activations=activations, **_sizes(pairs, only="slots"))
+
+
+def _sizes(pairs: list[str], *, only: str | None = None) -> dict[str, int]:
+    """Sizes by name, from NAME=NUMBER. only: the one name that may be given. Raises SourceFault."""
+    sizes: dict[str, int] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
-        if name != "slots" or not value.isdecimal():
-            raise SourceFault(f"--set: expected slots=NUMBER, got {pair!r}")
-        said[name] = int(value)
-    return Settings(activations=activations, **said)
+        known = name.isidentifier() if only is None else name == only
+        if not known or not value.isdecimal():
+            raise SourceFault(f"--set: expected {only or 'NAME'}=NUMBER, got {pair!r}")
+        sizes[name] = int(value)
+    return sizes
 
 
 def _told(label: str, load: Callable[[], tuple[Source, Options]]) -> None:

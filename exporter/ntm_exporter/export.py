@@ -1,7 +1,7 @@
 """One export, from a source to a model directory: examine, trace, prove, write, read back."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -9,14 +9,17 @@ from torch import nn
 
 from ntm_exporter.candidate import Candidate, make_candidate
 from ntm_exporter.card import CARD_FILE, CardFacts, card
+from ntm_exporter.choice import further_sizes
 from ntm_exporter.source import Source
 from ntm_exporter.verify import (
     Drift,
     Parity,
     Score,
+    engine_of,
     engine_rows,
     free_drift,
     one_step_parity,
+    parity_at_sizes,
     score,
     torch_rows,
 )
@@ -24,6 +27,7 @@ from ntm_serve.bundle import file_entries, npz, target_directory, write_director
 from ntm_serve.errors import SettingsFault
 from ntm_serve.manifest import GOLDEN_FILE, INITIAL_STATE_FILE, MODEL_FILE, Manifest, Provenance, Verification
 from ntm_serve.model_directory import golden_arrays, read_model_directory
+from ntm_serve.sizes import Sizes
 
 CURVE_SUFFIXES = (".svg", ".png")
 
@@ -58,6 +62,8 @@ class Proof:
     parity: Parity
     drift: Drift
     scores: tuple[Score, ...]
+    # Where a session may choose the sizes of its state: those at which single steps were compared too.
+    sizes: tuple[Sizes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,18 +104,23 @@ def prove(candidate: Candidate, options: Options, report: Report = unheard) -> P
     """Compare the graph, on the server's own engine, with the step in torch. Raises ProofFault."""
     source, spec, initial = candidate.source, candidate.spec, candidate.initial
     wanted = torch_rows(source.step, spec)
-    actual = engine_rows(candidate.in_memory(), name=source.name, version=options.version)
+    engine = engine_of(candidate.in_memory(), name=source.name, version=options.version)
+    actual = engine.run
     report(STAGES[2])
     parity = one_step_parity(
         wanted, actual, spec=spec, initial=initial, examples=candidate.examples, tolerance=options.tolerance
     )
+    further = tuple(further_sizes(spec))
+    at_sizes = partial(parity_at_sizes, wanted, engine, examples=candidate.examples, tolerance=options.tolerance)
+    errors = [parity.error_max, *(at_sizes(sizes=sizes).error_max for sizes in further)]
+    parity = replace(parity, error_max=max(errors))
     report(STAGES[3])
     drift = free_drift(wanted, actual, spec=spec, initial=initial, examples=candidate.examples)
     report(STAGES[4])
     if source.scored is None:
-        return Proof(parity, drift, ())
+        return Proof(parity, drift, (), further)
     scored = partial(score, wanted, actual, spec=spec, initial=initial, task=source.scored, sequences=options.sequences)
-    return Proof(parity, drift, tuple(scored(length=length) for length in source.scored.lengths_shown))
+    return Proof(parity, drift, tuple(scored(length=length) for length in source.scored.lengths_shown), further)
 
 
 def _verification(options: Options, proof: Proof) -> Verification:
@@ -120,12 +131,15 @@ def _verification(options: Options, proof: Proof) -> Verification:
         parity_error_max=proof.parity.error_max,
         drift_steps=proof.drift.steps,
         drift_error_max=proof.drift.error_max,
+        sizes=tuple(dict(sizes) for sizes in proof.sizes),
         scores=tuple(one.entry for one in proof.scores),
     )
 
 
 def _provenance(source: Source, options: Options) -> Provenance:
-    return Provenance(licence=options.licence, source=options.provenance, recipe=source.recipe, seed=source.seed)
+    said = [options.provenance, *(f"{name} {size}" for name, size in source.sizes.items())]
+    origin = ", ".join(one for one in said if one)
+    return Provenance(licence=options.licence, source=origin, recipe=source.recipe, seed=source.seed)
 
 
 def _facts(

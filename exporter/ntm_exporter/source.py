@@ -4,12 +4,13 @@ Loading a source runs the user's code; a file of weights is read as tensors and 
 """
 
 import importlib.util
+import inspect
 import pickle
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import nn
 
 from ntm_exporter.contract import ExampleInputs, Step, expect_step
 from ntm_exporter.errors import SourceFault
-from ntm_models.build import build_step
+from ntm_models.build import build_step, free_sizes
 from ntm_models.errors import RecipeFault
 from ntm_models.recipe import read_recipe
 from ntm_models.tasks import TASKS, Task
@@ -28,13 +29,15 @@ RECIPE_SUFFIX = ".toml"
 # One episode of a task's example is at most this long: what a session of a demo does.
 EXAMPLE_LENGTH_MAX = 20
 
+NOTHING_CHOSEN: Mapping[str, int] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class Source:
     """A step with its example, and what is known of it.
 
     task: the name. scored: the task itself, where its wrong bits can be counted. recipe_text: the
-    recipe as it was read, for the card.
+    recipe as it was read, for the card. sizes: those that were chosen for serving, in place of the recipe's.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Source:
     recipe: str = ""
     recipe_text: str = ""
     seed: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,34 +60,40 @@ class TaskExample:
     task: Task
 
     def __call__(self, steps: int, seed: int) -> dict[str, Any]:
-        """x `[T, I]` of one session."""
+        """Every input of one session, `[T, ...]`."""
         shortest = self.task.length_min
         lengths = range(max(EXAMPLE_LENGTH_MAX, shortest), shortest - 1, -1)
-        fitting = (n for n in lengths if self.task.episodes(length=n, sequences=1, seed=seed).x.shape[1] <= steps)
+        fitting = (n for n in lengths if self.task.episodes(length=n, sequences=1, seed=seed).steps <= steps)
         length = next(fitting, shortest)
-        parts = [self.task.episodes(length=length, sequences=1, seed=(seed, 0)).x[0]]
-        while sum(len(part) for part in parts) < steps:
-            parts.append(self.task.episodes(length=length, sequences=1, seed=(seed, len(parts))).x[0])
-        return {"x": np.concatenate(parts)[:steps]}
+        parts = [self.task.episodes(length=length, sequences=1, seed=(seed, 0))]
+        while sum(part.steps for part in parts) < steps:
+            parts.append(self.task.episodes(length=length, sequences=1, seed=(seed, len(parts))))
+        names = parts[0].inputs
+        return {name: np.concatenate([part.inputs[name][0] for part in parts])[:steps] for name in names}
 
 
-def load_source(source: str, weights: Path | None) -> Source:
-    """`recipe.toml`, or `file.py:function`. Raises SourceFault, ContractFault."""
+def load_source(source: str, weights: Path | None, sizes: Mapping[str, int] = NOTHING_CHOSEN) -> Source:
+    """`recipe.toml`, or `file.py:function`. sizes: by name, chosen for serving. Raises SourceFault, ContractFault."""
     if source.endswith(RECIPE_SUFFIX):
-        return recipe_source(Path(source), weights)
+        return recipe_source(Path(source), weights, sizes)
     file, colon, function = source.rpartition(":")
     if not colon or not file.endswith(".py") or not function.isidentifier():
         raise SourceFault(f"source: expected FILE.py:FUNCTION or RECIPE{RECIPE_SUFFIX}, got {source!r}")
-    return module_source(Path(file), function, weights)
+    return module_source(Path(file), function, weights, sizes)
 
 
-def recipe_source(path: Path, weights: Path | None) -> Source:
-    """A recipe's step with its weights. Raises SourceFault."""
+def recipe_source(path: Path, weights: Path | None, sizes: Mapping[str, int] = NOTHING_CHOSEN) -> Source:
+    """A recipe's step with its weights. sizes: of those that no weight of the family knows. Raises SourceFault."""
     if weights is None:
         raise SourceFault(f"{path}: a recipe needs --weights: without them its model is untrained")
     try:
         recipe = read_recipe(path)
-        step = build_step(recipe)
+        if unknown := sorted(sizes.keys() - free_sizes(recipe)):
+            expected = ", ".join(sorted(free_sizes(recipe))) or "nothing: the weights know every size"
+            raise SourceFault(
+                f"--set: {recipe.name}: of the family {recipe.family} expected {expected}, got {unknown[0]}"
+            )
+        step = build_step(replace(recipe, model={**recipe.model, **sizes}))
     except RecipeFault as fault:
         raise SourceFault(str(fault)) from fault
     load_weights(step, weights)
@@ -100,16 +110,21 @@ def recipe_source(path: Path, weights: Path | None) -> Source:
         recipe_text=path.read_text(),
         # Of several seeds the weights do not say which one was kept; the curve does.
         seed=recipe.seed if recipe.seeds == 1 else None,
+        sizes=sizes,
     )
 
 
-def module_source(path: Path, function: str, weights: Path | None) -> Source:
-    """What a function of the user's file returns. Raises SourceFault, ContractFault."""
+def module_source(path: Path, function: str, weights: Path | None, sizes: Mapping[str, int] = NOTHING_CHOSEN) -> Source:
+    """What a function of the user's file returns, called with the sizes. Raises SourceFault, ContractFault."""
     build = getattr(_module(path), function, None)
     if not callable(build):
         raise SourceFault(f"{path}: expected a function {function}(), found none")
     try:
-        step = build()
+        inspect.signature(build).bind(**sizes)
+    except TypeError as fault:
+        raise SourceFault(f"--set: {path}: {function}() does not take {', '.join(sizes)}: {fault}") from fault
+    try:
+        step = build(**sizes)
     except Exception as fault:  # The function is the user's, and so is whatever it raises.
         raise SourceFault(f"{path}: {function}() failed: {type(fault).__name__}: {fault}") from fault
     expect_step(step, needs_example=True)
@@ -126,6 +141,7 @@ def module_source(path: Path, function: str, weights: Path | None) -> Source:
         task=task,
         roles=_roles(step),
         scored=TASKS[task]() if task in TASKS else None,
+        sizes=sizes,
     )
 
 

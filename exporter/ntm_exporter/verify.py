@@ -13,10 +13,11 @@ import numpy as np
 
 from ntm_exporter.contract import Step, called
 from ntm_exporter.errors import NonFiniteFault, ParityFault, ScoreFault
-from ntm_models.tasks import Task
+from ntm_models.tasks import OUTPUT, Episodes, Task
 from ntm_serve.engine import OrtEngine, RunRows, largest_difference
 from ntm_serve.manifest import ScoreEntry
 from ntm_serve.model_directory import Golden, ModelDirectory
+from ntm_serve.sizes import Sizes
 from ntm_serve.spec import Array, StepSpec, TensorSpec, described, frozen
 from ntm_serve.step_model import State
 
@@ -26,6 +27,10 @@ BATCH_SIZES = (1, 2, 7, 64)
 # Long enough for a whole copy of 20 and the start of another.
 PARITY_STEPS = 64
 DRIFT_STEPS = 1_000
+
+# At other sizes of the state, of which the largest may be a hundred times the model's own.
+SIZED_BATCH_SIZES = (1, 2, 7)
+SIZED_STEPS = 32
 
 # A golden run is replayed at each load and lies in each model directory: long enough to use the memory.
 GOLDEN_STEPS, GOLDEN_STEPS_MIN = 32, 4
@@ -59,10 +64,13 @@ class Drift:
 
 @dataclass(frozen=True)
 class Score:
-    """The manifest's entry, and how many of torch's outputs were too near to the threshold to be bits."""
+    """The manifest's entry, and how many of torch's outputs were too near to the threshold to be bits or answers,
+    whichever the task's unit is.
+    """
 
     entry: ScoreEntry
     undecided: int
+    unit: str = "bits"
 
 
 def torch_rows(step: Step, spec: StepSpec) -> RunRows:
@@ -75,9 +83,14 @@ def torch_rows(step: Step, spec: StepSpec) -> RunRows:
     return run
 
 
+def engine_of(directory: ModelDirectory, *, name: str, version: str) -> OrtEngine:
+    """The server's engine, as the server builds it. Raises ModelRejected, ModelDamaged."""
+    return OrtEngine(directory, name=name, version=version, batch_max=max(BATCH_SIZES))
+
+
 def engine_rows(directory: ModelDirectory, *, name: str, version: str) -> RunRows:
-    """The server's engine, as the server builds and calls it. Raises ModelRejected, ModelDamaged."""
-    return OrtEngine(directory, name=name, version=version, batch_max=max(BATCH_SIZES)).run
+    """As `engine_of`: what it runs."""
+    return engine_of(directory, name=name, version=version).run
 
 
 def golden_steps(spec: StepSpec) -> int:
@@ -127,6 +140,23 @@ def one_step_parity(
     return Parity(tuple(batch_sizes), steps, worst)
 
 
+def parity_at_sizes(
+    wanted: RunRows, engine: OrtEngine, *, sizes: Sizes, examples: Examples, tolerance: float
+) -> Parity:
+    """As one_step_parity, with a state of other sizes, as a server runs sessions that chose them. Raises ParityFault,
+    NonFiniteFault, ModelRejected.
+    """
+    resized = engine.resized(sizes)
+    spec, initial = resized.spec, resized.initial_state
+    try:
+        return one_step_parity(
+            wanted, resized.run, spec=spec, initial=initial, examples=examples, tolerance=tolerance,
+            batch_sizes=SIZED_BATCH_SIZES, steps=SIZED_STEPS,
+        )  # fmt: skip
+    except (ParityFault, NonFiniteFault) as fault:
+        raise type(fault)(f"at sizes {dict(sizes)}: {fault}") from fault
+
+
 def free_drift(
     wanted: RunRows, actual: RunRows, *, spec: StepSpec, initial: State, examples: Examples, steps: int = DRIFT_STEPS
 ) -> Drift:
@@ -147,25 +177,24 @@ def free_drift(
 def score(
     wanted: RunRows, actual: RunRows, *, spec: StepSpec, initial: State, task: Task, length: int, sequences: int
 ) -> Score:
-    """The task's wrong bits by both sides on the same sequences. Raises ScoreFault, NonFiniteFault.
+    """The task's wrong bits or answers by both sides on the same sequences. Raises ScoreFault, NonFiniteFault.
 
-    The count of each sequence must be equal, but for as many bits as torch gave outputs within
-    UNDECIDED of the threshold.
+    The count of each sequence must be equal, but for as many as torch gave outputs within UNDECIDED of the
+    threshold.
     """
     episodes = task.episodes(length=length, sequences=sequences, seed=SCORE_SEED)
     where = f"task of length {length}"
-    by_torch = _outputs(wanted, spec, initial, episodes.x, f"{where}, torch")
-    by_engine = _outputs(actual, spec, initial, episodes.x, f"{where}, the server's engine")
-    wrong_torch, wrong_engine = episodes.wrong_bits(by_torch), episodes.wrong_bits(by_engine)
-    near = np.abs(by_torch[:, episodes.scored] - 0.5) <= UNDECIDED
-    undecided = near.sum(axis=(1, 2))
+    by_torch = _outputs(wanted, spec, initial, episodes, f"{where}, torch")
+    by_engine = _outputs(actual, spec, initial, episodes, f"{where}, the server's engine")
+    wrong_torch, wrong_engine = episodes.wrong(by_torch), episodes.wrong(by_engine)
+    undecided = episodes.undecided(by_torch, UNDECIDED)
     unexplained = np.flatnonzero(np.abs(wrong_torch - wrong_engine) > undecided)
     if len(unexplained):
         first = int(unexplained[0])
         raise ScoreFault(
-            f"{where}, sequence {first}: expected torch's {wrong_torch[first]} wrong bits, got {wrong_engine[first]} "
-            f"through the server's engine, with {undecided[first]} outputs within {UNDECIDED:g} of the threshold; "
-            f"{len(unexplained)} of {sequences} sequences differ so"
+            f"{where}, sequence {first}: expected torch's {wrong_torch[first]} wrong {episodes.unit}, got "
+            f"{wrong_engine[first]} through the server's engine, with {undecided[first]} outputs within "
+            f"{UNDECIDED:g} of the threshold; {len(unexplained)} of {sequences} sequences differ so"
         )
     entry = ScoreEntry(
         length=length,
@@ -177,19 +206,20 @@ def score(
         cost_bits_engine=None if episodes.optimal is None else float(episodes.cost_bits(by_engine).mean()),
         cost_bits_optimal=None if episodes.optimal is None else float(episodes.cost_bits(episodes.optimal).mean()),
     )
-    return Score(entry, int(undecided.sum()))
+    return Score(entry, int(undecided.sum()), episodes.unit)
 
 
-def _outputs(run_rows: RunRows, spec: StepSpec, initial: State, x: Array, where: str) -> Array:
-    """The outputs of whole sequences, x `[B, T, I]`; returns `[B, T, O]`."""
-    parts = []
-    for start in range(0, len(x), SCORE_ROWS):
-        rows = x[start : start + SCORE_ROWS]
-        state, given = _repeated(initial, len(rows)), []
-        for at in range(rows.shape[1]):
-            outputs, state = run_rows([np.ascontiguousarray(rows[:, at])], state)
+def _outputs(run_rows: RunRows, spec: StepSpec, initial: State, episodes: Episodes, where: str) -> Array:
+    """The outputs that are scored of whole sequences, `[B, T, O]`."""
+    inputs = [episodes.inputs[one.name] for one in spec.inputs]
+    scored, parts = [one.name for one in spec.outputs].index(OUTPUT), []
+    for start in range(0, len(episodes.x), SCORE_ROWS):
+        rows = [array[start : start + SCORE_ROWS] for array in inputs]
+        state, given = _repeated(initial, len(rows[0])), []
+        for at in range(episodes.steps):
+            outputs, state = run_rows([np.ascontiguousarray(one[:, at]) for one in rows], state)
             _expect_finite(spec, [*outputs, *state], f"{where}, step {at}")
-            given.append(outputs[0])
+            given.append(outputs[scored])
         parts.append(np.stack(given, axis=1))
     return np.concatenate(parts)
 

@@ -1,5 +1,7 @@
 """From a recipe to its torch module, and from a file of weights to a trained one."""
 
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -7,19 +9,26 @@ from torch import Tensor
 
 from ntm_models.entries import record_of
 from ntm_models.errors import RecipeFault
-from ntm_models.lstm import StackedLSTM, StackedLSTMOptions
-from ntm_models.ntm import NTM, NTMOptions
+from ntm_models.families.registry import FAMILIES
+from ntm_models.ntm import NTM
 from ntm_models.recipe import WEIGHTS, Recipe
-
-TrainableStep = NTM | StackedLSTM
+from ntm_models.trainable import TrainableStep
 
 FIRST_WEIGHTINGS = "first_weightings"
 
 
+def step_kind(family: str) -> type[TrainableStep]:
+    """The step class of a family; its module is loaded now and no other family's."""
+    module, _, name = FAMILIES[family].partition(":")
+    kind: type[TrainableStep] = getattr(import_module(module), name)
+    return kind
+
+
 def build_step(recipe: Recipe) -> TrainableStep:
     """The recipe's step module with fresh weights, drawn from the recipe's seed. Raises RecipeFault."""
-    task = recipe.task_of()
-    sizes = {"inputs": task.inputs, "outputs": task.outputs}
+    kind, task = step_kind(recipe.family), recipe.task_of()
+    options = kind.options_kind
+    sizes = {one.name: getattr(task, one.name) for one in fields(options) if hasattr(task, one.name)}
     # The caller's random numbers go on as if nothing had been drawn here.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -28,9 +37,7 @@ def build_step(recipe: Recipe) -> TrainableStep:
                 raise ValueError(
                     f"model.{given[0]}: the task decides it; expected nothing, got {recipe.model[given[0]]!r}"
                 )
-            if recipe.family == StackedLSTM.family:
-                return StackedLSTM(record_of(StackedLSTMOptions, {**recipe.model, **sizes}, at="model"))
-            return NTM(record_of(NTMOptions, {**recipe.model, **sizes}, at="model"))
+            return kind(record_of(options, {**recipe.model, **sizes}, at="model"))
         except ValueError as fault:
             raise RecipeFault(f"recipe {recipe.name}: {fault}") from fault
 
@@ -52,6 +59,11 @@ def first_step(recipe: Recipe, weights: Path = WEIGHTS) -> TrainableStep:
     except RuntimeError as fault:  # What load_state_dict raises for other names or shapes.
         raise RecipeFault(f"recipe {recipe.name}: start: {path} has weights of other sizes: {fault}") from fault
     return step
+
+
+def free_sizes(recipe: Recipe) -> frozenset[str]:
+    """The sizes of the recipe's model that no weight knows, so that they can be other ones where it is served."""
+    return frozenset(getattr(step_kind(recipe.family), "free_sizes", ()))
 
 
 def load_step(recipe: Recipe, weights: Path) -> TrainableStep:

@@ -7,12 +7,14 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from ntm_models.tasks import TASKS
+
 CURVE_FILE = "curve.png"
 
 # 7 x 2.8 inches at this resolution is as wide as a README's column and about 50 kB.
 _DPI = 120
 
-# Wrong bits are shown down to zero: linear up to this, logarithmic above.
+# Scores are shown down to zero: linear up to this, logarithmic above.
 _LINEAR_UP_TO = 0.1
 
 # What the score of a task of chance is; that of the others is their wrong bits.
@@ -48,7 +50,7 @@ def draw_curve(folder: Path) -> Path:
                     score_axes.plot(sequences, scores, color=f"C{nth}", linewidth=0.5, alpha=0.25)
         loss_axes.set(yscale="log", ylabel="loss, bits per sequence", xlabel="training sequences")
         score_axes.set_yscale("symlog", linthresh=_LINEAR_UP_TO)
-        what = _SCORES.get(recipe["task"], "wrong bits per sequence")
+        what = _SCORES.get(recipe["task"], f"wrong {_unit(recipe['task'])} per sequence")
         score_axes.set(ylim=(-_LINEAR_UP_TO / 10, None), ylabel=what, xlabel="training sequences of each seed")
         score_axes.axvline(sequences[row_kept], color="gray", linestyle="--", linewidth=1, label="kept")
         loss_axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f} k" if value else "0")
@@ -59,6 +61,12 @@ def draw_curve(folder: Path) -> Path:
         path = folder / CURVE_FILE
         figure.savefig(path, format="png", metadata={"Software": None})
     return path
+
+
+def _unit(task: str) -> str:
+    """What the score of a task counts."""
+    known = TASKS[task]()
+    return known.episodes(length=known.length_min, sequences=1, seed=0).unit
 
 
 def _kept(rows: list[dict[str, Any]]) -> tuple[int, int]:

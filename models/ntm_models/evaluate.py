@@ -4,14 +4,14 @@ Rules of this file: no torch; every sequence is a session of its own, so the ser
 anybody's; the same seed gives the same sequences, whatever order they are answered in.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from ntm_models.errors import EvaluationFault
-from ntm_models.tasks import TASKS, Task
+from ntm_models.tasks import OUTPUT, TASKS, Task, tensors_of
 from ntm_models.tasks.episode import FloatArray
 from ntm_serve.client import Client, ModelInfo
 
@@ -21,11 +21,11 @@ SESSIONS_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model scored on B sequences of one length, in bits.
+    """What a model scored on B sequences of one length.
 
-    score: the mean per sequence: wrong bits, or of a task of chance those of cost beyond the optimum, where
-    `cost` and `optimum` are the mean costs and otherwise None. exact: how many have no wrong bit; None where
-    chance decides.
+    score: the mean per sequence: wrong bits or answers, as `unit` says, or of a task of chance the bits of cost beyond
+    the optimum, where `cost` and `optimum` are the mean costs and otherwise None. exact: how many have nothing wrong;
+    None where chance decides.
     """
 
     length: int
@@ -35,6 +35,7 @@ class Evaluation:
     exact: int | None
     cost: float | None = None
     optimum: float | None = None
+    unit: str = "bits"
 
 
 def evaluate(
@@ -57,20 +58,21 @@ def evaluate(
     except ValueError as fault:
         raise EvaluationFault(str(fault)) from fault
 
-    def outputs_of(x: FloatArray) -> FloatArray:
+    def outputs_of(nth: int) -> FloatArray:
         with client.session(model, version=version) as session:
-            outputs = np.asarray(session.step(x), dtype=np.float32)
+            outputs = session.step({name: array[nth] for name, array in episodes.inputs.items()})
         advance()
-        return outputs
+        # A model with several outputs answers with a mapping.
+        return np.asarray(outputs[OUTPUT] if isinstance(outputs, dict) else outputs, dtype=np.float32)
 
     with ThreadPoolExecutor(SESSIONS_AT_ONCE) as pool:
-        outputs = np.stack(list(pool.map(outputs_of, episodes.x)))
+        outputs = np.stack(list(pool.map(outputs_of, range(sequences))))
     score = float(episodes.score(outputs).mean())
     if episodes.optimal is None:
-        exact = int((episodes.wrong_bits(outputs) == 0).sum())
-        return Evaluation(length, episodes.x.shape[1], sequences, score, exact)
+        exact = int((episodes.wrong(outputs) == 0).sum())
+        return Evaluation(length, episodes.steps, sequences, score, exact, unit=episodes.unit)
     cost, optimum = (float(episodes.cost_bits(given).mean()) for given in (outputs, episodes.optimal))
-    return Evaluation(length, episodes.x.shape[1], sequences, score, None, cost, optimum)
+    return Evaluation(length, episodes.steps, sequences, score, None, cost, optimum)
 
 
 def task_for(model: ModelInfo, name: str) -> Task:
@@ -79,10 +81,14 @@ def task_for(model: ModelInfo, name: str) -> Task:
     if name not in TASKS:
         raise EvaluationFault(f"task: expected one of {', '.join(TASKS)}, got {name!r}")
     task = TASKS[name]()
-    expected = {"input": (task.inputs,), "output": (task.outputs,)}
-    specs = {"input": model.inputs, "output": model.outputs}
-    for kind, shape in expected.items():
-        if [one.shape for one in specs[kind]] != [shape]:
-            given = ", ".join(str(one) for one in specs[kind])
-            raise EvaluationFault(f"{model.name}: {name} needs one {kind} of {shape[0]} channels, got {given}")
+    inputs, outputs = tensors_of(task)
+    taken, given = ({one.name: str(one) for one in specs} for specs in (model.inputs, model.outputs))
+    if taken != inputs:
+        raise EvaluationFault(f"{model.name}: {name} needs the inputs {_listed(inputs)}, got {_listed(taken)}")
+    if not outputs.items() <= given.items():
+        raise EvaluationFault(f"{model.name}: {name} needs the output {_listed(outputs)}, got {_listed(given)}")
     return task
+
+
+def _listed(tensors: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {described}" for name, described in tensors.items())

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ntm_models.trainable import Tensors, TrainableStep
+
 
 @dataclass(frozen=True)
 class StackedLSTMOptions:
@@ -22,7 +24,7 @@ class StackedLSTMOptions:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
 
-class StackedLSTM(nn.Module):
+class StackedLSTM(TrainableStep):
     """A step of stacked LSTM layers; each sees the input and the layer below, the output sees them all.
 
     State of one session: h and c, `[L, C]` each; the first is the hyperbolic tangent of what was learned.
@@ -31,12 +33,14 @@ class StackedLSTM(nn.Module):
     """
 
     family = "lstm"
+    options_kind = StackedLSTMOptions
+    whole_sequences = True
     roles: Mapping[str, str] = {"h": "controller", "c": "controller"}
 
     def __init__(self, options: StackedLSTMOptions) -> None:
         super().__init__()
         self.options = o = options
-        widths = [o.inputs + (o.size if layer else 0) + o.size for layer in range(o.layers)]
+        widths = layer_widths(o.inputs, o.layers, o.size)
         self.gates = nn.ModuleList(nn.Linear(width, 4 * o.size) for width in widths)
         self.output = nn.Linear(o.layers * o.size, o.outputs)
         self.first_h = nn.Parameter(torch.zeros(o.layers, o.size))
@@ -46,44 +50,49 @@ class StackedLSTM(nn.Module):
         """The state of a session that made no step, without a batch axis."""
         return {"h": torch.tanh(self.first_h), "c": torch.tanh(self.first_c)}
 
-    def forward(
-        self, inputs: Mapping[str, Tensor], state: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """inputs `x [B, I]`, state with a batch axis; returns outputs `y [B, O]` in (0, 1) and the next state."""
-        logits, following = self.logits(inputs["x"], state)
-        return {"y": torch.sigmoid(logits)}, following
+    def logits(self, inputs: Tensors, state: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
+        """inputs `x [B, I]`, state with a batch axis; see TrainableStep."""
+        h, c = stacked(self.gates, inputs["x"], state["h"], state["c"])
+        return self.output(h.flatten(1)), {"h": h, "c": c}
 
-    def logits(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The step before its last logistic function."""
-        below: list[Tensor] = []
-        cells: list[Tensor] = []
-        before_h, before_c = state["h"].unbind(1), state["c"].unbind(1)
-        for gates, h, c in zip(self.gates, before_h, before_c, strict=True):
-            seen = torch.cat([x, *below[-1:], h], dim=1)
-            sigmoids, candidate = gates(seen).split([3 * self.options.size, self.options.size], dim=1)
-            input_gate, forget_gate, output_gate = torch.sigmoid(sigmoids).chunk(3, dim=1)
-            cells.append(forget_gate * c + input_gate * torch.tanh(candidate))
-            below.append(output_gate * torch.tanh(cells[-1]))
-        logits = self.output(torch.cat(below, dim=1))
-        return logits, {"h": torch.stack(below, dim=1), "c": torch.stack(cells, dim=1)}
-
-    def sequence_logits(self, x: Tensor) -> Tensor:
-        """`logits` of every step from the initial state. x `[B, T, I]`; returns `[B, T, O]`.
+    def sequence_logits(self, inputs: Tensors) -> Tensor:
+        """inputs `x [B, T, I]`; see TrainableStep.
 
         No layer sees one above it, so each can go through the whole sequence before the next: torch has that as one
         operation, several times as fast as step after step.
         """
-        first, size, rows = self.initial_state(), self.options.size, x.shape[0]
+        x, first, size = inputs["x"], self.initial_state(), self.options.size
         below: list[Tensor] = []
         for gates, h, c in zip(self.gates, first["h"], first["c"], strict=True):
             seen = torch.cat([x, *below[-1:]], dim=2)
             weight, bias = (_as_torch_orders(one, size) for one in gates.parameters())
             of_inputs, of_itself = weight.split([seen.shape[2], size], dim=1)
             weights = [of_inputs, of_itself, bias, torch.zeros_like(bias)]
-            start = [one.expand(1, rows, size).contiguous() for one in (h, c)]
+            start = [one.expand(1, len(x), size).contiguous() for one in (h, c)]
             below.append(torch.lstm(seen, start, weights, True, 1, 0.0, True, False, True)[0])
         logits: Tensor = self.output(torch.cat(below, dim=2))
         return logits
+
+
+def layer_widths(inputs: int, layers: int, size: int) -> list[int]:
+    """What each layer of `stacked` sees: the input, the layer below where there is one, and itself."""
+    return [inputs + (size if layer else 0) + size for layer in range(layers)]
+
+
+def stacked(gates: nn.ModuleList, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of the layers. gates: of each layer from what it sees to `4C`; x `[B, I]`, h and c `[B, L, C]`; returns
+    the next h and c.
+    """
+    size = h.shape[2]
+    below: list[Tensor] = []
+    cells: list[Tensor] = []
+    for of_layer, before_h, before_c in zip(gates, h.unbind(1), c.unbind(1), strict=True):
+        seen = torch.cat([x, *below[-1:], before_h], dim=1)
+        sigmoids, candidate = of_layer(seen).split([3 * size, size], dim=1)
+        input_gate, forget_gate, output_gate = torch.sigmoid(sigmoids).chunk(3, dim=1)
+        cells.append(forget_gate * before_c + input_gate * torch.tanh(candidate))
+        below.append(output_gate * torch.tanh(cells[-1]))
+    return torch.stack(below, dim=1), torch.stack(cells, dim=1)
 
 
 def _as_torch_orders(gates: Tensor, size: int) -> Tensor:

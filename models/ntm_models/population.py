@@ -1,7 +1,7 @@
 """Several models of the same shape, trained side by side: one rollout for all of them.
 
 A training step of one small model is bound by the overhead of its operations, not by their arithmetic, so
-several seeds cost little more than one. Letters: P models, B sequences each, T steps, I inputs, O outputs.
+several seeds cost little more than one. Letters: P models, B sequences each, T steps, O outputs.
 
 Rules of this file: the models never meet; what one gives does not depend on which others stand beside it, but
 for the last bits of an addition; a model can be taken out as a state_dict at any time.
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from ntm_models.build import TrainableStep
-from ntm_models.lstm import StackedLSTM
+from ntm_models.trainable import TrainableStep
 
 State = dict[str, Tensor]
 
@@ -29,30 +28,33 @@ class Population:
 
     def __init__(self, steps: Sequence[TrainableStep], *, compiled: bool = False) -> None:
         self.size = len(steps)
+        self.activated = steps[0].activated
         stacked, _ = stack_module_state([_Called(step) for step in steps])
         self.parameters: dict[str, Tensor] = dict(stacked)
         called = _Called(steps[0])
         self._start = vmap(lambda parameters: functional_call(called, parameters, (None, {})))
-        step = vmap(lambda parameters, x, state: functional_call(called, parameters, (x, state)))
+        step = vmap(lambda parameters, inputs, state: functional_call(called, parameters, (inputs, state)))
         # Every batch has the same shape; shapes that are free make slower code.
         self._step: Any = torch.compile(step, dynamic=False) if compiled else step
-        self._sequence = called if isinstance(steps[0], StackedLSTM) else None
+        self._sequence = called if steps[0].whole_sequences else None
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits of every step from the initial states. x `[P, B, T, I]`; returns `[P, B, T, O]`."""
+    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits of every step from the initial states. inputs `[P, B, T, ...]`; returns `[P, B, T, O]`."""
         if self._sequence is not None:
+            each = [{name: array[nth] for name, array in inputs.items()} for nth in range(self.size)]
             return torch.stack(
-                [functional_call(self._sequence, self._of(nth), (x[nth], None)) for nth in range(self.size)]
+                [functional_call(self._sequence, self._of(nth), (one, None)) for nth, one in enumerate(each)]
             )
-        rows = x.shape[1]
+        _, rows, steps = next(iter(inputs.values())).shape[:3]
         first: State = self._start(self.parameters)
         # Contiguous, as every later state is: a compiled step is one for each layout that it meets.
         state = {
             name: value.unsqueeze(1).expand(-1, rows, *value.shape[1:]).contiguous() for name, value in first.items()
         }
         logits = []
-        for at in range(x.shape[2]):
-            now, state = self._step(self.parameters, x[:, :, at].contiguous(), state)
+        for at in range(steps):
+            seen = {name: array[:, :, at].contiguous() for name, array in inputs.items()}
+            now, state = self._step(self.parameters, seen, state)
             logits.append(now)
         return torch.stack(logits, dim=2)
 
@@ -71,8 +73,8 @@ class Population:
 
 
 class _Called(nn.Module):
-    """A step under the one name by which `functional_call` can call it: its initial state where there is no x, the
-    logits of a sequence where there is no state, or those of one step.
+    """A step under the one name by which `functional_call` can call it: its initial state where there are no inputs,
+    the logits of a sequence where there is no state, or those of one step.
     """
 
     PREFIX = "step."
@@ -81,10 +83,7 @@ class _Called(nn.Module):
         super().__init__()
         self.step = step
 
-    def forward(self, x: Tensor | None, state: State | None) -> State | Tensor | tuple[Tensor, State]:
-        if x is None:
+    def forward(self, inputs: State | None, state: State | None) -> State | Tensor | tuple[Tensor, State]:
+        if inputs is None:
             return self.step.initial_state()
-        if state is None:
-            assert isinstance(self.step, StackedLSTM)
-            return self.step.sequence_logits(x)
-        return self.step.logits(x, state)
+        return self.step.sequence_logits(inputs) if state is None else self.step.logits(inputs, state)

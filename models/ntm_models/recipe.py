@@ -11,13 +11,13 @@ from typing import Any
 
 from ntm_models.entries import record_of
 from ntm_models.errors import RecipeFault
+from ntm_models.families.registry import FAMILIES
 from ntm_models.tasks import TASKS, Task
 
 # Beside the package in a checkout; an installed wheel has none, and takes recipes by their paths.
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 WEIGHTS = RECIPES.parent / "weights"
 
-FAMILIES = ("ntm", "lstm")
 OPTIMISERS = ("adam", "rmsprop")
 
 

@@ -1,6 +1,6 @@
 """docs/zoo.md: what every model of the zoo scored through a server, as markdown. Pure: findings in, text out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ntm_models.tasks import TASKS
 from ntm_models.zoo import FRESH_SEED, FRESH_SEQUENCES, Entry, Finding
@@ -9,9 +9,10 @@ HEAD = f"""# The zoo
 
 Written by `make zoo-report` from runs through a server; `make zoo-check` measures it all again, on the sequences of
 the cards too, and fails where a promise does not hold. Each figure is the mean of {FRESH_SEQUENCES} sequences that no
-training and no selection saw (seed {FRESH_SEED}). Bits are wrong output bits per sequence, at threshold one half. Of
+training and no selection saw (seed {FRESH_SEED}). Bits are wrong output bits per sequence, at threshold one half; of
+tasks whose outputs are classes, answers are those where another class than the right one is the likeliest. Of
 dynamic N-grams, whose wanted outputs are drawn by chance, they are bits of cost beyond the optimal estimator's.
-"Exact" counts the sequences without a wrong bit. What a recipe promises of a length stands beside the figure.
+"Exact" counts the sequences without a wrong bit or answer. What a recipe promises of a length stands beside the figure.
 """
 
 
@@ -29,7 +30,7 @@ def _title(task: str) -> str:
     return f"{task}: lengths are {TASKS[task].length_means}" if task else "Not scored"
 
 
-def _section(entry: Entry, findings: Iterable[Finding]) -> str:
+def _section(entry: Entry, findings: Sequence[Finding]) -> str:
     origin = entry.manifest.provenance
     size = sum(file.size_bytes for file in entry.manifest.files.values())
     head = (
@@ -39,7 +40,7 @@ def _section(entry: Entry, findings: Iterable[Finding]) -> str:
     rows = [_row(finding) for finding in findings]
     if not rows:
         return head
-    columns = ("length", "steps", "bits", "exact", "promised")
+    columns = ("length", "steps", findings[0].measured.unit, "exact", "promised")
     return head + "\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows))
 
 

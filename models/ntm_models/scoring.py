@@ -56,7 +56,7 @@ def eval_command(
 
 def zoo_check(zoo: ZooFolder = ZOO) -> None:
     """Measure every promise of every model of a zoo, through a server of its own. Fails where one does not hold."""
-    table = Table("model", "length", "promised", "bits", "exact", "", box=None)
+    table = Table("model", "length", "promised", "score", "exact", "", box=None)
     entries, faults = read_zoo(zoo), 0
     total = sum(sequences_to_check(entry) for entry in entries)
     with served(zoo) as (target, _), Client(target) as client, _bar("zoo", total=total) as (progress, bar):
@@ -90,7 +90,8 @@ def table_of(rows: Sequence[Evaluation]) -> Table:
     """What was scored, one length a row."""
     by_chance = any(one.cost is not None for one in rows)
     last = ("cost", "optimum") if by_chance else ("exact",)
-    table = Table("length", "steps", "sequences", "bits beyond" if by_chance else "wrong bits", *last, box=None)
+    unit = rows[0].unit if rows else "bits"
+    table = Table("length", "steps", "sequences", "bits beyond" if by_chance else f"wrong {unit}", *last, box=None)
     for one in rows:
         ends = (f"{one.cost:.2f}", f"{one.optimum:.2f}") if by_chance else (f"{one.exact} of {one.sequences}",)
         table.add_row(str(one.length), str(one.steps), str(one.sequences), f"{one.score:g}", *ends)

@@ -23,6 +23,7 @@ from ntm_models.errors import TrainingFault
 from ntm_models.population import Population
 from ntm_models.progress import Progress, Report
 from ntm_models.recipe import Recipe, Training
+from ntm_models.tasks import Episodes
 
 RECIPE_FILE = "recipe.json"
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -104,8 +105,11 @@ def scores_by_length(recipe: Recipe, population: Population) -> dict[str, list[f
         for length in selection.lengths:
             seed = (recipe.seed, SELECTION_STREAM, length)
             episodes = task.episodes(length=length, sequences=selection.sequences, seed=seed)
-            x = torch.from_numpy(episodes.x).expand(population.size, *episodes.x.shape)
-            outputs = torch.sigmoid(population.logits(x)).numpy()
+            inputs = {
+                name: torch.from_numpy(array).expand(population.size, *array.shape)
+                for name, array in episodes.inputs.items()
+            }
+            outputs = population.activated(population.logits(inputs)).numpy()
             scores[str(length)] = [float(episodes.score(of_one).mean()) for of_one in outputs]
     return scores
 
@@ -134,16 +138,15 @@ def _train_once(
         task.episodes(length=length, sequences=options.batch, seed=(seed, nth) if nth else seed)
         for nth in range(population.size)
     ]
-    scored = torch.from_numpy(batches[0].scored)
-    logits = population.logits(torch.from_numpy(np.stack([batch.x for batch in batches])))[:, :, scored]
-    wanted = torch.from_numpy(np.stack([batch.y for batch in batches]))[:, :, scored]
-    losses = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=(1, 2, 3))
+    stacked = {name: np.stack([batch.inputs[name] for batch in batches]) for name in batches[0].inputs}
+    logits = population.logits({name: torch.from_numpy(array) for name, array in stacked.items()})
+    losses, counted = _losses(logits, batches)
     for group in optimiser.param_groups:
         group["lr"] = options.learning_rate * (1 - done / options.steps)
     optimiser.zero_grad()
     losses.sum().backward()
     norms = _clip(list(population.parameters.values()), options.clip_norm)
-    bits = losses.detach() * wanted[0, 0].numel() / math.log(2)
+    bits = losses.detach() * counted / math.log(2)
     if not (torch.isfinite(bits) & torch.isfinite(norms)).any():
         # Before the update: the weights, and the checkpoint that may follow, are still whole.
         raise TrainingFault(
@@ -151,6 +154,22 @@ def _train_once(
         )
     optimiser.step()
     return tuple(bits.tolist()), tuple(norms.tolist())
+
+
+def _losses(logits: Tensor, batches: Sequence[Episodes]) -> tuple[Tensor, Tensor]:
+    """Each model's mean cross-entropy of what counts, and how much of that there is in a sequence, `[P]` each.
+
+    logits `[P, B, T, O]`, and a batch for each model.
+    """
+    wanted = torch.from_numpy(np.stack([batch.y for batch in batches]))
+    scored = torch.from_numpy(np.stack([np.broadcast_to(batch.scored, batch.y.shape[:2]) for batch in batches]))
+    if batches[0].classes:
+        of_steps, parts = -(wanted * functional.log_softmax(logits, dim=3)).sum(dim=3), 1
+    else:
+        of_steps = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=3)
+        parts = wanted.shape[3]
+    counted = scored.sum(dim=(1, 2)) * parts
+    return torch.where(scored, of_steps, 0.0).sum(dim=(1, 2)) / counted, counted / wanted.shape[1]
 
 
 def _clip(parameters: Sequence[Tensor], norm_max: float) -> Tensor:

@@ -75,10 +75,10 @@ def check(client: Client, entry: Entry, *, advance: Advance = lambda: None) -> I
     """Measure every promise of an entry through a server. Raises EvaluationFault, and what the client raises."""
     for claim in entry.claims if entry.scored else ():
         measured = _measured(client, entry, claim.length, FRESH_SEQUENCES, FRESH_SEED, advance)
-        yield Finding(entry, promise_of(claim), measured, fault_of_claim(claim, measured))
+        yield Finding(entry, promise_of(claim, measured.unit), measured, fault_of_claim(claim, measured))
     for figure in entry.manifest.verification.scores if entry.scored else ():
         measured = _measured(client, entry, figure.length, figure.sequences, figure.seed, advance)
-        promise = f"{figure.score_engine:g} bits on the card's sequences"
+        promise = f"{figure.score_engine:g} {measured.unit} on the card's sequences"
         yield Finding(entry, promise, measured, fault_of_figure(figure, measured))
 
 
@@ -91,7 +91,7 @@ def survey(client: Client, entry: Entry, *, advance: Advance = lambda: None) -> 
     for length in lengths_of(entry):
         measured = _measured(client, entry, length, FRESH_SEQUENCES, FRESH_SEED, advance)
         if claim := claims.get(length):
-            yield Finding(entry, promise_of(claim), measured, fault_of_claim(claim, measured))
+            yield Finding(entry, promise_of(claim, measured.unit), measured, fault_of_claim(claim, measured))
         else:
             yield Finding(entry, "", measured)
 
@@ -120,18 +120,19 @@ def _measured(client: Client, entry: Entry, length: int, sequences: int, seed: i
     )
 
 
-def promise_of(claim: Claim) -> str:
+def promise_of(claim: Claim, unit: str = "bits") -> str:
     """A claim in words."""
     exact = f", {claim.exact_min} of {FRESH_SEQUENCES} exact" if claim.exact_min else ""
-    return f"at most {claim.score_max:g} bits{exact}"
+    return f"at most {claim.score_max:g} {unit}{exact}"
 
 
 def fault_of_claim(claim: Claim, measured: Evaluation) -> str:
     """What of a claim does not hold; empty where it does."""
     if not measured.score <= claim.score_max:
-        return f"expected at most {claim.score_max:g} bits, got {measured.score:g}"
+        return f"expected at most {claim.score_max:g} {measured.unit}, got {measured.score:g}"
     if claim.exact_min and (measured.exact is None or measured.exact < claim.exact_min):
-        return f"expected no wrong bit in {claim.exact_min} of {measured.sequences} sequences, got {measured.exact}"
+        nothing_wrong = f"no wrong {measured.unit.removesuffix('s')} in {claim.exact_min}"
+        return f"expected {nothing_wrong} of {measured.sequences} sequences, got {measured.exact}"
     return ""
 
 
@@ -139,5 +140,6 @@ def fault_of_figure(figure: ScoreEntry, measured: Evaluation) -> str:
     """What of a card's figure does not hold; empty where it does."""
     slack = FIGURE_SLACK_BITS + FIGURE_SLACK_SHARE * abs(figure.score_engine)
     if not abs(measured.score - figure.score_engine) <= slack:
-        return f"expected the card's {figure.score_engine:g} bits within {slack:.2g}, got {measured.score:g}"
+        card = f"the card's {figure.score_engine:g} {measured.unit}"
+        return f"expected {card} within {slack:.2g}, got {measured.score:g}"
     return ""

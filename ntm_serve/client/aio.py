@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,6 +26,7 @@ from ntm_serve.client.asking import (
 )
 from ntm_serve.client.conversion import (
     IN_FLIGHT_MAX_DEFAULT,
+    InitialState,
     Inputs,
     Outputs,
     SessionFacts,
@@ -36,7 +37,7 @@ from ntm_serve.client.conversion import (
     outputs_of,
     steps_of,
 )
-from ntm_serve.client.dialogues import Opening
+from ntm_serve.client.dialogues import GroupState, Opening
 from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
 from ntm_serve.client.lines import Lines, Turn, affinity
 from ntm_serve.client.views import ModelInfo, SessionInfo, SessionSnapshot, model_info, session_info
@@ -202,27 +203,51 @@ class AsyncClient:
         session_id: str = "",
         resume: bool = False,
         durability: Durability | str | None = None,
+        initial_state: InitialState | None = None,
+        sizes: Mapping[str, int] | None = None,
+        outputs: Sequence[str] = (),
     ) -> "_Opening":
         """Open a session: `async with client.session("copy-ff") as session:` closes it at the end of the block;
         `session = await client.session("copy-ff")` leaves it open.
 
         resume: take up an open session of that id where it stands, if there is one. durability: what a new one
-        outlives; None is what the server is set to.
+        outlives; None is what the server is set to. initial_state: state tensors by name that a new one begins with in
+        place of the model's own, each of the dtype and shape that `model(name).state` says; what is not given is the
+        model's. sizes: of axes of a new one's state, by name, as `model(name).axes` allows. Raises SessionDiffers where
+        one that is resumed was opened otherwise. outputs: the outputs that replies carry, by name; empty is all.
         """
-        request = open_request(model, version, session_id, resume=resume, durability=durability)
-        return _Opening(self, request)
+        request = open_request(
+            model,
+            version,
+            session_id,
+            resume=resume,
+            durability=durability,
+            initial_state=initial_state,
+            sizes=sizes,
+        )
+        return _Opening(self, request, outputs)
 
     def group(
-        self, model: str, *, version: str = "", prefix: str = "", next_steps: Mapping[str, int] | None = None
+        self,
+        model: str,
+        *,
+        version: str = "",
+        prefix: str = "",
+        next_steps: Mapping[str, int] | None = None,
+        initial_state: GroupState | None = None,
+        sizes: Mapping[str, int] | None = None,
+        outputs: Sequence[str] = (),
     ) -> AsyncGroup:
         """Sessions of this model, by key, to be stepped many at once. A session's id is `prefix` and its key.
 
         next_steps: where sessions stand that an earlier run stepped, by key: steps that the server made and whose
-        outputs were lost are then answered again. A session that is not named is taken where it stands.
+        outputs were lost are then answered again. A session that is not named is taken where it stands. initial_state:
+        as of `session`, of every session that is opened, or a function of the key that gives it. sizes and outputs: as
+        there.
         """
         return AsyncGroup(
             self._sessions,
-            Opening(model, version, prefix),
+            Opening(model, version, prefix, initial_state, sizes, tuple(outputs)),
             lines=self._lines,
             healing=self._healing,
             closing=self._closing,
@@ -277,9 +302,10 @@ class AsyncClient:
 class _Opening:
     """A session that is being opened: to be awaited, or entered."""
 
-    def __init__(self, client: AsyncClient, request: sessions_pb2.OpenRequest) -> None:
+    def __init__(self, client: AsyncClient, request: sessions_pb2.OpenRequest, asked: Sequence[str]) -> None:
         self._client = client
         self._request = request
+        self._asked = asked
         self._session: AsyncSession | None = None
 
     def __await__(self) -> Generator[Any, None, "AsyncSession"]:
@@ -297,14 +323,15 @@ class _Opening:
 
     async def _open(self) -> "AsyncSession":
         client = self._client
-        return AsyncSession(client, await client._carry_out(opened(client._healing, self._request, client.timeout_s)))
+        made = await client._carry_out(opened(client._healing, self._request, client.timeout_s))
+        return AsyncSession(client, made, self._asked)
 
 
 class AsyncSession(SessionFacts):
     """One session, stepped by this client, one call at a time."""
 
-    def __init__(self, client: AsyncClient, opened: sessions_pb2.OpenResponse) -> None:
-        super().__init__(opened)
+    def __init__(self, client: AsyncClient, opened: sessions_pb2.OpenResponse, asked: Sequence[str] = ()) -> None:
+        super().__init__(opened, asked)
         self._client = client
         self._turn = Turn()
         self._exchange: Exchange | None = None
@@ -324,9 +351,9 @@ class AsyncSession(SessionFacts):
             if kind is None:  # A block that failed has its own error to tell.
                 raise
 
-    async def step(self, x: Inputs, *, timeout_s: float | None = None) -> Outputs:
+    async def step(self, x: Inputs, *, timeout_s: float | None = None, outputs: Sequence[str] | None = None) -> Outputs:
         """Run one step, or T steps at once; y has the form of x. timeout_s: the longest that it may take, all tries
-        together; None is the client's.
+        together; None is the client's. outputs: those of this call, by name, empty is all; None are the session's.
 
         After DeadlinePassed or ServerUnreachable the same x may be passed again: it is run once. Raises SessionLost
         where the server lost the session's memory.
@@ -335,8 +362,8 @@ class AsyncSession(SessionFacts):
         await self._end_exchange()
         client = self._client
         limit_s = client.timeout_s if timeout_s is None else timeout_s
-        outputs = await client._carry_out(stepped(client._healing, self, steps, limit_s), self._turn)
-        return outputs_of(outputs, single=steps.single)
+        made = await client._carry_out(stepped(client._healing, self, steps, limit_s, outputs), self._turn)
+        return outputs_of(made, single=steps.single)
 
     async def stream(
         self,

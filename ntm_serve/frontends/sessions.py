@@ -28,7 +28,7 @@ from ntm_serve.service import Service
 from ntm_serve.submission import Submission
 from ntm_serve.tenancy import Tenancy, TenantService, place_of
 from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
-from ntm_serve.wire import durability_of, tensor_of, wire_error
+from ntm_serve.wire import arrays_of, durability_of, tensor_of, wire_error
 
 # What a trace says of messages that nobody waits for any more.
 LEFT = StepCancelled("call: ended before the message was answered")
@@ -96,6 +96,8 @@ class SessionsBehaviours:
             session_id=request.session_id or None,
             resume=request.resume,
             durability=durability_of(request.durability),
+            initial_state=arrays_of(request.initial_state),
+            sizes=request.sizes,
         )
         inputs, outputs = wire_specs(self._service.model(*view.model))
         return sessions_pb2.OpenResponse(session=wire_session(view), inputs=inputs, outputs=outputs)

@@ -33,7 +33,14 @@ REPLY_MODE_TOGETHER: ReplyMode
 REPLY_MODE_AS_FINISHED: ReplyMode
 
 class Session(_message.Message):
-    __slots__ = ("session_id", "model", "version", "next_step", "durable_step", "oldest_step", "steps_in_flight", "state_bytes", "open_for", "idle_for", "durability", "resident", "oldest_retained_step", "tenant")
+    __slots__ = ("session_id", "model", "version", "next_step", "durable_step", "oldest_step", "steps_in_flight", "state_bytes", "open_for", "idle_for", "durability", "resident", "oldest_retained_step", "tenant", "initial_state_digest", "sizes")
+    class SizesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +55,8 @@ class Session(_message.Message):
     RESIDENT_FIELD_NUMBER: _ClassVar[int]
     OLDEST_RETAINED_STEP_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_STATE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     model: str
     version: str
@@ -62,21 +71,34 @@ class Session(_message.Message):
     resident: bool
     oldest_retained_step: int
     tenant: str
-    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., next_step: _Optional[int] = ..., durable_step: _Optional[int] = ..., oldest_step: _Optional[int] = ..., steps_in_flight: _Optional[int] = ..., state_bytes: _Optional[int] = ..., open_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., resident: _Optional[bool] = ..., oldest_retained_step: _Optional[int] = ..., tenant: _Optional[str] = ...) -> None: ...
+    initial_state_digest: str
+    sizes: _containers.ScalarMap[str, int]
+    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., next_step: _Optional[int] = ..., durable_step: _Optional[int] = ..., oldest_step: _Optional[int] = ..., steps_in_flight: _Optional[int] = ..., state_bytes: _Optional[int] = ..., open_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., resident: _Optional[bool] = ..., oldest_retained_step: _Optional[int] = ..., tenant: _Optional[str] = ..., initial_state_digest: _Optional[str] = ..., sizes: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
-    __slots__ = ("model", "version", "session_id", "resume", "durability")
+    __slots__ = ("model", "version", "session_id", "resume", "durability", "initial_state", "sizes")
+    class SizesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_STATE_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     session_id: str
     resume: bool
     durability: Durability
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., session_id: _Optional[str] = ..., resume: _Optional[bool] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+    initial_state: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
+    sizes: _containers.ScalarMap[str, int]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., session_id: _Optional[str] = ..., resume: _Optional[bool] = ..., durability: _Optional[_Union[Durability, str]] = ..., initial_state: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., sizes: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class OpenResponse(_message.Message):
     __slots__ = ("session", "inputs", "outputs")

@@ -102,7 +102,7 @@ class SessionsServicer:
     """
 
     def Open(self, request, context):
-        """Open a session at step 0 with the model's initial state.
+        """Open a session at step 0 with the model's initial state, or with one that the request gives.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -95,6 +95,58 @@ def test_a_recipe_is_exported_with_its_score(tmp_path: Path) -> None:
     assert "wrong bits, length 120" in done.stdout
 
 
+DNC = RECIPE.replace('"ntm"', '"dnc"').replace('controller = "gru"', 'controller = "lstm"\nlayers = [8]')
+DNC = DNC.replace("controller_size = 8\n", "").replace("write_heads = 1\n", "").replace('"copy"', '"copy-reuse"')
+
+
+def test_a_recipe_whose_weights_do_not_know_the_slots_is_exported_with_others(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(DNC)
+    torch.save(build_step(read_recipe(tmp_path / "tiny.toml")).state_dict(), tmp_path / "best.pt")
+
+    done = typed(tmp_path / "tiny.toml", "--weights", tmp_path / "best.pt", "--out", tmp_path, "--sequences", 1,
+                 "--set", "slots=9", "--source", "here")  # fmt: skip
+
+    assert done.exit_code == 0, done.stderr
+    directory = read_model_directory(tmp_path / "tiny" / "1")
+    assert {one.name: one.shape for one in directory.spec.state}["link"] == (9, 9)
+    assert [one.name for one in directory.spec.state if one.role == "controller"] == ["controller_h", "controller_c"]
+    assert directory.manifest.provenance.source == "here, slots 9"
+
+
+def test_sizes_are_given_to_the_function_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "sized.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(EXAMPLE.parent)!r})\nimport torch\nimport gru_cell\n"
+        "class Padded(gru_cell.GRUCell):\n"
+        "    def __init__(self, slots):\n        super().__init__()\n        self.slots = slots\n"
+        "    def initial_state(self):\n        return {**super().initial_state(), 'more': torch.zeros(self.slots)}\n"
+        "    def forward(self, inputs, state):\n"
+        "        outputs, following = super().forward(inputs, state)\n"
+        "        return outputs, {**following, 'more': state['more'] + 1}\n"
+        "def build(slots=2):\n    return Padded(slots)\n"
+    )
+    done = typed(tmp_path / "sized.py:build", "--out", tmp_path, "--set", "slots=5")
+    assert done.exit_code == 0, done.stderr
+    manifest = read_model_directory(tmp_path / "sized" / "1").manifest
+    assert [one.shape for one in manifest.state if one.name == "more"] == [(5,)]
+    assert manifest.provenance.source == "slots 5"
+
+
+def test_a_size_that_cannot_be_chosen_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "ntm.toml").write_text(RECIPE)
+    (tmp_path / "dnc.toml").write_text(DNC)
+    cases = {
+        ("ntm.toml", "slots=9"): "tiny: of the family ntm expected nothing: the weights know every size, got slots",
+        ("dnc.toml", "width=9"): "tiny: of the family dnc expected slots, got width",
+        ("dnc.toml", "slots=0"): "model.slots: expected at least 1, got 0",
+        ("dnc.toml", "slots"): "--set: expected NAME=NUMBER, got 'slots'",
+        ("dnc.toml", "slots=-1"): "--set: expected NAME=NUMBER, got 'slots=-1'",
+    }
+    for (file, pair), message in cases.items():
+        given = refused(tmp_path / file, "--weights", tmp_path / "best.pt", "--set", pair, "--out", tmp_path / "models")
+        assert message in given
+    assert "build() does not take slots: " in refused(f"{EXAMPLE}:build", "--set", "slots=3", "--out", tmp_path)
+
+
 def test_options_may_come_before_the_source(tmp_path: Path, weights: Path) -> None:
     done = typed("--out", tmp_path, "--weights", weights, "--version", 2, f"{EXAMPLE}:build")
 

@@ -16,6 +16,6 @@ def rollout_logits(step: NTM, x: Tensor) -> Tensor:
     state = initial_batch(step, x.shape[0])
     logits = []
     for at in range(x.shape[1]):
-        now, state = step.logits(x[:, at], state)
+        now, state = step.logits({"x": x[:, at]}, state)
         logits.append(now)
     return torch.stack(logits, dim=1)

@@ -34,7 +34,7 @@ def test_a_layer_is_the_lstm_cell_of_torch():
 def test_every_parameter_learns():
     step = StackedLSTM(StackedLSTMOptions(inputs=3, outputs=2, layers=2, size=4))
     state = {name: value.expand(2, *value.shape) for name, value in step.initial_state().items()}
-    logits, _ = step.logits(torch.rand(2, 3), state)
+    logits, _ = step.logits({"x": torch.rand(2, 3)}, state)
     logits.square().sum().backward()
     for name, parameter in step.named_parameters():
         assert parameter.grad is not None, name

@@ -15,6 +15,8 @@ SIZES = {"controller_size": 8, "slots": 6, "width": 4}
 FAMILIES = {
     "feed-forward": {"family": "ntm", "model": {"controller": "feed-forward", **SIZES}},
     "lstm": {"family": "ntm", "model": {"controller": "lstm", **SIZES}},
+    "dnc": {"family": "dnc", "model": {"layers": [8], "slots": 6, "width": 4}},
+    "dnc-lstm": {"family": "dnc", "model": {"controller": "lstm", "layers": [8, 8], "slots": 6, "width": 4}},
     "layers": {"family": "lstm", "model": {"layers": 2, "size": 8}},
 }
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -28,7 +30,7 @@ def steps_of(entries, seeds=(3, 4, 5)):
 def test_each_model_gives_what_it_gives_alone(family, entries):
     steps = steps_of({**entries, **FAMILIES[family]})
     x = torch.rand(3, 2, 5, 9, generator=torch.Generator().manual_seed(1))
-    together = Population(steps).logits(x)
+    together = Population(steps).logits({"x": x})
     for nth, step in enumerate(steps):
         torch.testing.assert_close(together[nth], rollout_logits(step, x[nth]), rtol=0, atol=1e-5)
 
@@ -38,7 +40,7 @@ def test_each_model_has_the_gradient_that_it_has_alone(family, entries):
     steps = steps_of({**entries, **FAMILIES[family]})
     x = torch.rand(3, 2, 5, 9, generator=torch.Generator().manual_seed(1))
     population = Population(steps)
-    population.logits(x).square().mean(dim=(1, 2, 3)).sum().backward()
+    population.logits({"x": x}).square().mean(dim=(1, 2, 3)).sum().backward()
     for nth, step in enumerate(steps):
         rollout_logits(step, x[nth]).square().mean().backward()
         for name, alone in step.named_parameters():

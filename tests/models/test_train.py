@@ -3,15 +3,18 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from ntm_models import train as train_module
 from ntm_models.build import build_step, first_step, load_step
 from ntm_models.errors import RecipeFault, TrainingFault
 from ntm_models.population import Population
 from ntm_models.recipe import parse_recipe
-from ntm_models.train import scores_by_length, train
+from ntm_models.tasks import Episodes
+from ntm_models.train import _losses, scores_by_length, train
 
 
 class Killed(Exception):
@@ -234,3 +237,29 @@ def test_a_memory_that_starts_from_a_smaller_one_grows(entries, tmp_path):
     after = grown.state_dict()["first_weightings"]
     assert torch.equal(after[:, :6], before)
     assert torch.equal(after[:, 6:], before.min(dim=1, keepdim=True).values.expand(-1, 3))
+
+
+def batch_of(y, scored, *, classes=False):
+    y = np.asarray(y, np.float32)
+    return Episodes(x=y, y=y, scored=np.asarray(scored), classes=classes)
+
+
+def test_the_loss_is_the_mean_of_what_counts_whether_that_is_told_for_all_sequences_or_for_each():
+    random = torch.Generator().manual_seed(1)
+    logits, y = torch.randn(1, 2, 3, 4, generator=random), (torch.rand(2, 3, 4, generator=random) > 0.5).float()
+    for scored in ([False, True, True], [[False, True, True], [True, False, False]]):
+        losses, counted = _losses(logits, [batch_of(y, scored)])
+        mask = torch.as_tensor(scored).expand(2, 3)
+        torch.testing.assert_close(
+            losses[0], functional.binary_cross_entropy_with_logits(logits[0][mask], y[mask]), rtol=1e-6, atol=0
+        )
+        assert counted.tolist() == [mask.sum().item() * 4 / 2]
+
+
+def test_the_loss_of_classes_is_their_cross_entropy():
+    logits = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(1))
+    right = torch.tensor([[0, 1, 2], [3, 2, 1]])
+    losses, counted = _losses(logits, [batch_of(functional.one_hot(right, 4), [False, True, True], classes=True)])
+    wanted = functional.cross_entropy(logits[0][:, 1:].flatten(0, 1), right[:, 1:].flatten())
+    torch.testing.assert_close(losses[0], wanted, rtol=1e-6, atol=0)
+    assert counted.tolist() == [2]

@@ -56,3 +56,55 @@ def test_what_is_not_a_number_is_wrong_whatever_was_wanted(wanted):
 def test_outputs_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match=r"outputs: expected shape \(4, 7, 8\), got"):
         episodes_of().wrong_bits(np.zeros(shape, np.float32))
+
+
+def answers_of(y, scored=None) -> Episodes:
+    """One sequence a row of y `[B, T, O]`, whose outputs are classes."""
+    y = np.asarray(y, np.float32)
+    return Episodes(
+        x=np.zeros((*y.shape[:2], 2), np.int64),
+        y=y,
+        scored=np.ones(y.shape[1], np.bool_) if scored is None else np.asarray(scored),
+        classes=True,
+    )
+
+
+def test_an_answer_is_right_where_the_right_class_is_the_likeliest():
+    episodes = answers_of([[[0, 1, 0], [1, 0, 0]]] * 4)
+    outputs = np.array(
+        [
+            [[0.3, 0.4, 0.3], [0.5, 0.2, 0.3]],
+            [[0.4, 0.3, 0.3], [0.5, 0.2, 0.3]],
+            [[0.4, 0.4, 0.2], [0.5, 0.5, 0.0]],
+            [[np.nan, np.nan, np.nan], [np.nan, 0.0, 0.0]],
+        ],
+        np.float32,
+    )
+    assert episodes.wrong(outputs).tolist() == episodes.score(outputs).tolist() == [0, 1, 2, 2]
+    assert episodes.unit == "answers"
+
+
+def test_of_equals_none_is_an_answer_and_near_ones_are_undecided():
+    episodes = answers_of([[[0, 1], [1, 0]]])
+    outputs = np.array([[[0.49999, 0.50001], [0.9, 0.1]]], np.float32)
+    assert episodes.undecided(outputs, 1e-4).tolist() == [1]
+    assert episodes.undecided(outputs, 1e-6).tolist() == [0]
+
+
+def test_what_counts_may_differ_from_sequence_to_sequence():
+    y = [[[0, 1], [1, 0], [1, 0]]] * 2
+    episodes = answers_of(y, scored=[[True, False, False], [False, True, True]])
+    assert episodes.wrong(np.zeros_like(episodes.y)).tolist() == [1, 2]
+    assert episodes.undecided(np.zeros_like(episodes.y), 1e-4).tolist() == [1, 2]
+
+
+def test_a_right_answer_costs_what_its_own_probability_says():
+    outputs = np.array([[[0.25, 0.75], [0.5, 0.5]]], np.float32)
+    assert answers_of([[[1, 0], [0, 1]]]).cost_bits(outputs).tolist() == [3.0]
+
+
+def test_the_inputs_are_x_and_the_others_by_name():
+    x, label = np.zeros((1, 3, 3), np.float32), np.zeros((1, 3), np.int64)
+    episodes = Episodes(x=x, y=x, scored=np.ones(3, np.bool_), others={"label": label})
+    assert list(episodes.inputs) == ["x", "label"]
+    assert episodes.steps == 3

@@ -93,7 +93,7 @@ def test_eval_prints_a_table_of_the_task_that_the_model_learned(target):
     [
         (["copy-fff"], "copy-fff"),
         (["copy-ff", "--task", "sort"], "task: expected one of copy, repeat-copy, "),
-        (["copy-ff", "--task", "dyck-words"], "copy-ff: dyck-words needs one input of 1 channels, got float32[9]"),
+        (["copy-ff", "--task", "dyck-words"], "copy-ff: dyck-words needs the inputs x float32[1], got x float32[9]"),
         (["copy-ff", "--length", "0"], "expected a length of at least 1 and sequences of at least 1, got 0 and 100"),
     ],
 )

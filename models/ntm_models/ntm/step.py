@@ -13,7 +13,6 @@ One step, in this order, with the equations of Graves et al. 2014 (arXiv:1410.54
 What other programs do differently is `NTMOptions.form`.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from ntm_models.ntm import addressing
 from ntm_models.ntm.controllers import CONTROLLERS, Controller
 from ntm_models.ntm.form import ACTIVATIONS, OURS, SHARPENINGS, SIMILARITIES, Form
+from ntm_models.trainable import Tensors, TrainableStep
 
 SHIFT_OFFSETS = (-1, 0, 1)
 
@@ -76,12 +76,13 @@ class NTMOptions:
             raise ValueError(f"form.heads_see: cell: expected the controller lstm, got {self.controller}")
 
 
-class NTM(nn.Module):
+class NTM(TrainableStep):
     """An NTM step. State of one session: memory `[N, M]`, read_weighting `[R, N]`,
     write_weighting `[W, N]`, read_vector `[R, M]`, and the controller's own tensors.
     """
 
     family = "ntm"
+    options_kind = NTMOptions
     roles = ROLES
     shift_index: Tensor
 
@@ -141,18 +142,11 @@ class NTM(nn.Module):
             **self.controller.state_shapes,
         }
 
-    def forward(
-        self, inputs: Mapping[str, Tensor], state: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """inputs `x [B, I]`, state with a batch axis; returns outputs `y [B, O]` in (0, 1) and the next state."""
-        logits, following = self.logits(inputs["x"], state)
-        return {"y": torch.sigmoid(logits)}, following
-
-    def logits(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The step before its last logistic function: what a stable cross-entropy wants."""
+    def logits(self, inputs: Tensors, state: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
+        """inputs `x [B, I]`, state with a batch axis; see TrainableStep."""
         o, form, activated = self.options, self.options.form, self.activations
         memory = state["memory"]
-        seen = torch.cat([x, state["read_vector"].flatten(1)], dim=1)
+        seen = torch.cat([inputs["x"], state["read_vector"].flatten(1)], dim=1)
         h, controller_state = self.controller(seen, {name: state[name] for name in self.controller.state_shapes})
 
         projected = self.heads(controller_state["controller_c"] if form.heads_see == "cell" else h)

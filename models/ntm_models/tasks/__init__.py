@@ -2,6 +2,7 @@
 
 from ntm_models.tasks.associative_recall import AssociativeRecall
 from ntm_models.tasks.copy import Copy
+from ntm_models.tasks.copy_reuse import CopyReuse
 from ntm_models.tasks.dyck import DyckWords
 from ntm_models.tasks.encodings import (
     CopySeries,
@@ -16,7 +17,7 @@ from ntm_models.tasks.episode import Episodes
 from ntm_models.tasks.ngrams import DynamicNGrams
 from ntm_models.tasks.priority_sort import PrioritySort
 from ntm_models.tasks.repeat_copy import RepeatCopy
-from ntm_models.tasks.task import Task
+from ntm_models.tasks.task import OUTPUT, Task, tensors_of
 
 TASKS: dict[str, type[Task]] = {
     "copy": Copy,
@@ -25,6 +26,7 @@ TASKS: dict[str, type[Task]] = {
     "dynamic-ngrams": DynamicNGrams,
     "priority-sort": PrioritySort,
     "dyck-words": DyckWords,
+    "copy-reuse": CopyReuse,
     # As other programs encode them.
     "copy-ended": EndedCopy,
     "copy-started": StartedCopy,
@@ -36,9 +38,11 @@ TASKS: dict[str, type[Task]] = {
 }
 
 __all__ = [
+    "OUTPUT",
     "TASKS",
     "AssociativeRecall",
     "Copy",
+    "CopyReuse",
     "CopySeries",
     "DyckWords",
     "DynamicNGrams",
@@ -52,4 +56,5 @@ __all__ = [
     "UnaryRepeatCopy",
     "WideAssociativeRecall",
     "WideCopy",
+    "tensors_of",
 ]

@@ -188,7 +188,7 @@ def test_the_step_is_the_logistic_function_of_its_logits():
     ntm = ntm_of()
     x, state = batch_of(ntm, sessions=2)
     with torch.no_grad():
-        assert torch.equal(ntm({"x": x}, state)[0]["y"], torch.sigmoid(ntm.logits(x, state)[0]))
+        assert torch.equal(ntm({"x": x}, state)[0]["y"], torch.sigmoid(ntm.logits({"x": x}, state)[0]))
 
 
 @pytest.mark.parametrize(

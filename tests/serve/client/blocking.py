@@ -163,6 +163,9 @@ class BlockingSession:
     def info(self):
         return self._client.run(self._session.info())
 
+    def state(self, *names):
+        return self._client.run(self._session.state(*names))
+
     def close(self):
         return self._client.run(self._session.close())
 
