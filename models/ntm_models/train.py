@@ -134,7 +134,7 @@ def _train_once(
     length = int(random.integers(options.length_min, options.length_max + 1))
     # One seed for the batches of all models: the first model's are those that it would have alone.
     seed = int(random.integers(2**63))
-    task = recipe.task_of().varied(random)
+    task = recipe.training_task_of().varied(random)
     batches = [
         task.episodes(length=length, sequences=options.batch, seed=(seed, nth) if nth else seed)
         for nth in range(population.size)
