@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ntm_serve.beginning import recorded_sizes
 from ntm_serve.errors import CallerFault, NtmServeError, StoreDamaged
 from ntm_serve.record import crc_of, expect_whole, read_record
 from ntm_serve.replay import bases_of, saved_at
+from ntm_serve.sizes import Sizes
 from ntm_serve.snapshot import decoded
 from ntm_serve.spec import Array
-from ntm_serve.step_model import ModelKey, StepModel
+from ntm_serve.step_model import ModelKey, ResizableModel, StepModel
 from ntm_serve.store import Store, StoredSession
 
 PAGE = 500
@@ -41,11 +43,11 @@ def audit(store: Store, models: Mapping[ModelKey, StepModel], *, replay: bool) -
     """Every session of a store, in the order of their ids: checksums and what leads where; and the model, where
     models are given; and, with replay, every record run again. Raises StoreUnavailable.
     """
-    after = ""
+    after, resized = "", _Resized()
     while page := store.list(after=after, limit=PAGE):
         for summary in page:
             try:
-                yield _of(store.read(summary.session_id), models, replay=replay)
+                yield _of(store.read(summary.session_id), models, resized, replay=replay)
             except StoreDamaged as fault:
                 yield Finding(summary.session_id, summary.next_step, fault=fault)
             except CallerFault:  # It ended since the page was made.
@@ -53,7 +55,23 @@ def audit(store: Store, models: Mapping[ModelKey, StepModel], *, replay: bool) -
         after = page[-1].session_id
 
 
-def _of(stored: StoredSession, models: Mapping[ModelKey, StepModel], *, replay: bool) -> Finding:
+class _Resized:
+    """Models at the sizes of their sessions, each made once."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[ModelKey, Sizes], StepModel] = {}
+
+    def of(self, model: StepModel, sizes: Sizes) -> StepModel:
+        if not sizes:
+            return model
+        key = model.card.key, sizes
+        if key not in self._made:
+            assert isinstance(model, ResizableModel), "a session of it chose them"
+            self._made[key] = model.resized(sizes)
+        return self._made[key]
+
+
+def _of(stored: StoredSession, models: Mapping[ModelKey, StepModel], resized: _Resized, *, replay: bool) -> Finding:
     head = stored.head
     model = models.get(ModelKey(head.model, head.version))
     if not models:
@@ -68,6 +86,7 @@ def _of(stored: StoredSession, models: Mapping[ModelKey, StepModel], *, replay: 
             f"session {stored.session_id}: was opened with model {head.model}/{head.version} of digest {head.digest}, "
             f"expected one of {', '.join(f'{key} of {one.card.digest}' for key, one in models.items())}"
         )
+    model = resized.of(model, recorded_sizes(head.options))
     states = {step: saved_at(stored, step, model) for step in bases_of(stored)}
     records = [read_record(stored.session_id, record, model.spec) for record in stored.records]
     if not replay or not model.batch_independence.holds:

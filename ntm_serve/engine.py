@@ -4,11 +4,12 @@ Rules of this file: nothing of a session is kept here; a run is a pure function 
 promised of batch independence was seen on this machine when the model was loaded.
 """
 
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import onnxruntime as ort
@@ -17,7 +18,8 @@ from ntm_serve.batch_size import Run, best_size, measured_run_s, sizes_within
 from ntm_serve.errors import EngineFault, ModelDamaged, ModelRejected, SettingsFault
 from ntm_serve.manifest import MODEL_FILE
 from ntm_serve.model_directory import Golden, ModelDirectory
-from ntm_serve.spec import Array, StepSpec, TensorSpec
+from ntm_serve.sizes import Sizes, sized_spec, sized_state
+from ntm_serve.spec import Array, StateSpec, StepSpec, TensorSpec, all_finite
 from ntm_serve.step_model import BatchIndependence, ModelCard, State
 
 ORT_VERSION = ort.__version__
@@ -112,6 +114,8 @@ class OrtEngine:
             self._release_memory(directory.golden)
             batch_max = best_size(self.run_s, sizes)
         self._independence = find_batch_independence(self._run_rows, directory.golden, batch_max)
+        # What a state of another size is tested with.
+        self._example = directory.golden.inputs if directory.spec.axes else ()
         self._card = ModelCard(
             name=name,
             version=version,
@@ -121,6 +125,20 @@ class OrtEngine:
             digest=directory.digest,
             engine=f"onnxruntime {ORT_VERSION} {provider.name}",
         )
+
+    def resized(self, sizes: Sizes) -> Self:
+        """See ResizableModel.resized. The golden run's inputs lead to the states that it is tested with."""
+        other = copy.copy(self)
+        other._spec = sized_spec(self._spec, sizes)
+        other._initial_state = sized_state(self._spec, self._initial_state, sizes)
+        golden = _recorded(other._run_rows, self._example, other._initial_state)
+        for one, array in zip(other._spec.state, golden.state, strict=True):
+            if array.shape[1:] != one.shape or not all_finite(array):
+                raise ModelRejected(
+                    f"model {self._card.key}: at sizes {dict(sizes)}: {one.name}: expected finite {one}"
+                )
+        other._independence = find_batch_independence(other._run_rows, golden, self.batch_max)
+        return other
 
     @property
     def card(self) -> ModelCard:
@@ -189,6 +207,18 @@ def find_execution_provider(word: str) -> ExecutionProvider:
             f"it comes with the package {EXECUTION_PROVIDERS[word].package}, in place of onnxruntime"
         )
     return EXECUTION_PROVIDERS[word]
+
+
+def _recorded(run_rows: RunRows, inputs: Sequence[Array], initial: State) -> Golden:
+    """A run of these inputs `[T, ...]` from this state."""
+    state = [array[np.newaxis] for array in initial]
+    states, outputs = [state], []
+    for step in range(len(inputs[0])):
+        given, state = run_rows([array[step : step + 1] for array in inputs], state)
+        outputs.append(given)
+        states.append(state)
+    together = [tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True)) for parts in (outputs, states)]
+    return Golden(tuple(inputs), together[0], together[1])
 
 
 def padded(arrays: Sequence[Array], missing: int) -> list[Array]:
@@ -339,5 +369,8 @@ def _expect_node(directory: ModelDirectory, name: str, spec: TensorSpec, node: o
     sizes_fit = len(shape) == 1 + len(spec.shape) and all(
         not isinstance(actual, int) or actual == wanted for actual, wanted in zip(shape[1:], spec.shape, strict=True)
     )
+    axes = spec.axes if isinstance(spec, StateSpec) else ()
+    if fixed := [axis for axis, actual in zip(axes, shape[1:], strict=False) if axis and isinstance(actual, int)]:
+        raise ModelRejected(f"{directory.path}: {name}: expected axes {fixed} to be symbolic, got shape {shape}")
     if dtype != spec.dtype or not sizes_fit:
         raise ModelRejected(f"{directory.path}: {name}: expected {spec} after the batch axis, got {dtype}{shape}")

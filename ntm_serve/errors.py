@@ -13,6 +13,7 @@
     │   ├── SessionEvicted        it made room: the server had no place to keep it
     │   ├── SessionLost           its server went, or fell back, and its memory with it; only a client raises it
     │   ├── SessionExists
+    │   ├── SessionDiffers        it is to be resumed, and began otherwise than the caller says
     │   ├── StepAhead             the number is higher than the session's next step
     │   ├── StepForgotten         the number is lower than the reply window reaches
     │   ├── StepConflict          the number was taken with other inputs: two callers step one session
@@ -134,6 +135,12 @@ class SessionExists(CallerFault):
     """A session of that name is open."""
 
     reason = "SESSION_EXISTS"
+
+
+class SessionDiffers(CallerFault):
+    """A session that is to be resumed began otherwise than the caller says."""
+
+    reason = "SESSION_DIFFERS"
 
 
 class StepAhead(CallerFault):

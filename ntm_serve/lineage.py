@@ -7,17 +7,19 @@ parent; what a snapshot's bytes say is checked against the model before anybody 
 from collections.abc import Mapping
 from functools import partial
 
+from ntm_serve.beginning import Beginning, recorded
 from ntm_serve.claims import Claims
 from ntm_serve.durability import Durability
 from ntm_serve.errors import InvalidInput, SnapshotRejected, StepAborted, StepForgotten
 from ntm_serve.keeping import Kept
 from ntm_serve.replay import Replay, bases_of
 from ntm_serve.residency import Residency
-from ntm_serve.scheduler import Scheduler
+from ntm_serve.scheduler import Scheduler, scheduler_of
 from ntm_serve.sessions import Session
+from ntm_serve.sizes import Sizes, sizes_of_state
 from ntm_serve.snapshot import SavedState, expect_state
 from ntm_serve.spec import expect_finite
-from ntm_serve.step_model import ModelKey
+from ntm_serve.step_model import ModelKey, StepModel
 
 
 class Lineage:
@@ -57,24 +59,32 @@ class Lineage:
         session, saved = await self.saved_state(session_id, step)
         if durability is None:
             durability = Durability.MEMORY if session.kept is None else session.kept.durability
-        return await self._residency.create(self._schedulers[session.model], fork_id, durability, start=saved)
+        # It began as the other did.
+        began = Beginning(saved, session.options)
+        return await self._residency.create(
+            scheduler_of(self._schedulers, session), fork_id, durability, beginning=began
+        )
 
     async def restore(self, saved: SavedState, session_id: str | None, durability: Durability | None) -> Session:
         """A new session where a snapshot was taken. Raises SnapshotRejected where no model that is served made it,
         InvalidInput where the state is not finite, and as Residency.create.
         """
-        for scheduler in self._schedulers.values():
-            card = scheduler.model.card
+        for served in self._schedulers.values():
+            card = served.model.card
             if (card.digest, card.name) == (saved.digest, saved.model) or (
                 saved.digest and card.digest == saved.digest
             ):
+                sizes = _sizes_of(saved, served.model)
+                scheduler = await served.sized(sizes)
                 expect_state(saved, card, scheduler.model.spec.state, what="snapshot", fault=SnapshotRejected)
                 for spec, array in zip(scheduler.model.spec.state, saved.state, strict=True):
                     expect_finite(f"snapshot: {spec.name}", array)
-                return await self._residency.create(scheduler, session_id, durability, start=saved)
-        served = ", ".join(f"{key} with digest {one.model.card.digest}" for key, one in self._schedulers.items())
+                return await self._residency.create(
+                    scheduler, session_id, durability, beginning=Beginning(saved, recorded(sizes=sizes))
+                )
+        known = ", ".join(f"{key} with digest {one.model.card.digest}" for key, one in self._schedulers.items())
         raise SnapshotRejected(
-            f"snapshot: expected one of a model that is served here ({served}), "
+            f"snapshot: expected one of a model that is served here ({known}), "
             f"got one of {saved.model}/{saved.version} with digest {saved.digest}"
         )
 
@@ -92,9 +102,9 @@ class Lineage:
 
     async def _rewound(self, session: Session, *, step: int) -> Session:
         """Who takes a session's place, at that step."""
-        claims, kept, scheduler = self._claims, session.kept, self._schedulers[session.model]
+        claims, kept, scheduler = self._claims, session.kept, scheduler_of(self._schedulers, session)
         if claims is None or kept is None:
-            return self._replay.begun(session.id, scheduler, self._saved(session))
+            return self._replay.begun(session.id, scheduler, self._saved(session), session.options)
         past = await self._past(session, step)
         start = kept.snapshot_of(step, past.state.arrays(), scheduler.model)
         await claims.restart(kept.claim, start, kept.durability)
@@ -115,6 +125,14 @@ class Lineage:
         card = self._schedulers[session.model].model.card
         state = tuple([array.copy() for array in session.state.arrays()])
         return SavedState(card.name, card.version, card.digest, card.engine, session.id, session.next_step, state)
+
+
+def _sizes_of(saved: SavedState, model: StepModel) -> Sizes:
+    """The sizes that a snapshot's state has. Raises SnapshotRejected."""
+    try:
+        return sizes_of_state(model.spec, saved.state)
+    except InvalidInput as fault:
+        raise SnapshotRejected(f"snapshot: {fault.message}") from fault
 
 
 def _expect_retained(session: Session, step: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ntm_serve.errors import InvalidInput, ModelDamaged, ModelRejected
-from ntm_serve.spec import StateSpec, StepSpec, TensorSpec
+from ntm_serve.spec import Axis, StateSpec, StepSpec, TensorSpec
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
@@ -31,11 +31,21 @@ class TensorEntry(_Entry):
 
 
 class StateEntry(TensorEntry):
-    """A state tensor, the graph input that takes it, the graph output that gives the next one, and its role."""
+    """A state tensor, the graph input that takes it, the graph output that gives the next one, its role, and the names
+    of its axes: see StateSpec.
+    """
 
     role: str = ""
+    axes: tuple[str, ...] = ()
     graph_input: str
     graph_output: str
+
+
+class AxisEntry(_Entry):
+    """The sizes that a session may choose for the axes of a name; the shapes have the model's own."""
+
+    min: int
+    max: int
 
 
 class FileEntry(_Entry):
@@ -87,6 +97,8 @@ class Verification(_Entry):
     parity_error_max: float
     drift_steps: int
     drift_error_max: float | None
+    # Other sizes of the state's axes at which single steps were compared too.
+    sizes: tuple[dict[str, int], ...] = ()
     scores: tuple[ScoreEntry, ...] = ()
 
 
@@ -109,6 +121,7 @@ class Manifest(_Entry):
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
     state: tuple[StateEntry, ...]
+    axes: dict[str, AxisEntry] = Field(default_factory=dict)
     files: dict[str, FileEntry]
     exporter: Exporter
     verification: Verification
@@ -122,18 +135,35 @@ class Manifest(_Entry):
             return StepSpec(
                 inputs=tuple(TensorSpec(entry.name, entry.dtype, entry.shape) for entry in self.inputs),
                 outputs=tuple(TensorSpec(entry.name, entry.dtype, entry.shape) for entry in self.outputs),
-                state=tuple(StateSpec(entry.name, entry.dtype, entry.shape, entry.role) for entry in self.state),
+                state=tuple(
+                    StateSpec(entry.name, entry.dtype, entry.shape, entry.role, entry.axes) for entry in self.state
+                ),
+                axes=tuple(Axis(name, self._size_of(name), one.min, one.max) for name, one in self.axes.items()),
             )
         except InvalidInput as fault:
             raise ModelRejected(f"{MANIFEST_FILE}: {fault.message}") from fault
 
     def signed(self) -> "Manifest":
         """The same manifest with the sha256 of its content."""
-        return self.model_copy(update={"sha256": content_sha256(self.model_dump(mode="json"))})
+        return self.model_copy(update={"sha256": content_sha256(self._dumped())})
 
     def to_json(self) -> str:
         """The text that is written, with a line feed at its end."""
-        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+        return json.dumps(self._dumped(), indent=2) + "\n"
+
+    def _dumped(self) -> dict[str, Any]:
+        """What is written: of a model whose sizes nobody chooses no word about them."""
+        content = self.model_dump(mode="json")
+        if not self.axes:
+            del content["axes"], content["verification"]["sizes"]
+            for entry in content["state"]:
+                del entry["axes"]
+        return content
+
+    def _size_of(self, axis: str) -> int:
+        """The model's own; 0 where no state tensor has the axis, which no spec takes."""
+        sizes = [size for one in self.state for name, size in zip(one.axes, one.shape, strict=False) if name == axis]
+        return sizes[0] if sizes else 0
 
 
 def content_sha256(entries: Mapping[str, Any]) -> str:

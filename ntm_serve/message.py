@@ -73,7 +73,8 @@ class Message:
             self._arrays, self._all_finite = tuple(arrays), finite
             self.wanted = wanted_outputs(spec, self.request.output_names)
             self._spec = spec
-        elif self._spec is not spec and self._spec != spec:
+        # Of one model are also those whose state has another size.
+        elif self._spec is not spec and self._spec.inputs is not spec.inputs and self._spec != spec:
             raise InvalidInput("session_ids: expected sessions of one model in a message, got several")
 
     def rows(self, place: int) -> tuple[Array, ...]:

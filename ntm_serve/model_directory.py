@@ -23,6 +23,7 @@ from ntm_serve.manifest import (
     Manifest,
     parse_manifest,
 )
+from ntm_serve.sizes import expect_same_along_axes
 from ntm_serve.spec import Array, StepSpec, TensorSpec, expect_names, expect_tensor, frozen
 from ntm_serve.step_model import State
 
@@ -67,13 +68,15 @@ def read_model_directory(path: Path) -> ModelDirectory:
     initial = _arrays(contents[INITIAL_STATE_FILE], path / INITIAL_STATE_FILE)
     golden = _arrays(contents[GOLDEN_FILE], path / GOLDEN_FILE)
     try:
+        initial_state = _by_spec(spec.state, initial, "initial state", leading=())
+        expect_same_along_axes(spec, initial_state)
         return ModelDirectory(
             path=path,
             manifest=manifest,
             spec=spec,
             digest=hashlib.sha256(text).hexdigest(),
             model=contents[MODEL_FILE],
-            initial_state=_by_spec(spec.state, initial, "initial state", leading=()),
+            initial_state=initial_state,
             golden=golden_run(spec, golden),
         )
     except InvalidInput as fault:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import structlog
 
+from ntm_serve.beginning import recorded_sizes
 from ntm_serve.errors import ModelUnknown, StoreDamaged
 from ntm_serve.observer import Observer
 from ntm_serve.record import Committed, Recorded, crc_of, read_record
@@ -35,19 +36,22 @@ class Replay:
         self._observer = observer
         self._clock = clock
 
-    def begun(self, name: str, scheduler: Scheduler, start: SavedState | None) -> Session:
-        """A session that made no step here: at step 0, or where `start` is."""
+    def begun(self, name: str, scheduler: Scheduler, start: SavedState | None, options: bytes = b"") -> Session:
+        """A session that made no step here: at step 0, or where `start` is. options: what is recorded of its beginning.
+        scheduler: the one of its sizes.
+        """
         row = scheduler.initial_state if start is None else StateBlock.of_one(start.state)
         step_bytes = scheduler.model.spec.step_bytes
         session = Session(name, scheduler.key, row, self._clock(), step_bytes=step_bytes)
         session.next_step = 0 if start is None else start.step
+        session.options, session.sizes = options, recorded_sizes(options)
         return session
 
     async def replayed(self, stored: StoredSession, *, from_step: int | None, to_step: int | None = None) -> Session:
         """The session as it stood before to_step, or as it stands. Its window reaches back to from_step, where the
-        store does. Raises ModelUnknown, StoreDamaged, EngineFault.
+        store does. Raises ModelUnknown, StoreDamaged, EngineFault, LimitReached.
         """
-        scheduler = self.scheduler_of(stored)
+        scheduler = await self.scheduler_of(stored).sized(recorded_sizes(stored.head.options))
         spec = scheduler.model.spec
         end = stored.next_step if to_step is None else to_step
         least = end if from_step is None else min(from_step, end)
@@ -62,7 +66,7 @@ class Replay:
             # Run again, steps may give other bits: the newest state is taken, and replies as they were given.
             base = bases[-1]
         saved = saved_at(stored, base, scheduler.model)
-        session = self.begun(stored.session_id, scheduler, saved)
+        session = self.begun(stored.session_id, scheduler, saved, stored.head.options)
         known = [Committed(one.first_step, one.inputs, one.outputs) for one in records if one.outputs is not None]
         session.window.extend(one for one in known if one.end_step <= base)
         again = [one for one in records if one.end_step > base]

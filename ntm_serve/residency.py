@@ -17,6 +17,7 @@ from functools import partial
 
 import structlog
 
+from ntm_serve.beginning import AS_THE_MODEL, Beginning
 from ntm_serve.claims import Claims
 from ntm_serve.durability import Durability
 from ntm_serve.errors import (
@@ -36,10 +37,10 @@ from ntm_serve.errors import (
 from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
 from ntm_serve.observer import Observer
 from ntm_serve.replay import Replay, bases_of
-from ntm_serve.scheduler import Scheduler
+from ntm_serve.scheduler import Scheduler, scheduler_of
 from ntm_serve.session_log import SessionLog
 from ntm_serve.sessions import Session, Sessions
-from ntm_serve.snapshot import SavedState, encoded
+from ntm_serve.snapshot import encoded
 from ntm_serve.step_model import ModelKey
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.turns import Turns
@@ -177,16 +178,16 @@ class Residency:
         session_id: str | None,
         durability: Durability | None,
         *,
-        start: SavedState | None = None,
+        beginning: Beginning = AS_THE_MODEL,
     ) -> Session:
-        """A new session of this model, at step 0 or where `start` is. Raises SessionExists, InvalidInput,
-        LimitReached, StoreUnavailable.
+        """A new session of this model, at step 0 or where its beginning says. scheduler: the one of its sizes. Raises
+        SessionExists, InvalidInput, LimitReached, StoreUnavailable.
         """
         durability = durability or self._settings.durability
         name, lapses = self._free(scheduler, session_id), self._lapses
         async with self._turns(name):
             self._free(scheduler, name)
-            session = self._replay.begun(name, scheduler, start)
+            session = self._replay.begun(name, scheduler, beginning.start, beginning.options)
             self._coming += 1
             self._sessions.come(name, 1, scheduler.model.spec.state_bytes)
             try:
@@ -200,7 +201,8 @@ class Residency:
             finally:
                 self._coming -= 1
                 self._sessions.come(name, -1, -scheduler.model.spec.state_bytes)
-            if self._schedulers.get(scheduler.key) is not scheduler:
+            served = self._schedulers.get(scheduler.key)
+            if served is None or scheduler not in served.sized_alike:
                 if self._claims is not None and session.kept is not None:
                     self._claims.unbegin(session.kept.claim)
                 raise ModelRejected(f"model {scheduler.key}: was taken out while the session was opened")
@@ -436,25 +438,24 @@ class Residency:
         over = self._resident_bytes() - most
         if over <= 0:
             return
-        sizes = {key: one.model.spec.state_bytes for key, one in self._schedulers.items()}
         # Sessions of models without state take no room that they could make, and are looked past.
-        without = sum(self._sessions.open_by_model[key] for key, size in sizes.items() if not size)
-        smallest = min(size for size in sizes.values() if size)
+        without = sum(self._sessions.open_by_model[key] for key, one in self._schedulers.items() if not _bytes_of(one))
+        smallest = min(size for of in self._schedulers.values() for one in of.sized_alike if (size := _bytes_of(one)))
         leaving: list[Session] = []
         over += int(ROOM_SHARE * most)
         # One more, as the newcomer may be among them.
         for session in self._sessions.least_used(-(-over // smallest) + without + 1):
             if over <= 0:
                 break
-            if session is newcomer or not sizes[session.model]:
+            state_bytes = _bytes_of(scheduler_of(self._schedulers, session))
+            if session is newcomer or not state_bytes:
                 continue
-            over -= sizes[session.model]
+            over -= state_bytes
             leaving.append(session)
         self.put_to_rest(leaving, reason="room")
 
     def _resident_bytes(self) -> int:
-        counts = self._sessions.open_by_model
-        return sum(counts[key] * one.model.spec.state_bytes for key, one in self._schedulers.items())
+        return self._sessions.state_bytes_by_model.total()
 
     async def leave_all(self) -> None:
         """This server stops: every state is written, and every claim given up."""
@@ -475,7 +476,9 @@ class Residency:
         kept = session.kept
         if kept is None or session.in_flight or kept.snapshot_steps[-1] == session.next_step:
             return None
-        snapshot = kept.snapshot_of(session.next_step, session.state.arrays(), self._schedulers[session.model].model)
+        snapshot = kept.snapshot_of(
+            session.next_step, session.state.arrays(), scheduler_of(self._schedulers, session).model
+        )
         return Commit(kept.claim, time.time(), snapshot=snapshot)
 
     async def replace(
@@ -513,6 +516,10 @@ class Residency:
         except SessionUnknown:
             raise self._sessions.why_not(session_id) from None
 
+    def is_elsewhere(self, stored: StoredSession) -> bool:
+        """Whether another server has the session, or had it when it was last heard of."""
+        return self._claims is not None and stored.owner not in ("", self._claims.owner)
+
     async def list_stored(self, *, model: str, after: str, limit: int) -> Sequence[StoredSummary]:
         """Sessions of the store, in the order of their ids."""
         self.expect_lease(self._clock())
@@ -541,10 +548,15 @@ class Residency:
         return self._claims
 
 
+def _bytes_of(scheduler: Scheduler) -> int:
+    """Of the state of one of its sessions."""
+    return scheduler.model.spec.state_bytes
+
+
 async def _begin(claims: Claims, session: Session, scheduler: Scheduler, durability: Durability) -> Kept:
     """Have the store begin a session where it stands."""
     card = scheduler.model.card
-    head = Head(card.name, card.version, card.digest, durability.value, time.time())
+    head = Head(card.name, card.version, card.digest, durability.value, time.time(), session.options)
     start = None
     if session.state is not scheduler.initial_state:
         payload = encoded(card, scheduler.model.spec.state, session.id, session.next_step, session.state.arrays())

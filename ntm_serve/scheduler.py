@@ -6,7 +6,7 @@ where it is short; a ride on a compute thread ends when somebody waits; nothing 
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +14,14 @@ from functools import partial
 import structlog
 
 from ntm_serve.batcher import Batcher
-from ntm_serve.errors import EngineFault
+from ntm_serve.errors import EngineFault, LimitReached
 from ntm_serve.observer import Observer
 from ntm_serve.ride import Ride, run_ride
 from ntm_serve.room import Room, TotalRoom
-from ntm_serve.sessions import Limits
+from ntm_serve.sessions import Limits, Session
+from ntm_serve.sizes import Sizes
 from ntm_serve.state import StateBlock, StateRow
-from ntm_serve.step_model import StepModel
+from ntm_serve.step_model import ModelKey, ResizableModel, StepModel
 from ntm_serve.ticket import Ticket
 
 
@@ -35,6 +36,9 @@ class SchedulerStatistics:
 
 
 log = structlog.get_logger()
+
+# Sizes of a model's state beside its own: each is tested when it is first wanted, and keeps a line.
+SIZES_MAX = 16
 
 # The longest that the event loop may compute without looking up, where there is a thread that could: about what a
 # hop to it and back costs on a busy machine.
@@ -71,12 +75,22 @@ class Scheduler:
         post: Post | None = None,
         look_up: Callable[[], None] = lambda: None,
         keep: Keep | None = None,
+        sizes_max: int = SIZES_MAX,
     ) -> None:
         """lanes: rides at once. steps_waiting_max: of this model; total_room: of all that share it. post: call
         something on the event loop from another thread; by default the loop's own way. look_up: admit what has
         arrived meanwhile, between two runs on the event loop. keep: put done tickets into a store, and call `kept` when
-        it has them.
+        it has them. sizes_max: how many sizes of the model's state are served beside its own.
         """
+        self._alike = partial(
+            Scheduler,
+            executor=executor, lanes=lanes, limits=limits, steps_waiting_max=steps_waiting_max, total_room=total_room,
+            observer=observer, clock=clock, post=post, look_up=look_up, keep=keep,
+        )  # fmt: skip
+        # Sessions of different sizes share no batch: each size has a line and lanes of its own.
+        self._sized: dict[Sizes, Scheduler] = {}
+        self._sizes_max = sizes_max
+        self._sizing = asyncio.Lock()
         self.model = model
         self.key = model.card.key
         self._executor = executor
@@ -113,7 +127,58 @@ class Scheduler:
         self._batches = self._steps = 0
 
     def statistics(self) -> SchedulerStatistics:
-        return SchedulerStatistics(len(self._batcher), self._room.waiting, self._batches, self._steps)
+        """Of all sizes together."""
+        each = self.sized_alike
+        return SchedulerStatistics(
+            sum(len(one._batcher) for one in each),
+            self._room.waiting,
+            sum(one._batches for one in each),
+            sum(one._steps for one in each),
+        )
+
+    @property
+    def sized_alike(self) -> "list[Scheduler]":
+        """This one, and those of other sizes."""
+        return [self, *self._sized.values()]
+
+    def of(self, sizes: Sizes) -> "Scheduler":
+        """Who runs the sessions of these sizes that are in memory."""
+        return self._sized[sizes] if sizes else self
+
+    async def sized(self, sizes: Sizes) -> "Scheduler":
+        """Who runs sessions of these sizes: as long as the model is served, once one was wanted. Raises LimitReached,
+        and what ResizableModel.resized raises.
+        """
+        if not sizes or sizes in self._sized:
+            return self.of(sizes)
+        async with self._sizing:
+            if sizes not in self._sized:
+                self._sized[sizes] = await self._resized(sizes)
+            return self._sized[sizes]
+
+    async def _resized(self, sizes: Sizes) -> "Scheduler":
+        if len(self._sized) >= self._sizes_max:
+            self._observer.rejected(self.key, reason="sizes")
+            raise LimitReached(
+                f"sizes: expected at most {self._sizes_max} beside its own of model {self.key} at once, got "
+                f"{len(self._sized)} and {dict(sizes)}"
+            )
+        assert isinstance(self.model, ResizableModel), "its spec names axes"
+        model = await asyncio.to_thread(self.model.resized, sizes)
+        log.info(
+            "sessions of another size are served", model=str(self.key), sizes=dict(sizes),
+            state_bytes=model.spec.state_bytes, batch_padding=model.batch_independence.padding,
+        )  # fmt: skip
+        if not model.batch_independence.holds:
+            log.warning("bits depend on the batch's company on this machine", model=str(self.key), sizes=dict(sizes))
+        scheduler = self._alike(model)
+        # What waits and what goes wrong is the model's, whatever the size.
+        scheduler._share(self)
+        return scheduler
+
+    def _share(self, other: "Scheduler") -> None:
+        self._room, self._idle, self._died = other._room, other._idle, other._died
+        self.expect_room, self.expect_room_for = other.expect_room, other.expect_room_for
 
     def submit(self, ticket: Ticket) -> None:
         """Run the ticket's steps; it is settled when they are done, or when they failed."""
@@ -303,3 +368,8 @@ class Scheduler:
             account.settle(ticket.steps, answered=ticket.error is None)
         if not room.waiting:
             self._idle.set()
+
+
+def scheduler_of(schedulers: Mapping[ModelKey, Scheduler], session: Session) -> Scheduler:
+    """Who runs a session that is in memory."""
+    return schedulers[session.model].of(session.sizes)

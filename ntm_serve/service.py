@@ -7,12 +7,22 @@ whole before anything of it is admitted; one session's error is its own.
 import asyncio
 import heapq
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
 
+from ntm_serve.beginning import (
+    AS_THE_MODEL,
+    Beginning,
+    beginning_with,
+    expect_same_beginning,
+    expect_same_sizes,
+    recorded_digest,
+    recorded_sizes,
+)
 from ntm_serve.caller import keys_of, tenant_of
 from ntm_serve.durability import Durability
 from ntm_serve.errors import (
@@ -30,10 +40,13 @@ from ntm_serve.errors import (
 from ntm_serve.lineage import Lineage
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
+from ntm_serve.picture import Frame
 from ntm_serve.replay import bases_of
 from ntm_serve.residency import Residency, until_nothing_in_flight
-from ntm_serve.scheduler import Scheduler, SchedulerStatistics
+from ntm_serve.scheduler import Scheduler, SchedulerStatistics, scheduler_of
+from ntm_serve.search import Place, Query, Search
 from ntm_serve.sessions import Session, Sessions
+from ntm_serve.sizes import OWN_SIZES, Sizes, chosen_sizes, sized_spec
 from ntm_serve.snapshot import decoded, encoded
 from ntm_serve.spec import Array, StepSpec
 from ntm_serve.stateless import InferRequest, rows_of, submit_rows
@@ -42,6 +55,10 @@ from ntm_serve.store import StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.submission import Reply, Submission
 from ntm_serve.tenants import LIMIT, Account
 from ntm_serve.ticket import Ticket
+from ntm_serve.watching import Granted, Watching, Wish
+
+# An initial state of so many bytes is checked in half a millisecond.
+BEGINNING_HERE_BYTES_MAX = 512 << 10
 
 log = structlog.get_logger()
 
@@ -61,6 +78,10 @@ class SessionView(NamedTuple):
     durability: Durability
     resident: bool
     oldest_retained_step: int
+    # Of the state that it began with; empty is the model's own.
+    initial_state_digest: str = ""
+    # Of its state, where it was opened with others than the model's own.
+    sizes: Sizes = OWN_SIZES
     # Whose it is, where it is called by its name and not by its key.
     tenant: str = ""
 
@@ -99,6 +120,8 @@ class Service:
         sessions: Sessions,
         residency: Residency,
         lineage: Lineage,
+        watching: Watching,
+        search: Search,
         schedulers: dict[ModelKey, Scheduler],
         faults: Mapping[ModelKey, OperatorFault],
         sessions_per_message_max: int,
@@ -110,6 +133,8 @@ class Service:
         self._sessions = sessions
         self._residency = residency
         self._lineage = lineage
+        self._watching = watching
+        self._search = search
         self._schedulers = schedulers
         # Places of messages that wait for a session to come back, in the order of their arrival.
         self._waiting: dict[str, list[tuple[Submission, int]]] = {}
@@ -179,17 +204,24 @@ class Service:
         session_id: str | None = None,
         resume: bool = False,
         durability: Durability | None = None,
+        initial_state: Mapping[str, Array] | None = None,
+        sizes: Mapping[str, int] | None = None,
     ) -> SessionView:
         """Open a session. resume: when one of that name is open for the same model, return it as it stands.
-        durability: None is what the server is set to.
+        durability: None is what the server is set to. initial_state: tensors that it begins with in place of the
+        model's own, without leading axes. sizes: of axes of the model's state, by name, in place of its own.
 
-        Raises ModelUnknown, the fault of a model that is not served, SessionExists, InvalidInput,
+        Raises ModelUnknown, the fault of a model that is not served, SessionExists, SessionDiffers, InvalidInput,
         LimitReached, ServerDraining, and where there is a store what that raises.
         """
         self._expect_serving()
-        scheduler = self._serving(model_name, version)
+        scheduler, beginning = self._serving(model_name, version), AS_THE_MODEL
+        if initial_state or sizes:
+            chosen = chosen_sizes(scheduler.model.spec, sizes or {})
+            scheduler = await scheduler.sized(chosen)
+            beginning = await _beginning(scheduler.model, initial_state or {}, chosen)
         try:
-            return self._view(await self._residency.create(scheduler, session_id, durability))
+            return self._view(await self._residency.create(scheduler, session_id, durability, beginning=beginning))
         except SessionExists:
             if not resume:  # Nor is it to come back here for that.
                 raise
@@ -200,7 +232,18 @@ class Service:
                     f"session {session_id}: is one of model {session.model}, and cannot be resumed as one of {wanted}; "
                     "choose another name, or close it"
                 ) from None
+            self._expect_begun_so(session, initial_state, sizes)
             return self._view(session)
+
+    def _expect_begun_so(
+        self, session: Session, initial_state: Mapping[str, Array] | None, sizes: Mapping[str, int] | None
+    ) -> None:
+        """Refuse to resume a session that was opened otherwise. Raises SessionDiffers, InvalidInput."""
+        if sizes:
+            expect_same_sizes(session.id, session.sizes, self._schedulers[session.model].model.spec, sizes)
+        if initial_state:
+            model = scheduler_of(self._schedulers, session).model
+            expect_same_beginning(session.id, session.options, model, initial_state)
 
     def begin_here(self, session_id: str, model_name: str, version: str = "") -> bool:
         """Open a session, ending one of that name before, where nothing must be waited for: without a store, and with
@@ -279,6 +322,14 @@ class Service:
                 views[session_id] = self._view(session)
         return [views[session_id] for session_id in heapq.nsmallest(page_size, views)]
 
+    async def find_sessions(self, query: Query) -> tuple[list[SessionView], Place | None, bool]:
+        """Open sessions, searched and sorted; the place of the last where there are more; and whether the store was
+        looked through as far as it might have some. Raises StoreUnavailable.
+        """
+        rows, last, complete = await self._search.find(query)
+        views = [self._view(one) if isinstance(one, Session) else self._stored_view(one, 0) for one in rows]
+        return views, last, complete
+
     async def close_session(self, session_id: str) -> SessionView:
         """End a session; steps in flight are answered with SessionClosed. Raises as `get_session`."""
         closed = await self._residency.close(session_id)
@@ -299,7 +350,8 @@ class Service:
         named: what the bytes say that it is called. Raises as `get_session`, StepForgotten, InvalidInput.
         """
         session, saved = await self._lineage.saved_state(session_id, step)
-        card, specs = self._schedulers[session.model].model.card, self._spec(session).state
+        model = scheduler_of(self._schedulers, session).model
+        card, specs = model.card, model.spec.state
         return saved.step, encoded(card, specs, named or session_id, saved.step, saved.state)
 
     async def restore_session(
@@ -330,12 +382,40 @@ class Service:
         self._expect_serving()
         return self._view(await self._lineage.rewind(session_id, step))
 
+    # Looking
+
+    def grant(self, wish: Wish) -> Granted:
+        """What of a wish is granted. Raises InvalidInput."""
+        return self._watching.grant(wish)
+
+    async def look(self, session_id: str, wish: Wish) -> Frame:
+        """A session as it stands, to be looked at: it is not brought into memory for that. Raises as `get_session`,
+        ModelUnknown, and InvalidInput for tensors that there are not.
+        """
+        return await self._watching.look(session_id, wish)
+
+    async def look_whole(self, session_id: str, tensors: Sequence[str]) -> tuple[int, dict[str, Array]]:
+        """How many steps a session made, and its state tensors of these names or roles, whole. Raises as `look`."""
+        return await self._watching.state(session_id, tensors)
+
+    async def watch(self, session_id: str, wish: Wish) -> AsyncGenerator[Frame | SessionView, None]:
+        """Frames of a session while it lives, and where it stands: first, when it leaves memory or comes back, and now
+        and then. It ends with an error alone: those of `look`, SessionClosed and the like, LimitReached,
+        OwnedElsewhere, ServerDraining. Whoever asks for frames closes it.
+        """
+        self._expect_serving()
+        self.grant(wish)
+        yield await self.get_session(session_id)
+        async with aclosing(self._watching.frames(session_id, wish)) as frames:
+            async for frame in frames:
+                yield await self.get_session(session_id) if frame is None else frame
+
     # Steps
 
     def model_here(self, session_id: str) -> StepModel | None:
         """The model of a session that is in memory. On the path of a step."""
         session = self._sessions.get(session_id)
-        return None if session is None else self._schedulers[session.model].model
+        return None if session is None else scheduler_of(self._schedulers, session).model
 
     def expect_readable(self, request: StepRequest, model: StepModel, *, account: Account | None = None) -> None:
         """Refuse steps that no session of this model would take. Raises InvalidInput."""
@@ -434,6 +514,7 @@ class Service:
     def drain(self) -> None:
         """Take no more work; what was admitted is finished."""
         self._draining = True
+        self._watching.end(_draining())
 
     @property
     def draining(self) -> bool:
@@ -459,7 +540,7 @@ class Service:
         counts = {key: self._sessions.open_by_model[key] for key in self._schedulers}
         return ServiceStatistics(
             sessions=counts,
-            state_bytes={key: n * self._schedulers[key].model.spec.state_bytes for key, n in counts.items()},
+            state_bytes={key: self._sessions.state_bytes_by_model[key] for key in self._schedulers},
             schedulers={key: scheduler.statistics() for key, scheduler in self._schedulers.items()},
             store=self._residency.store_statistics,
         )
@@ -477,6 +558,8 @@ class Service:
         """A session that is in memory takes its steps. reached: its window goes as far back as the store could tell."""
         try:
             scheduler = self._schedulers[session.model]
+            if session.sizes:
+                scheduler = scheduler.of(session.sizes)
             ticket = submission.admit(place, session, scheduler.model.spec, now_s, scheduler.expect_room)
             if ticket is not None:
                 scheduler.submit(ticket)
@@ -541,7 +624,7 @@ class Service:
 
     def _expect_serving(self) -> None:
         if self._draining:
-            raise ServerDraining("server: is stopping; connect again")
+            raise _draining()
 
     def _serving(self, model_name: str, version: str) -> Scheduler:
         """The scheduler of a model; without a version of the highest that is served. Raises ModelUnknown, and the
@@ -579,12 +662,14 @@ class Service:
             durability=Durability.MEMORY if session.kept is None else session.kept.durability,
             resident=True,
             oldest_retained_step=session.oldest_retained_step,
+            initial_state_digest=recorded_digest(session.options),
+            sizes=session.sizes,
         )
 
     def _stored_view(self, stored: StoredSession | StoredSummary, oldest_step: int) -> SessionView:
         """Of a session that the store has and this server has not. oldest_step: that the store has a way back to."""
         key, now_s = ModelKey(stored.head.model, stored.head.version), time.time()
-        scheduler = self._schedulers.get(key)
+        scheduler, sizes = self._schedulers.get(key), recorded_sizes(stored.head.options)
         return SessionView(
             session_id=stored.session_id,
             model=key,
@@ -592,16 +677,18 @@ class Service:
             durable_step=stored.next_step,
             oldest_step=oldest_step,
             steps_in_flight=0,
-            state_bytes=0 if scheduler is None else scheduler.model.spec.state_bytes,
+            state_bytes=0 if scheduler is None else sized_spec(scheduler.model.spec, sizes).state_bytes,
             open_for_s=max(0.0, now_s - stored.head.opened_at_s),
             idle_for_s=max(0.0, now_s - stored.used_at_s),
             durability=Durability(stored.head.durability),
             resident=False,
             oldest_retained_step=oldest_step,
+            initial_state_digest=recorded_digest(stored.head.options),
+            sizes=sizes,
         )
 
     def _spec(self, session: Session) -> StepSpec:
-        return self._schedulers[session.model].model.spec
+        return scheduler_of(self._schedulers, session).model.spec
 
     def _tell(self, ticket: Ticket, outcome: str) -> None:
         """Count steps that were not made, or not now; the scheduler counts those that it made."""
@@ -615,6 +702,17 @@ class Service:
             queue_wait_s=None if outcome == "duplicate" else waited_s,
             fault="" if ticket.error is None else ticket.error.reason,
         )
+
+
+async def _beginning(model: StepModel, given: Mapping[str, Array], sizes: Sizes) -> Beginning:
+    """As `beginning_with`. Going through much takes its time, and is no matter of the event loop's."""
+    if sum(array.nbytes for array in given.values()) < BEGINNING_HERE_BYTES_MAX:
+        return beginning_with(model, given, sizes)
+    return await asyncio.to_thread(beginning_with, model, given, sizes)
+
+
+def _draining() -> ServerDraining:
+    return ServerDraining("server: is stopping; connect again")
 
 
 def _wanted(session_id: str) -> OwnedElsewhere:

@@ -53,9 +53,22 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class StateSpec(TensorSpec):
-    """A state tensor and its role: what it means, for tools and pictures."""
+    """A state tensor and its role: what it means, for tools and pictures. axes: the name of each axis whose size a
+    session may choose, "" of the others; empty where it may choose none.
+    """
 
     role: str = ""
+    axes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Axes of one name of a step's state: their size, and what a session may choose instead."""
+
+    name: str
+    size: int
+    size_min: int
+    size_max: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,7 @@ class StepSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     state: tuple[StateSpec, ...]
+    axes: tuple[Axis, ...] = ()
 
     def __post_init__(self) -> None:
         for kind, specs in (("inputs", self.inputs), ("outputs", self.outputs), ("state", self.state)):
@@ -73,6 +87,8 @@ class StepSpec:
                 raise InvalidInput(f"{kind}: expected names to differ, got {names}")
         if not self.inputs or not self.outputs:
             raise InvalidInput("a step has at least one input and one output")
+        if self.axes or any(one.axes for one in self.state):
+            self._expect_axes()
 
     @cached_property
     def given(self) -> tuple[TensorSpec, ...]:
@@ -88,6 +104,25 @@ class StepSpec:
     def step_bytes(self) -> int:
         """Bytes of one step's inputs and outputs."""
         return sum(spec.nbytes for spec in (*self.inputs, *self.outputs))
+
+    def _expect_axes(self) -> None:
+        sizes = {axis.name: axis.size for axis in self.axes}
+        for axis in self.axes:
+            if not (axis.name and 1 <= axis.size_min <= axis.size <= axis.size_max):
+                raise InvalidInput(
+                    f"axes: {axis.name}: expected 1 <= least <= {axis.size} <= most, got {axis.size_min} and "
+                    f"{axis.size_max}"
+                )
+        for one in self.state:
+            if one.axes and len(one.axes) != len(one.shape):
+                raise InvalidInput(f"{one.name}: axes: expected {len(one.shape)} names, got {list(one.axes)}")
+            for name, size in zip(one.axes, one.shape, strict=False):
+                if name and sizes.get(name) != size:
+                    expected = f"of {sizes[name]}" if name in sizes else f"of {sorted(sizes)}"
+                    raise InvalidInput(f"{one.name}: axes: expected one {expected}, got {name} of {size}")
+        used = {name for one in self.state for name in one.axes}
+        if unused := sorted(set(sizes) - used):
+            raise InvalidInput(f"axes: expected each to be of a state tensor, got {unused} of none")
 
 
 def described(dtype: object, axes: Iterable[object]) -> str:

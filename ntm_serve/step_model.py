@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
+from ntm_serve.sizes import Sizes
 from ntm_serve.spec import Array, StepSpec
 
 # One session's state: one read-only array per state spec, in the order of the specs, no batch axis.
@@ -84,5 +85,16 @@ class StepModel(Protocol):
         the order of its specs; returns outputs `[B, ...]` and next state `[B, ...]`.
 
         May be called from any thread. Raises EngineFault.
+        """
+        ...
+
+
+@runtime_checkable
+class ResizableModel(StepModel, Protocol):
+    """A step model whose spec names axes of its state: the same step runs at other sizes of them."""
+
+    def resized(self, sizes: Sizes) -> Self:
+        """The same step with a state of these sizes, tested anew. It may take seconds, and be called from any thread.
+        Raises ModelRejected, EngineFault.
         """
         ...

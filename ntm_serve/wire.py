@@ -5,7 +5,7 @@ table of errors and statuses stands here.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from ntm_serve import errors
 from ntm_serve.durability import Durability
 from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError
-from ntm_serve.spec import Array, TensorSpec, described
+from ntm_serve.spec import Array, StateSpec, TensorSpec, described
 from ntm_serve.v1 import error_pb2, sessions_pb2, tensor_pb2
 
 # The details of a status, as google.rpc.Status, in its trailing metadata.
@@ -35,6 +35,7 @@ CODE_OF_ERROR: Mapping[type[NtmServeError], grpc.StatusCode] = {
     errors.SessionEvicted: grpc.StatusCode.NOT_FOUND,
     errors.SessionLost: grpc.StatusCode.DATA_LOSS,
     errors.SessionExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.SessionDiffers: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StepAhead: grpc.StatusCode.OUT_OF_RANGE,
     errors.StepForgotten: grpc.StatusCode.OUT_OF_RANGE,
     errors.StepConflict: grpc.StatusCode.ABORTED,
@@ -156,14 +157,20 @@ def arrays_of(tensors: Iterable[tensor_pb2.Tensor]) -> dict[str, Array]:
     return arrays
 
 
-def wire_spec(spec: TensorSpec, *, role: str = "") -> tensor_pb2.TensorSpec:
+def wire_spec(spec: TensorSpec, *, role: str = "", axes: Sequence[str] = ()) -> tensor_pb2.TensorSpec:
     """A spec as it travels."""
-    return tensor_pb2.TensorSpec(name=spec.name, dtype=_WIRE_OF_DTYPE[spec.dtype], shape=spec.shape, role=role)
+    dtype = _WIRE_OF_DTYPE[spec.dtype]
+    return tensor_pb2.TensorSpec(name=spec.name, dtype=dtype, shape=spec.shape, role=role, axes=axes)
 
 
 def spec_of(spec: tensor_pb2.TensorSpec) -> TensorSpec:
     """A spec that came from the wire."""
     return TensorSpec(spec.name, _DTYPE_OF_WIRE[spec.dtype], tuple(spec.shape))
+
+
+def state_spec_of(spec: tensor_pb2.TensorSpec) -> StateSpec:
+    """That of a state tensor that came from the wire."""
+    return StateSpec(spec.name, _DTYPE_OF_WIRE[spec.dtype], tuple(spec.shape), spec.role, tuple(spec.axes))
 
 
 def code_of(error: NtmServeError) -> grpc.StatusCode:

@@ -1,7 +1,7 @@
 """One export, from a source to a model directory: examine, trace, prove, write, read back."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from ntm_exporter.candidate import Candidate, make_candidate
 from ntm_exporter.card import CARD_FILE, CardFacts, card
+from ntm_exporter.choice import further_sizes
 from ntm_exporter.source import Source
 from ntm_exporter.verify import (
     Drift,
@@ -17,6 +18,7 @@ from ntm_exporter.verify import (
     engine_rows,
     free_drift,
     one_step_parity,
+    parity_at_sizes,
     score,
     torch_rows,
 )
@@ -24,6 +26,7 @@ from ntm_serve.bundle import file_entries, npz, target_directory, write_director
 from ntm_serve.errors import SettingsFault
 from ntm_serve.manifest import GOLDEN_FILE, INITIAL_STATE_FILE, MODEL_FILE, Manifest, Provenance, Verification
 from ntm_serve.model_directory import golden_arrays, read_model_directory
+from ntm_serve.sizes import Sizes
 
 CURVE_SUFFIXES = (".svg", ".png")
 
@@ -38,7 +41,9 @@ def unheard(stage: str) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """What the user decides. name: None takes the source's. curve: a picture of the training."""
+    """What the user decides. name: None takes the source's. curve: a picture of the training. sizes: the least and the
+    most of axes of the state, by name, that sessions may choose.
+    """
 
     out: Path
     name: str | None = None
@@ -49,6 +54,7 @@ class Options:
     provenance: str = ""
     curve: Path | None = None
     force: bool = False
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Proof:
     parity: Parity
     drift: Drift
     scores: tuple[Score, ...]
+    # Where a session may choose the sizes of its state: those at which single steps were compared too.
+    sizes: tuple[Sizes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ def export(source: Source, options: Options, report: Report = unheard) -> Export
     target = target_directory(options.out, name, options.version, force=options.force)
     curve = _curve_file(options.curve)
     report(STAGES[0])
-    candidate = make_candidate(source, lambda: report(STAGES[1]))
+    candidate = make_candidate(source, lambda: report(STAGES[1]), sizes=options.sizes)
     proof = prove(candidate, options, report)
     report(STAGES[5])
     files = {
@@ -98,18 +106,24 @@ def prove(candidate: Candidate, options: Options, report: Report = unheard) -> P
     """Compare the graph, on the server's own engine, with the step in torch. Raises ProofFault."""
     source, spec, initial = candidate.source, candidate.spec, candidate.initial
     wanted = torch_rows(source.step, spec)
-    actual = engine_rows(candidate.in_memory(), name=source.name, version=options.version)
+    directory = candidate.in_memory()
+    actual = engine_rows(directory, name=source.name, version=options.version)
     report(STAGES[2])
     parity = one_step_parity(
-        wanted, actual, spec=spec, initial=initial, examples=candidate.examples, tolerance=options.tolerance
-    )
+        wanted, actual, spec=spec, initial=initial, examples=candidate.examples, given=candidate.given,
+        tolerance=options.tolerance,
+    )  # fmt: skip
+    further = tuple(further_sizes(spec))
+    at_sizes = partial(parity_at_sizes, wanted, directory, examples=candidate.examples, tolerance=options.tolerance)
+    errors = [parity.error_max, *(at_sizes(sizes=sizes).error_max for sizes in further)]
+    parity = replace(parity, error_max=max(errors))
     report(STAGES[3])
-    drift = free_drift(wanted, actual, spec=spec, initial=initial, examples=candidate.examples)
+    drift = free_drift(wanted, actual, spec=spec, initial=initial, examples=candidate.examples, given=candidate.given)
     report(STAGES[4])
     if source.scored is None:
-        return Proof(parity, drift, ())
+        return Proof(parity, drift, (), further)
     scored = partial(score, wanted, actual, spec=spec, initial=initial, task=source.scored, sequences=options.sequences)
-    return Proof(parity, drift, tuple(scored(length=length) for length in source.scored.lengths_shown))
+    return Proof(parity, drift, tuple(scored(length=length) for length in source.scored.lengths_shown), further)
 
 
 def _verification(options: Options, proof: Proof) -> Verification:
@@ -120,6 +134,7 @@ def _verification(options: Options, proof: Proof) -> Verification:
         parity_error_max=proof.parity.error_max,
         drift_steps=proof.drift.steps,
         drift_error_max=proof.drift.error_max,
+        sizes=tuple(dict(sizes) for sizes in proof.sizes),
         scores=tuple(one.entry for one in proof.scores),
     )
 
@@ -152,6 +167,7 @@ def _facts(
         recipe_text=candidate.source.recipe_text,
         exporter=manifest.exporter,
         curve=next(iter(curve), None),
+        given=tuple(candidate.given(0)),
     )
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ntm_exporter.contract import Step
 from ntm_exporter.errors import TraceFault
-from ntm_serve.spec import Array, StepSpec
+from ntm_serve.spec import Array, StateSpec, StepSpec
 
 # Every onnxruntime that the server accepts has it, and every torch that the exporter accepts writes it.
 OPSET = 20
@@ -36,6 +36,10 @@ OPSET = 20
 ROWS = 3
 
 BATCH_AXIS = "batch"
+
+# Of an axis whose size may be chosen torch is promised no less: it would refuse what is another layout for one or two
+# alone. The graph is compared with the step at the least size as well.
+TRACED_SIZE_MIN = 3
 
 
 @dataclass(frozen=True)
@@ -84,23 +88,33 @@ def trace(step: Step, spec: StepSpec, inputs: Mapping[str, Array], state: Mappin
     rows = [inputs[one.name] for one in spec.inputs] + [state[one.name] for one in spec.state]
     arguments = tuple(torch.stack([torch.tensor(row)] * ROWS) for row in rows)
     batch = torch.export.Dim(BATCH_AXIS)
+    dims = {
+        axis.name: torch.export.Dim(axis.name, min=min(axis.size, TRACED_SIZE_MIN), max=axis.size_max)
+        for axis in spec.axes
+    }
+    free: list[dict[int, Any]] = [{0: batch} for _ in spec.inputs]
+    free += [{0: batch} | {1 + at: dims[axis] for at, axis in enumerate(one.axes) if axis} for one in spec.state]
     try:
         with _quiet(), torch.no_grad():
             program = torch.export.export(
                 _Positional(step, spec).eval(),
                 arguments,
-                dynamic_shapes=(tuple({0: batch} for _ in arguments),),
+                dynamic_shapes=(tuple(free),),
                 strict=False,
             )
             exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
     except Exception as fault:  # torch has no common root for what it refuses, and all of it is the user's to read.
-        raise TraceFault(f"step: expected a graph of any batch size, torch refuses: {_first_lines(fault)}") from fault
+        sizes = "".join(f" and any {axis.name}" for axis in spec.axes)
+        raise TraceFault(
+            f"step: expected a graph of any batch size{sizes}, torch refuses: {_first_lines(fault)}"
+        ) from fault
     if exported is None:
         raise TraceFault("step: expected an ONNX program, torch.onnx.export returned none")
     graph = _simplified(exported.model)
     expect_free_batch(graph.graph.inputs, (*names.inputs, *names.state_inputs))
     expect_free_batch(graph.graph.outputs, (*names.outputs, *names.state_outputs))
-    return Traced(_serialised(graph, names), names, graph.opset_imports[""])
+    expect_free_axes(graph.graph.inputs, graph.graph.outputs, spec)
+    return Traced(_serialised(graph, names, spec), names, graph.opset_imports[""])
 
 
 def expect_free_batch(values: Sequence[ir.Value], names: Sequence[str]) -> None:
@@ -114,6 +128,24 @@ def expect_free_batch(values: Sequence[ir.Value], names: Sequence[str]) -> None:
                 f"{name}: expected a symbolic batch axis, got shape {[str(axis) for axis in shape]}: "
                 "the step makes a tensor of the example's batch size"
             )
+
+
+def expect_free_axes(inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], spec: StepSpec) -> None:
+    """Refuse a graph where an axis whose size may be chosen is a number. Raises TraceFault."""
+    for values in (inputs, outputs):
+        for value, one in _state_of(values, spec):
+            shape = list(value.shape or [])
+            fixed = [axis for axis, size in zip(one.axes, shape[1:], strict=False) if axis and isinstance(size, int)]
+            if fixed:
+                raise TraceFault(
+                    f"{one.name}: expected symbolic axes {fixed}, got shape {[str(axis) for axis in shape]}: the step "
+                    "makes a tensor of the example's size"
+                )
+
+
+def _state_of(values: Sequence[ir.Value], spec: StepSpec) -> Iterator[tuple[ir.Value, StateSpec]]:
+    """A graph's inputs or outputs that are state, which come last."""
+    return zip(values[len(values) - len(spec.state) :], spec.state, strict=True)
 
 
 class _Positional(nn.Module):
@@ -148,7 +180,7 @@ def _simplified(model: ir.Model) -> ir.Model:
     return model
 
 
-def _serialised(model: ir.Model, names: GraphNames) -> bytes:
+def _serialised(model: ir.Model, names: GraphNames, spec: StepSpec) -> bytes:
     """The model under our names, without what would tell where it was made."""
     for kind, wanted in (
         (model.graph.inputs, (*names.inputs, *names.state_inputs)),
@@ -158,6 +190,11 @@ def _serialised(model: ir.Model, names: GraphNames) -> bytes:
             value.name = name
             assert value.shape is not None
             value.shape[0] = BATCH_AXIS
+        for value, one in _state_of(kind, spec):
+            assert value.shape is not None
+            for at, axis in enumerate(one.axes):
+                if axis:
+                    value.shape[1 + at] = axis
     passes.NameFixPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
     model.graph.name = "step"

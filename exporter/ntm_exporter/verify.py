@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntm_exporter.contract import Step, called
+from ntm_exporter.contract import Step, called, nothing_given
 from ntm_exporter.errors import NonFiniteFault, ParityFault, ScoreFault
 from ntm_models.tasks import OUTPUT, Episodes, Task
 from ntm_serve.engine import OrtEngine, RunRows, largest_difference
 from ntm_serve.manifest import ScoreEntry
 from ntm_serve.model_directory import Golden, ModelDirectory
+from ntm_serve.sizes import Sizes
 from ntm_serve.spec import Array, StepSpec, TensorSpec, described, frozen
 from ntm_serve.step_model import State
 
@@ -26,6 +27,10 @@ BATCH_SIZES = (1, 2, 7, 64)
 # Long enough for a whole copy of 20 and the start of another.
 PARITY_STEPS = 64
 DRIFT_STEPS = 1_000
+
+# At other sizes of the state, of which the largest may be a hundred times the model's own.
+SIZED_BATCH_SIZES = (1, 2, 7)
+SIZED_STEPS = 32
 
 # A golden run is replayed at each load and lies in each model directory: long enough to use the memory.
 GOLDEN_STEPS, GOLDEN_STEPS_MIN = 32, 4
@@ -38,6 +43,9 @@ SCORE_ROWS = 50
 UNDECIDED = 1e-4
 
 Examples = Callable[[int, int], Mapping[str, Array]]
+
+# State tensors that the session of that seed's example is given when it opens.
+Given = Callable[[int], Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,11 @@ def golden_steps(spec: StepSpec) -> int:
     return max(GOLDEN_STEPS_MIN, min(GOLDEN_STEPS, GOLDEN_BYTES_MAX // max(1, spec.state_bytes)))
 
 
+def begun(spec: StepSpec, initial: State, given: Mapping[str, Array]) -> State:
+    """The state of a session that begins with the model's own but for what it is given."""
+    return tuple(given.get(one.name, array) for one, array in zip(spec.state, initial, strict=True))
+
+
 def record_golden(wanted: RunRows, spec: StepSpec, initial: State, inputs: Mapping[str, Array]) -> Golden:
     """Torch's own run of one session: what the server replays is compared with the source of truth.
 
@@ -109,14 +122,15 @@ def record_golden(wanted: RunRows, spec: StepSpec, initial: State, inputs: Mappi
 
 def one_step_parity(
     wanted: RunRows, actual: RunRows, *, spec: StepSpec, initial: State, examples: Examples, tolerance: float,
-    batch_sizes: Sequence[int] = BATCH_SIZES, steps: int = PARITY_STEPS,
+    given: Given = nothing_given, batch_sizes: Sequence[int] = BATCH_SIZES, steps: int = PARITY_STEPS,
 ) -> Parity:  # fmt: skip
     """Compare each step from torch's own state, along B different sessions. Raises ParityFault, NonFiniteFault."""
     worst = 0.0
     runs = [examples(steps, seed) for seed in range(max(batch_sizes))]
+    first = [begun(spec, initial, given(seed)) for seed in range(max(batch_sizes))]
     for rows in batch_sizes:
         inputs = [np.stack([run[one.name] for run in runs[:rows]], axis=1) for one in spec.inputs]
-        state = _repeated(initial, rows)
+        state = [np.stack(arrays) for arrays in zip(*first[:rows], strict=True)]
         for at in range(steps):
             where = f"batch of {rows}, step {at}"
             fed = [array[at] for array in inputs]
@@ -130,12 +144,37 @@ def one_step_parity(
     return Parity(tuple(batch_sizes), steps, worst)
 
 
+def parity_at_sizes(
+    wanted: RunRows, directory: ModelDirectory, *, sizes: Sizes, examples: Examples, tolerance: float
+) -> Parity:
+    """As one_step_parity, with a state of other sizes, as a server runs sessions that chose them. Raises ParityFault,
+    NonFiniteFault, ModelRejected, ModelDamaged.
+    """
+    engine = OrtEngine(directory, name=directory.path.name, version="1", batch_max=max(SIZED_BATCH_SIZES) + 1)
+    resized = engine.resized(sizes)
+    spec, initial = resized.spec, resized.initial_state
+    try:
+        return one_step_parity(
+            wanted, resized.run, spec=spec, initial=initial, examples=examples, tolerance=tolerance,
+            batch_sizes=SIZED_BATCH_SIZES, steps=SIZED_STEPS,
+        )  # fmt: skip
+    except (ParityFault, NonFiniteFault) as fault:
+        raise type(fault)(f"at sizes {dict(sizes)}: {fault}") from fault
+
+
 def free_drift(
-    wanted: RunRows, actual: RunRows, *, spec: StepSpec, initial: State, examples: Examples, steps: int = DRIFT_STEPS
+    wanted: RunRows,
+    actual: RunRows,
+    *,
+    spec: StepSpec,
+    initial: State,
+    examples: Examples,
+    given: Given = nothing_given,
+    steps: int = DRIFT_STEPS,
 ) -> Drift:
     """Let both sides run on their own state over one session, and measure. Refuses nothing."""
     inputs, worst = examples(steps, 0), 0.0
-    state_wanted = state_actual = _repeated(initial, 1)
+    state_wanted = state_actual = _repeated(begun(spec, initial, given(0)), 1)
     for at in range(steps):
         fed = [inputs[one.name][at : at + 1] for one in spec.inputs]
         outputs, state_wanted = wanted(fed, state_wanted)
@@ -188,7 +227,9 @@ def _outputs(run_rows: RunRows, spec: StepSpec, initial: State, episodes: Episod
     scored, parts = [one.name for one in spec.outputs].index(OUTPUT), []
     for start in range(0, len(episodes.x), SCORE_ROWS):
         rows = [array[start : start + SCORE_ROWS] for array in inputs]
-        state, given = _repeated(initial, len(rows[0])), []
+        own = zip(spec.state, _repeated(initial, len(rows[0])), strict=True)
+        begins = {name: array[start : start + SCORE_ROWS] for name, array in episodes.initial_state.items()}
+        state, given = [begins.get(one.name, array) for one, array in own], []
         for at in range(episodes.steps):
             outputs, state = run_rows([np.ascontiguousarray(one[:, at]) for one in rows], state)
             _expect_finite(spec, [*outputs, *state], f"{where}, step {at}")

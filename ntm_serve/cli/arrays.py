@@ -31,6 +31,35 @@ def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     return arrays
 
 
+def read_state(path: Path | None) -> dict[str, Array] | None:
+    """The state tensors of an .npz file, by name; None where there is no file. Raises InvalidInput."""
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, BadZipFile, AttributeError, TypeError) as fault:
+        raise InvalidInput(f"{path}: expected an .npz file with state tensors by name, got: {fault}") from fault
+
+
+def read_sizes(words: Sequence[str]) -> dict[str, int]:
+    """Sizes by the name of their axis. Raises InvalidInput."""
+    sizes = {}
+    for word in words:
+        name, _, size = word.partition("=")
+        if not (name and size.isascii() and size.isdigit()):
+            raise InvalidInput(f"size: expected AXIS=SIZE, as slots=30, got {word!r}")
+        sizes[name] = int(size)
+    return sizes
+
+
+def expect_outputs(specs: Sequence[TensorSpec], names: Sequence[str]) -> None:
+    """Refuse names of outputs that there are not. Raises InvalidInput."""
+    known = [spec.name for spec in specs]
+    if not set(names) <= set(known):
+        raise InvalidInput(f"output-name: expected some of {known}, got {sorted(set(names) - set(known))}")
+
+
 def expect_writable(path: Path) -> None:
     """Refuse a place for outputs before any step is made. Raises SettingsFault."""
     if path.is_dir() or not path.parent.is_dir():

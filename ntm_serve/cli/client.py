@@ -1,4 +1,5 @@
-"""Commands that speak to a running server: models, sessions, run, version; and pipe, which has its own files."""
+"""Commands that speak to a running server: models, sessions, run, version; and pipe and watch, which have
+files of their own."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +10,14 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import ntm_serve
-from ntm_serve.cli.arrays import ArrayWriter, expect_writable, read_inputs
+from ntm_serve.cli.arrays import ArrayWriter, expect_outputs, expect_writable, read_inputs, read_sizes, read_state
 from ntm_serve.cli.clients import client_of
-from ntm_serve.cli.options import Connection, connecting
+from ntm_serve.cli.options import Connection, InitialStateFile, OutputNames, SizeWords, connecting
 from ntm_serve.cli.pipe import pipe
 from ntm_serve.cli.sessions import sessions_app
 from ntm_serve.cli.tables import console, print_facts, table
 from ntm_serve.cli.token import token
+from ntm_serve.cli.watch import watch
 from ntm_serve.client import ModelInfo
 from ntm_serve.errors import SettingsFault
 
@@ -26,6 +28,7 @@ def register_client_commands(app: typer.Typer) -> None:
     app.add_typer(sessions_app, name="sessions")
     app.command()(run)
     app.command()(pipe)
+    app.command()(watch)
     app.command()(drain)
     app.command()(token)
     app.command()(version)
@@ -74,14 +77,28 @@ def run(
     session_id: Annotated[
         str, typer.Option(help="go on with this session, or open it under this name; it stays open")
     ] = "",
+    initial_state: InitialStateFile = None,
+    size: SizeWords = None,
+    output_name: OutputNames = None,
     *,
     connection: Connection,
 ) -> None:
     """Stream a file of inputs through a session, and write the outputs."""
     name, _, wanted_version = model.partition("/")
     expect_writable(output)
+    begins_with, sizes, names = read_state(initial_state), read_sizes(size or []), output_name or []
     with client_of(connection) as client:
-        session = client.session(name, version=wanted_version, session_id=session_id, resume=bool(session_id))
+        if names:
+            expect_outputs(client.model(name, wanted_version).outputs, names)
+        session = client.session(
+            name,
+            version=wanted_version,
+            session_id=session_id,
+            resume=bool(session_id),
+            initial_state=begins_with,
+            sizes=sizes,
+            outputs=names,
+        )
         if session.next_step:
             print(f"session {session.id}: goes on at step {session.next_step}")
         elif session_id:
@@ -138,6 +155,10 @@ def _print_model(model: ModelInfo) -> None:
             "state": ", ".join(
                 f"{spec.name} {spec} ({role})" for spec, role in zip(model.state, model.roles, strict=True)
             ),
+            "sizes to choose": ", ".join(
+                f"{axis.name} {axis.size} ({axis.size_min} to {axis.size_max})" for axis in model.axes
+            )
+            or "none",
             "state bytes": f"{model.state_bytes:,}",
             "open sessions": model.sessions,
             "batch": f"at most {model.batch_max}, padded to a multiple of {independence.padding}",

@@ -19,6 +19,20 @@ _ENVIRONMENT = "NTM_SERVE_CLIENT_"
 
 File = Path | None
 
+InitialStateFile = Annotated[
+    Path | None,
+    typer.Option("--initial-state", metavar="FILE.npz", help="state tensors by name that a new session begins with"),
+]
+SizeWords = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size", metavar="AXIS=SIZE", help="of an axis of a new session's state, as slots=30; again for more"
+    ),
+]
+OutputNames = Annotated[
+    list[str] | None, typer.Option("--output-name", help="an output to ask for; again for more; all if not given")
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:

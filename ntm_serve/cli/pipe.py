@@ -19,12 +19,14 @@ from typing import Annotated
 
 import typer
 
+from ntm_serve.cli.arrays import expect_outputs, read_sizes, read_state
 from ntm_serve.cli.clients import client_of
 from ntm_serve.cli.events import Events, Format, Lines, read_events, sources_of
 from ntm_serve.cli.meter import Meter
-from ntm_serve.cli.options import Connection, connecting
+from ntm_serve.cli.options import Connection, InitialStateFile, OutputNames, SizeWords, connecting
 from ntm_serve.cli.records import LineWriter, Record, Sink, StandardOutput
 from ntm_serve.client import Answers, Group, RetryPolicy
+from ntm_serve.client.conversion import asked_outputs
 from ntm_serve.client.healing import RETRY_DEFAULT
 from ntm_serve.client.roster import GO_ON_AFTER
 from ntm_serve.errors import InvalidInput, NtmServeError, SessionLost, SettingsFault, StepConflict
@@ -82,6 +84,9 @@ def pipe(
     patience_s: Annotated[
         float, typer.Option("--patience-s", min=0.0, help="how long a server that is away is waited for; 0: not at all")
     ] = RETRY_DEFAULT.patience_s,
+    initial_state: InitialStateFile = None,
+    size: SizeWords = None,
+    output_name: OutputNames = None,
     *,
     connection: Connection,
 ) -> None:
@@ -93,8 +98,11 @@ def pipe(
     if resume and output is None:
         raise SettingsFault("resume: expected --output, the file that says how far the run came, got none")
     form_in, form_out = _format_of(format, input, output), _format_of(format, output, input)
+    begins_with, sizes, names = read_state(initial_state), read_sizes(size or []), output_name or []
     name, _, version = model.partition("/")
     about = {"model": name, "version": version, "prefix": prefix, "key": key}
+    if names:
+        about["outputs"] = ",".join(names)
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(
             client_of(connection, retry=RetryPolicy(patience_s=patience_s) if patience_s else None)
@@ -102,16 +110,25 @@ def pipe(
         info = client.model(name, version)
         if info.fault is not None:
             raise info.fault
+        expect_outputs(info.outputs, names)
         sources = sources_of(info.inputs, input_field or [], form_in)
         lines = Lines(stack.enter_context(_opened(input)))
-        writer = LineWriter(form_out, info.outputs)
+        writer = LineWriter(form_out, asked_outputs(info.outputs, names))
         sink: Sink
         if output is None:
             sink = StandardOutput(writer)
         else:
             sink = stack.enter_context(Record(output, writer, form_out, resume=resume, about=about))
         progress = sink.progress
-        group = client.group(name, version=version, prefix=prefix, next_steps=progress.next_steps)
+        group = client.group(
+            name,
+            version=version,
+            prefix=prefix,
+            next_steps=progress.next_steps,
+            initial_state=begins_with,
+            sizes=sizes,
+            outputs=names,
+        )
         meter = stack.enter_context(Meter(f"{info.name}/{info.version}", input.stat().st_size if input else None))
         stack.enter_context(_ending_at_once(meter, "; go on with --resume" if output else ""))
         run = _Run(group, sink, writer, meter, skip=on_error is OnError.SKIP)

@@ -74,7 +74,7 @@ def show_session(session_id: SessionId, *, connection: Connection) -> None:
     """Show where one session stands."""
     with client_of(connection, retry=None) as client:
         info = client.session_info(session_id)
-    print_facts({name: fact for name, fact in vars(info).items() if fact != ""})
+    print_facts({name: fact for name, fact in vars(info).items() if fact not in ("", {})})
 
 
 @sessions_app.command("close")

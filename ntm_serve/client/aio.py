@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,6 +26,7 @@ from ntm_serve.client.asking import (
 )
 from ntm_serve.client.conversion import (
     IN_FLIGHT_MAX_DEFAULT,
+    InitialState,
     Inputs,
     Outputs,
     SessionFacts,
@@ -36,13 +37,15 @@ from ntm_serve.client.conversion import (
     outputs_of,
     steps_of,
 )
-from ntm_serve.client.dialogues import Opening
+from ntm_serve.client.dialogues import GroupState, Opening
+from ntm_serve.client.frames import Frame, frame_of, watch_request
 from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
 from ntm_serve.client.lines import Lines, Turn, affinity
 from ntm_serve.client.views import ModelInfo, SessionInfo, SessionSnapshot, model_info, session_info
 from ntm_serve.durability import Durability
-from ntm_serve.errors import NtmServeError
+from ntm_serve.errors import NtmServeError, ServerUnreachable, StreamAged
 from ntm_serve.identity import Identity, Tls, Token
+from ntm_serve.picture import Reduction
 from ntm_serve.spec import Array
 from ntm_serve.v1 import admin_pb2, admin_pb2_grpc, models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from ntm_serve.wire import arrays_of
@@ -202,27 +205,106 @@ class AsyncClient:
         session_id: str = "",
         resume: bool = False,
         durability: Durability | str | None = None,
+        initial_state: InitialState | None = None,
+        sizes: Mapping[str, int] | None = None,
+        outputs: Sequence[str] = (),
     ) -> "_Opening":
         """Open a session: `async with client.session("copy-ff") as session:` closes it at the end of the block;
         `session = await client.session("copy-ff")` leaves it open.
 
         resume: take up an open session of that id where it stands, if there is one. durability: what a new one
-        outlives; None is what the server is set to.
+        outlives; None is what the server is set to. initial_state: state tensors by name that a new one begins with in
+        place of the model's own, each of the dtype and shape that `model(name).state` says; what is not given is the
+        model's. sizes: of axes of a new one's state, by name, as `model(name).axes` allows. Raises SessionDiffers where
+        one that is resumed was opened otherwise. outputs: the outputs that replies carry, by name; empty is all.
         """
-        request = open_request(model, version, session_id, resume=resume, durability=durability)
-        return _Opening(self, request)
+        request = open_request(
+            model,
+            version,
+            session_id,
+            resume=resume,
+            durability=durability,
+            initial_state=initial_state,
+            sizes=sizes,
+        )
+        return _Opening(self, request, outputs)
+
+    async def watch(
+        self,
+        session_id: str,
+        *tensors: str,
+        frames_per_s: float = 0.0,
+        rows_max: int = 0,
+        columns_max: int = 0,
+        reduction: Reduction | str = Reduction.PEAK,
+        state_only: bool = False,
+    ) -> AsyncIterator[Frame]:
+        """Frames of a session while it lives, whoever steps it: the first at once, the next when it has made steps.
+        tensors: names or roles of state tensors; none is all. frames_per_s, rows_max, columns_max: at most; 0 is the
+        server's default, 10, 128 and 128. What is larger is reduced: `Picture.blocks` says how. state_only: without
+        inputs and outputs.
+
+        When the connection breaks, or another server takes the session, it goes on; the steps are never waited for, and
+        a loop that is slow loses frames: `Frame.lost`. Raises SessionClosed, SessionExpired, SessionEvicted when the
+        session ends, SessionUnknown, and the last error where patience is at its end.
+        """
+        request = watch_request(
+            session_id,
+            tensors,
+            frames_per_s=frames_per_s,
+            rows_max=rows_max,
+            columns_max=columns_max,
+            reduction=reduction,
+            state_only=state_only,
+        )
+        patience, turn = Patience(self._healing), Turn()
+        shown_step = again_step = -1
+        while True:
+            line = self._sessions[self._lines.place(session_id, turn)]
+            call = line.Watch(request, metadata=affinity(session_id))
+            try:
+                async for response in call:
+                    patience.heard(response)
+                    if not response.HasField("frame"):
+                        continue
+                    patience.progress()
+                    # What was shown before the connection broke is not shown again.
+                    if response.frame.next_step != again_step:
+                        yield frame_of(response.frame)
+                    shown_step, again_step = response.frame.next_step, -1
+                error: NtmServeError = ServerUnreachable("watch: the stream ended without a word")
+            except grpc.RpcError as failed:
+                error = error_of_call(failed)
+            finally:
+                call.cancel()
+            if self._closing.is_set():
+                raise error
+            await pause(self._closing, patience.wait_s(error))
+            if not isinstance(error, StreamAged):  # The session is where it was.
+                turn.next()
+            again_step = shown_step
 
     def group(
-        self, model: str, *, version: str = "", prefix: str = "", next_steps: Mapping[str, int] | None = None
+        self,
+        model: str,
+        *,
+        version: str = "",
+        prefix: str = "",
+        next_steps: Mapping[str, int] | None = None,
+        initial_state: GroupState | None = None,
+        sizes: Mapping[str, int] | None = None,
+        outputs: Sequence[str] = (),
     ) -> AsyncGroup:
         """Sessions of this model, by key, to be stepped many at once. A session's id is `prefix` and its key.
 
         next_steps: where sessions stand that an earlier run stepped, by key: steps that the server made and whose
-        outputs were lost are then answered again. A session that is not named is taken where it stands.
+        outputs were lost are then answered again. A session that is not named is taken where it stands. initial_state:
+        as of `session`, of every session that is opened, or a function of the key that gives it. sizes and outputs: as
+        there.
         """
         return AsyncGroup(
             self._sessions,
-            Opening(model, version, prefix),
+            Opening(model, version, prefix, initial_state, sizes, tuple(outputs)),
             lines=self._lines,
             healing=self._healing,
             closing=self._closing,
@@ -277,9 +359,10 @@ class AsyncClient:
 class _Opening:
     """A session that is being opened: to be awaited, or entered."""
 
-    def __init__(self, client: AsyncClient, request: sessions_pb2.OpenRequest) -> None:
+    def __init__(self, client: AsyncClient, request: sessions_pb2.OpenRequest, asked: Sequence[str]) -> None:
         self._client = client
         self._request = request
+        self._asked = asked
         self._session: AsyncSession | None = None
 
     def __await__(self) -> Generator[Any, None, "AsyncSession"]:
@@ -297,14 +380,15 @@ class _Opening:
 
     async def _open(self) -> "AsyncSession":
         client = self._client
-        return AsyncSession(client, await client._carry_out(opened(client._healing, self._request, client.timeout_s)))
+        made = await client._carry_out(opened(client._healing, self._request, client.timeout_s))
+        return AsyncSession(client, made, self._asked)
 
 
 class AsyncSession(SessionFacts):
     """One session, stepped by this client, one call at a time."""
 
-    def __init__(self, client: AsyncClient, opened: sessions_pb2.OpenResponse) -> None:
-        super().__init__(opened)
+    def __init__(self, client: AsyncClient, opened: sessions_pb2.OpenResponse, asked: Sequence[str] = ()) -> None:
+        super().__init__(opened, asked)
         self._client = client
         self._turn = Turn()
         self._exchange: Exchange | None = None
@@ -324,9 +408,9 @@ class AsyncSession(SessionFacts):
             if kind is None:  # A block that failed has its own error to tell.
                 raise
 
-    async def step(self, x: Inputs, *, timeout_s: float | None = None) -> Outputs:
+    async def step(self, x: Inputs, *, timeout_s: float | None = None, outputs: Sequence[str] | None = None) -> Outputs:
         """Run one step, or T steps at once; y has the form of x. timeout_s: the longest that it may take, all tries
-        together; None is the client's.
+        together; None is the client's. outputs: those of this call, by name, empty is all; None are the session's.
 
         After DeadlinePassed or ServerUnreachable the same x may be passed again: it is run once. Raises SessionLost
         where the server lost the session's memory.
@@ -335,8 +419,8 @@ class AsyncSession(SessionFacts):
         await self._end_exchange()
         client = self._client
         limit_s = client.timeout_s if timeout_s is None else timeout_s
-        outputs = await client._carry_out(stepped(client._healing, self, steps, limit_s), self._turn)
-        return outputs_of(outputs, single=steps.single)
+        made = await client._carry_out(stepped(client._healing, self, steps, limit_s, outputs), self._turn)
+        return outputs_of(made, single=steps.single)
 
     async def stream(
         self,

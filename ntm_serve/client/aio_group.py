@@ -60,7 +60,7 @@ class AsyncGroup:
         self._closing = closing
         self._opening = opening
         self._timeout_s = timeout_s
-        self._roster = Roster(next_steps=next_steps)
+        self._roster = Roster(next_steps=next_steps, asked=opening.outputs)
         self._exchange: _Exchange[Any] | None = None
 
     async def __aenter__(self) -> Self:

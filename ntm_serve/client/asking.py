@@ -5,7 +5,7 @@ A generator yields a call that is to be made, and is sent its reply or its error
 """
 
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -140,10 +140,16 @@ def closed(healing: Healing, known: sessions_pb2.Session, timeout_s: float | Non
     return session
 
 
-def stepped(healing: Healing, session: SessionFacts, steps: Steps, timeout_s: float | None) -> Asking[dict[str, Array]]:
-    """The outputs `[T, ...]` of the session's next steps."""
+def stepped(
+    healing: Healing,
+    session: SessionFacts,
+    steps: Steps,
+    timeout_s: float | None,
+    asked: Sequence[str] | None = None,
+) -> Asking[dict[str, Array]]:
+    """The outputs `[T, ...]` of the session's next steps. asked: those by these names; None are the session's."""
     patience = Patience(healing, timeout_s=timeout_s)
-    message = session.message_of(steps)
+    message = session.message_of(steps, asked=asked)
     sent_step = session.next_step + steps.count
     while True:
         outcome = yield Call("Sessions.Step", message, patience.left_s())

@@ -4,6 +4,7 @@ What a caller passes as x is an array for a model with one input, or a mapping o
 tells one step (`[...]`, as in the model's spec) from T steps (`[T, ...]`); what comes back has the same form.
 """
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,14 @@ from ntm_serve.client.healing import RetryPolicy, expect_standing, meaning_of
 from ntm_serve.durability import Durability
 from ntm_serve.errors import InvalidInput, NtmServeError
 from ntm_serve.spec import Array, TensorSpec, described, expect_names
-from ntm_serve.v1 import sessions_pb2
+from ntm_serve.v1 import sessions_pb2, tensor_pb2
 from ntm_serve.wire import DETAILS_KEY, arrays_of, error_of, error_of_wire, spec_of, tensor_of, wire_durability
 
 Inputs = ArrayLike | Mapping[str, ArrayLike]
 Outputs = Array | dict[str, Array]
+
+# State tensors by name, without leading axes, each of the dtype and shape that the model says.
+InitialState = Mapping[str, ArrayLike]
 
 
 # Messages on their way before the first is answered: enough to hide a round trip, few enough that all
@@ -74,7 +78,8 @@ class Steps:
 class SessionFacts:
     """What a client knows of the session that it opened: id, model, version, specs, and where it stands."""
 
-    def __init__(self, opened: sessions_pb2.OpenResponse) -> None:
+    def __init__(self, opened: sessions_pb2.OpenResponse, asked: Sequence[str] = ()) -> None:
+        """asked: names of the outputs that replies shall carry; empty is all."""
         self.id = opened.session.session_id
         self.model = opened.session.model
         self.version = opened.session.version
@@ -82,14 +87,23 @@ class SessionFacts:
         # The replies of all steps below came, to this client or to who had the session before.
         self._answered_step = self.next_step
         self.inputs = tuple(spec_of(spec) for spec in opened.inputs)
-        self.outputs = tuple(spec_of(spec) for spec in opened.outputs)
+        self._asked = tuple(asked)
+        self.outputs = asked_outputs(tuple(spec_of(spec) for spec in opened.outputs), self._asked)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r} of {self.model}/{self.version} at step {self.next_step}>"
 
-    def message_of(self, steps: Steps) -> sessions_pb2.StepRequest:
-        """The session's next steps as a message."""
-        return step_message(self.id, steps, first_step=self.next_step)
+    def message_of(
+        self, steps: Steps, *, first_step: int | None = None, tag: int = 0, asked: Sequence[str] | None = None
+    ) -> sessions_pb2.StepRequest:
+        """Steps as a message; first_step None is the session's next one. asked: as of the session, where None."""
+        return sessions_pb2.StepRequest(
+            tag=tag,
+            session_ids=[self.id],
+            first_steps=[self.next_step if first_step is None else first_step],
+            inputs=[tensor_of(name, array[np.newaxis]) for name, array in steps.inputs.items()],
+            output_names=self._asked if asked is None else asked,
+        )
 
     def advance(self, response: sessions_pb2.StepResponse) -> dict[str, Array]:
         """One message's outputs `[T, ...]`; the session stands after it. Raises the error that it carries."""
@@ -116,12 +130,48 @@ class SessionFacts:
 
 
 def open_request(
-    model: str, version: str, session_id: str, *, resume: bool, durability: Durability | str | None
+    model: str,
+    version: str,
+    session_id: str,
+    *,
+    resume: bool,
+    durability: Durability | str | None,
+    initial_state: InitialState | None,
+    sizes: Mapping[str, int] | None,
 ) -> sessions_pb2.OpenRequest:
-    """Raises InvalidInput for a durability that there is not."""
+    """Raises InvalidInput for a durability that there is not, and for what is no array or size."""
     return sessions_pb2.OpenRequest(
-        model=model, version=version, session_id=session_id, resume=resume, durability=durability_word(durability)
+        model=model,
+        version=version,
+        session_id=session_id,
+        resume=resume,
+        durability=durability_word(durability),
+        initial_state=state_tensors(initial_state or {}),
+        sizes=_sizes(sizes or {}),
     )
+
+
+def _sizes(sizes: Mapping[str, int]) -> dict[str, int]:
+    try:
+        return {str(name): operator.index(size) for name, size in sizes.items()}
+    except (TypeError, AttributeError) as fault:
+        raise InvalidInput(f"sizes: expected whole numbers by name, got: {fault}") from fault
+
+
+def state_tensors(initial_state: InitialState) -> list[tensor_pb2.Tensor]:
+    """State tensors as they travel. Raises InvalidInput."""
+    try:
+        return [tensor_of(name, np.asarray(value)) for name, value in initial_state.items()]
+    except (ValueError, TypeError, AttributeError) as fault:
+        raise InvalidInput(f"initial_state: expected arrays by name, got: {fault}") from fault
+
+
+def asked_outputs(specs: tuple[TensorSpec, ...], asked: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """Those outputs that are asked for, in that order; all where none is. Of a name that there is not the server tells,
+    when it is asked.
+    """
+    by_name = {spec.name: spec for spec in specs}
+    return tuple(by_name[name] for name in asked if name in by_name) if asked else specs
 
 
 def durability_word(durability: Durability | str | None) -> sessions_pb2.Durability:
@@ -159,16 +209,6 @@ def outputs_of(outputs: Mapping[str, Array], *, single: bool) -> Outputs:
     """In the form of what was passed: one step or T; an array for one output, else a mapping."""
     rows = {name: array[0] if single else array for name, array in outputs.items()}
     return next(iter(rows.values())) if len(rows) == 1 else rows
-
-
-def step_message(session_id: str, steps: Steps, *, first_step: int, tag: int = 0) -> sessions_pb2.StepRequest:
-    """One session's steps as a message."""
-    return sessions_pb2.StepRequest(
-        tag=tag,
-        session_ids=[session_id],
-        first_steps=[first_step],
-        inputs=[tensor_of(name, array[np.newaxis]) for name, array in steps.inputs.items()],
-    )
 
 
 def outputs_of_response(response: sessions_pb2.StepResponse) -> dict[str, Array]:

@@ -4,10 +4,11 @@ and the aio group carry out the same. Pure.
 A dialogue yields the calls that are to be made, side by side, and is sent their outcomes: replies, or errors.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from ntm_serve.client.conversion import InitialState, open_request
 from ntm_serve.client.healing import Patience
 from ntm_serve.client.roster import Roster
 from ntm_serve.client.rounds import Form
@@ -59,6 +60,9 @@ class Backoff:
     wait_s: float
 
 
+# What the sessions of a group begin with: all with the same, or what a function says of the key.
+GroupState = InitialState | Callable[[str], InitialState | None]
+
 Dialogue = Generator[Calls | Pause | Backoff, list[Any], A]
 
 
@@ -69,6 +73,23 @@ class Opening:
     model: str
     version: str
     prefix: str
+    initial_state: GroupState | None = None
+    sizes: Mapping[str, int] | None = None
+    outputs: tuple[str, ...] = ()
+
+    def request_of(self, key: str) -> sessions_pb2.OpenRequest:
+        """Raises InvalidInput for an initial state that is none."""
+        given = self.initial_state
+        return open_request(
+            self.model,
+            self.version,
+            self.prefix + key,
+            # A second try finds what the first has opened.
+            resume=True,
+            durability=None,
+            initial_state=given(key) if callable(given) else given,
+            sizes=self.sizes,
+        )
 
 
 def opened(
@@ -87,15 +108,18 @@ def opened(
             errors[key] = InvalidInput(f"key: expected 1 to 128 of A-Z a-z 0-9 . _ ~ : @ + -, got {key!a}")
     if not fresh:
         return errors
-    # With resume a second try finds what the first has opened.
-    requests = [
-        sessions_pb2.OpenRequest(
-            model=opening.model, version=opening.version, session_id=opening.prefix + key, resume=True
-        )
-        for key in fresh
-    ]
-    outcomes, _ = yield from _tried(patience, "Open", requests)
-    answers = dict(zip(fresh, outcomes, strict=True))
+    answers: dict[str, Any] = {}
+    # With states of their own not all requests at once: they may be more than memory has room for.
+    count = len(fresh) if opening.initial_state is None else CALLS_IN_FLIGHT_MAX
+    for at in range(0, len(fresh), count):
+        requests: dict[str, sessions_pb2.OpenRequest] = {}
+        for key in fresh[at : at + count]:
+            try:
+                requests[key] = opening.request_of(key)
+            except NtmServeError as error:
+                answers[key] = error
+        outcomes, _ = yield from _tried(patience, "Open", list(requests.values()))
+        answers.update(zip(requests, outcomes, strict=True))
     taken_up = {key: one for key, one in answers.items() if not isinstance(one, NtmServeError)}
     stands = yield from _settled(taken_up, patience)
     for key, answer in answers.items():

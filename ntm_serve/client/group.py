@@ -62,7 +62,7 @@ class Group:
         self._closing = closing
         self._opening = opening
         self._timeout_s = timeout_s
-        self._roster = Roster(next_steps=next_steps)
+        self._roster = Roster(next_steps=next_steps, asked=opening.outputs)
         # Held to look at or change the roster: a stream has two threads.
         self._lock = threading.RLock()
         self._exchange: _Exchange[Any] | None = None

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ntm_serve.client.conversion import Outputs, SessionFacts, Steps, error_in, parted, step_message
+from ntm_serve.client.conversion import Outputs, SessionFacts, Steps, error_in, parted
 from ntm_serve.client.healing import passes
 from ntm_serve.errors import NtmServeError
 from ntm_serve.v1 import sessions_pb2
@@ -69,7 +69,7 @@ class InFlight:
         """The oldest message that was not sent over this call."""
         tag, first_step, steps = one = self._unsent.popleft()
         self._sent.append(one)
-        message = step_message(self._session.id, steps, first_step=first_step, tag=tag)
+        message = self._session.message_of(steps, first_step=first_step, tag=tag)
         return sessions_pb2.StreamRequest(step=message)
 
     def begin_again(self) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ntm_serve.client.conversion import asked_outputs
 from ntm_serve.client.healing import Patience, meaning_of
 from ntm_serve.client.rounds import NO_STEP, Round
 from ntm_serve.errors import (
@@ -104,9 +105,12 @@ class _Piece:
 
 
 class Roster:
-    """The sessions of a group. next_steps: where sessions stand that an earlier run stepped, by key."""
+    """The sessions of a group. next_steps: where sessions stand that an earlier run stepped, by key. asked: names of
+    the outputs that replies shall carry; empty is all.
+    """
 
-    def __init__(self, *, next_steps: Mapping[str, int]) -> None:
+    def __init__(self, *, next_steps: Mapping[str, int], asked: Sequence[str] = ()) -> None:
+        self._asked = asked
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         # Of this exchange: whether a key goes on after a step of it that failed, who is told before it does, how long
@@ -152,7 +156,8 @@ class Roster:
                 f"{next_step}: its memory was lost or began anew",
                 fields={"expected_step": str(next_step)},
             )
-        inputs, outputs = tuple(map(spec_of, opened.inputs)), tuple(map(spec_of, opened.outputs))
+        inputs = tuple(map(spec_of, opened.inputs))
+        outputs = asked_outputs(tuple(map(spec_of, opened.outputs)), self._asked)
         if not self._standings:
             self.inputs, self.outputs = inputs, outputs
             self._step_bytes = max(1, sum(spec.nbytes for spec in inputs), sum(spec.nbytes for spec in outputs))
@@ -372,6 +377,7 @@ class Roster:
                 tensor_of(name, array[rows].reshape(len(pieces), steps, *array.shape[1:]))
                 for name, array in pieces[0].round.inputs.items()
             ],
+            output_names=self._asked,
         )
 
     def _keep(self, pieces: Sequence[_Piece], response: sessions_pb2.StepResponse) -> None:

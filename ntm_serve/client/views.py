@@ -1,19 +1,21 @@
 """What a server says of its models and sessions, as plain values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ntm_serve.durability import Durability
 from ntm_serve.errors import NtmServeError
-from ntm_serve.spec import TensorSpec
+from ntm_serve.spec import Axis, StateSpec, TensorSpec
 from ntm_serve.v1 import models_pb2, sessions_pb2
-from ntm_serve.wire import durability_of, error_of_wire, spec_of
+from ntm_serve.wire import durability_of, error_of_wire, spec_of, state_spec_of
 
 
 @dataclass(frozen=True)
 class SessionInfo:
     """Where a session stands. next_step: how many steps were made. resident: whether it is in the server's memory.
     oldest_retained_step: the oldest that it can be snapshot, forked and rewound at. tenant: whose it is; empty where
-    the server has no tenants.
+    the server has no tenants. initial_state_digest: of the state that it began with; empty is the model's own.
+    sizes: of its state's axes, where it was opened with others than the model's own.
     """
 
     session_id: str
@@ -30,6 +32,8 @@ class SessionInfo:
     resident: bool
     oldest_retained_step: int
     tenant: str
+    initial_state_digest: str
+    sizes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ class BatchIndependence:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model of a server. Where it is not ready, `fault` says why and the rest is empty."""
+    """A model of a server. Where it is not ready, `fault` says why and the rest is empty. axes: of its state, whose
+    sizes a session may choose.
+    """
 
     name: str
     version: str
@@ -64,7 +70,8 @@ class ModelInfo:
     engine: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    state: tuple[TensorSpec, ...]
+    state: tuple[StateSpec, ...]
+    axes: tuple[Axis, ...]
     roles: tuple[str, ...]
     state_bytes: int
     batch_max: int
@@ -89,6 +96,8 @@ def session_info(session: sessions_pb2.Session) -> SessionInfo:
         resident=session.resident,
         oldest_retained_step=session.oldest_retained_step,
         tenant=session.tenant,
+        initial_state_digest=session.initial_state_digest,
+        sizes=dict(session.sizes),
     )
 
 
@@ -107,7 +116,8 @@ def model_info(model: models_pb2.Model) -> ModelInfo:
         engine=model.engine,
         inputs=tuple(spec_of(spec) for spec in model.inputs),
         outputs=tuple(spec_of(spec) for spec in model.outputs),
-        state=tuple(spec_of(spec) for spec in model.state),
+        state=tuple(state_spec_of(spec) for spec in model.state),
+        axes=tuple(Axis(one.name, one.size, one.size_min, one.size_max) for one in model.axes),
         roles=tuple(spec.role for spec in model.state),
         state_bytes=model.state_bytes,
         batch_max=model.batch_max,

@@ -94,6 +94,8 @@ def wire_session(view: SessionView) -> sessions_pb2.Session:
         resident=view.resident,
         oldest_retained_step=view.oldest_retained_step,
         tenant=view.tenant,
+        initial_state_digest=view.initial_state_digest,
+        sizes=dict(view.sizes),
     )
     session.open_for.FromMilliseconds(round(view.open_for_s * 1000))
     session.idle_for.FromMilliseconds(round(view.idle_for_s * 1000))
@@ -120,13 +122,17 @@ def wire_model(view: ModelView) -> models_pb2.Model:
         engine=card.engine,
         inputs=[wire_spec(one) for one in spec.inputs],
         outputs=[wire_spec(one) for one in spec.outputs],
-        state=[wire_spec(one, role=one.role) for one in spec.state],
+        state=[wire_spec(one, role=one.role, axes=one.axes) for one in spec.state],
         state_bytes=spec.state_bytes,
         batch_max=view.model.batch_max,
         batch_independence=models_pb2.BatchIndependence(
             holds=independence.holds, padding=independence.padding, rows_tested=independence.rows_tested
         ),
         sessions=view.sessions,
+        axes=[
+            models_pb2.Axis(name=one.name, size=one.size, size_min=one.size_min, size_max=one.size_max)
+            for one in spec.axes
+        ],
     )
 
 

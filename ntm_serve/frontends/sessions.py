@@ -23,12 +23,13 @@ from ntm_serve.frontends.messages import (
 )
 from ntm_serve.frontends.methods import parsed, takes_call
 from ntm_serve.frontends.stream import HELD_BACK_MAX_S
+from ntm_serve.frontends.watch import WatchCall
 from ntm_serve.observer import CallTrace, MessageTrace, Tracer
 from ntm_serve.service import Service
 from ntm_serve.submission import Submission
 from ntm_serve.tenancy import Tenancy, TenantService, place_of
 from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
-from ntm_serve.wire import durability_of, tensor_of, wire_error
+from ntm_serve.wire import arrays_of, durability_of, tensor_of, wire_error
 
 # What a trace says of messages that nobody waits for any more.
 LEFT = StepCancelled("call: ended before the message was answered")
@@ -88,6 +89,7 @@ class SessionsBehaviours:
         self._messages_in_flight_max = messages_in_flight_max
         self._stream_bytes_max = stream_bytes_max
         self._streams: set[_Stream] = set()
+        self._watches: set[WatchCall] = set()
 
     async def Open(self, request: sessions_pb2.OpenRequest) -> sessions_pb2.OpenResponse:
         view = await self._service.open_session(
@@ -96,6 +98,8 @@ class SessionsBehaviours:
             session_id=request.session_id or None,
             resume=request.resume,
             durability=durability_of(request.durability),
+            initial_state=arrays_of(request.initial_state),
+            sizes=request.sizes,
         )
         inputs, outputs = wire_specs(self._service.model(*view.model))
         return sessions_pb2.OpenResponse(session=wire_session(view), inputs=inputs, outputs=outputs)
@@ -168,6 +172,11 @@ class SessionsBehaviours:
     async def Rewind(self, request: sessions_pb2.RewindRequest) -> sessions_pb2.RewindResponse:
         view = await self._service.rewind_session(request.session_id, request.step)
         return sessions_pb2.RewindResponse(session=wire_session(view))
+
+    def Watch(self, call: Call) -> None:
+        watch = WatchCall(self._service, call, self._watches.discard)
+        self._watches.add(watch)
+        watch.begin()
 
     def drain(self) -> None:
         """Have every stream answer what it has in flight, and end with a status that says: connect again."""

@@ -26,7 +26,7 @@ from ntm_serve.v1 import error_pb2 as ntm__serve_dot_v1_dot_error__pb2
 from ntm_serve.v1 import tensor_pb2 as ntm__serve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19ntm_serve/v1/models.proto\x12\x0cntm_serve.v1\x1a\x18ntm_serve/v1/error.proto\x1a\x19ntm_serve/v1/tensor.proto\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.ntm_serve.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.ntm_serve.v1.Model\"\x9d\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\"\n\x05\x66\x61ult\x18\x04 \x01(\x0b\x32\x13.ntm_serve.v1.Error\x12\x0e\n\x06\x66\x61mily\x18\x05 \x01(\t\x12\x0c\n\x04task\x18\x06 \x01(\t\x12\x0f\n\x07licence\x18\x07 \x01(\t\x12\x0e\n\x06\x64igest\x18\x08 \x01(\t\x12\x0e\n\x06\x65ngine\x18\t \x01(\t\x12(\n\x06inputs\x18\n \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\x12)\n\x07outputs\x18\x0b \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\x12\'\n\x05state\x18\x0c \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\x12\x13\n\x0bstate_bytes\x18\r \x01(\x03\x12\x11\n\tbatch_max\x18\x0e \x01(\x05\x12;\n\x12\x62\x61tch_independence\x18\x0f \x01(\x0b\x32\x1f.ntm_serve.v1.BatchIndependence\x12\x10\n\x08sessions\x18\x10 \x01(\x03\"H\n\x11\x42\x61tchIndependence\x12\r\n\x05holds\x18\x01 \x01(\x08\x12\x0f\n\x07padding\x18\x02 \x01(\x05\x12\x13\n\x0brows_tested\x18\x03 \x01(\x05\x32\x99\x01\n\x06Models\x12I\n\x04List\x12\x1f.ntm_serve.v1.ListModelsRequest\x1a .ntm_serve.v1.ListModelsResponse\x12\x44\n\x03Get\x12\x1d.ntm_serve.v1.GetModelRequest\x1a\x1e.ntm_serve.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19ntm_serve/v1/models.proto\x12\x0cntm_serve.v1\x1a\x18ntm_serve/v1/error.proto\x1a\x19ntm_serve/v1/tensor.proto\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.ntm_serve.v1.Model\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.ntm_serve.v1.Model\"\xbf\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\"\n\x05\x66\x61ult\x18\x04 \x01(\x0b\x32\x13.ntm_serve.v1.Error\x12\x0e\n\x06\x66\x61mily\x18\x05 \x01(\t\x12\x0c\n\x04task\x18\x06 \x01(\t\x12\x0f\n\x07licence\x18\x07 \x01(\t\x12\x0e\n\x06\x64igest\x18\x08 \x01(\t\x12\x0e\n\x06\x65ngine\x18\t \x01(\t\x12(\n\x06inputs\x18\n \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\x12)\n\x07outputs\x18\x0b \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\x12\'\n\x05state\x18\x0c \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\x12\x13\n\x0bstate_bytes\x18\r \x01(\x03\x12\x11\n\tbatch_max\x18\x0e \x01(\x05\x12;\n\x12\x62\x61tch_independence\x18\x0f \x01(\x0b\x32\x1f.ntm_serve.v1.BatchIndependence\x12\x10\n\x08sessions\x18\x10 \x01(\x03\x12 \n\x04\x61xes\x18\x11 \x03(\x0b\x32\x12.ntm_serve.v1.Axis\"F\n\x04\x41xis\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x05\x12\x10\n\x08size_min\x18\x03 \x01(\x05\x12\x10\n\x08size_max\x18\x04 \x01(\x05\"H\n\x11\x42\x61tchIndependence\x12\r\n\x05holds\x18\x01 \x01(\x08\x12\x0f\n\x07padding\x18\x02 \x01(\x05\x12\x13\n\x0brows_tested\x18\x03 \x01(\x05\x32\x99\x01\n\x06Models\x12I\n\x04List\x12\x1f.ntm_serve.v1.ListModelsRequest\x1a .ntm_serve.v1.ListModelsResponse\x12\x44\n\x03Get\x12\x1d.ntm_serve.v1.GetModelRequest\x1a\x1e.ntm_serve.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,9 +42,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=226
   _globals['_GETMODELRESPONSE']._serialized_end=280
   _globals['_MODEL']._serialized_start=283
-  _globals['_MODEL']._serialized_end=696
-  _globals['_BATCHINDEPENDENCE']._serialized_start=698
-  _globals['_BATCHINDEPENDENCE']._serialized_end=770
-  _globals['_MODELS']._serialized_start=773
-  _globals['_MODELS']._serialized_end=926
+  _globals['_MODEL']._serialized_end=730
+  _globals['_AXIS']._serialized_start=732
+  _globals['_AXIS']._serialized_end=802
+  _globals['_BATCHINDEPENDENCE']._serialized_start=804
+  _globals['_BATCHINDEPENDENCE']._serialized_end=876
+  _globals['_MODELS']._serialized_start=879
+  _globals['_MODELS']._serialized_end=1032
 # @@protoc_insertion_point(module_scope)

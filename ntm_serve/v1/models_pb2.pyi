@@ -33,7 +33,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "ready", "fault", "family", "task", "licence", "digest", "engine", "inputs", "outputs", "state", "state_bytes", "batch_max", "batch_independence", "sessions")
+    __slots__ = ("name", "version", "ready", "fault", "family", "task", "licence", "digest", "engine", "inputs", "outputs", "state", "state_bytes", "batch_max", "batch_independence", "sessions", "axes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class Model(_message.Message):
     BATCH_MAX_FIELD_NUMBER: _ClassVar[int]
     BATCH_INDEPENDENCE_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    AXES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     ready: bool
@@ -66,7 +67,20 @@ class Model(_message.Message):
     batch_max: int
     batch_independence: BatchIndependence
     sessions: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., ready: _Optional[bool] = ..., fault: _Optional[_Union[_error_pb2.Error, _Mapping]] = ..., family: _Optional[str] = ..., task: _Optional[str] = ..., licence: _Optional[str] = ..., digest: _Optional[str] = ..., engine: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., state: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., state_bytes: _Optional[int] = ..., batch_max: _Optional[int] = ..., batch_independence: _Optional[_Union[BatchIndependence, _Mapping]] = ..., sessions: _Optional[int] = ...) -> None: ...
+    axes: _containers.RepeatedCompositeFieldContainer[Axis]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., ready: _Optional[bool] = ..., fault: _Optional[_Union[_error_pb2.Error, _Mapping]] = ..., family: _Optional[str] = ..., task: _Optional[str] = ..., licence: _Optional[str] = ..., digest: _Optional[str] = ..., engine: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., state: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., state_bytes: _Optional[int] = ..., batch_max: _Optional[int] = ..., batch_independence: _Optional[_Union[BatchIndependence, _Mapping]] = ..., sessions: _Optional[int] = ..., axes: _Optional[_Iterable[_Union[Axis, _Mapping]]] = ...) -> None: ...
+
+class Axis(_message.Message):
+    __slots__ = ("name", "size", "size_min", "size_max")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_MIN_FIELD_NUMBER: _ClassVar[int]
+    SIZE_MAX_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size: int
+    size_min: int
+    size_max: int
+    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., size_min: _Optional[int] = ..., size_max: _Optional[int] = ...) -> None: ...
 
 class BatchIndependence(_message.Message):
     __slots__ = ("holds", "padding", "rows_tested")

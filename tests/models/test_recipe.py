@@ -109,6 +109,12 @@ def test_a_whole_number_will_do_where_any_number_is_wanted(entries):
             'task = "associative-recall"',
             "training.length_min: expected at least 2, the shortest associative-recall, got 1",
         ),
+        ("[selection]", "[training.task]\nsize = 2\n[selection]", "training.task.size: unknown; expected one of bits"),
+        (
+            "[selection]",
+            "[training.task]\nbits = 4\n[selection]",
+            "training.task: expected 9 channels in and 8 out, as the copy that is scored has, got 5 and 4",
+        ),
         ("[training]", "training", "Expected '=' after a key"),
     ],
 )

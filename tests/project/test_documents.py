@@ -40,6 +40,17 @@ def test_the_readmes_client_runs_and_copies_without_a_wrong_bit():
     assert ran.stdout.splitlines() == ["wrong bits: 0", "memory: (128, 20)"]
 
 
+def test_the_example_of_a_memory_of_its_own_runs():
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sessions.md").read_text(), re.DOTALL)
+    with test_server(load_models(ROOT / "models" / "zoo", batch_max=8)) as server:
+        ours = program.replace("localhost:8001", server.target)
+        assert ours != program
+        ran = subprocess.run([sys.executable, "-c", ours], capture_output=True, text=True, timeout=60, check=True)
+    *told, last = ran.stdout.splitlines()
+    assert "memory float32[128, 20]: memory" in told
+    assert last == "its own memory: True digest: 64 digits"
+
+
 def test_the_gateways_example_and_its_file_of_events_run(tmp_path):
     text = (ROOT / "docs" / "gateway.md").read_text()
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -42,6 +42,16 @@ ROLES = {
     "controller_c": "controller",
 }
 
+# Of each state tensor: an export may leave it to sessions how many slots they have.
+AXES = {
+    "memory": ("slots", ""),
+    "usage": ("slots",),
+    "precedence": ("slots",),
+    "link": ("slots", "slots"),
+    "write_weighting": ("", "slots"),
+    "read_weighting": ("", "slots"),
+}
+
 
 @dataclass(frozen=True)
 class DNCOptions:
@@ -75,6 +85,7 @@ class DNC(TrainableStep):
     roles: Mapping[str, str] = ROLES
     # No weight knows them.
     free_sizes = ("slots",)
+    axes: Mapping[str, tuple[str, ...]] = AXES
 
     def __init__(self, options: DNCOptions) -> None:
         super().__init__()

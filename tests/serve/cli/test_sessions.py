@@ -85,6 +85,26 @@ def test_a_store_that_is_well_is_said_to_be_so(cli, stored, store, repository):
     assert (ended.status, ended.out.splitlines()[-1]) == (0, f"{store}: 3 sessions, 0 with a fault, 45 steps run again")
 
 
+def test_a_session_that_began_with_a_state_of_its_own_outlives_kill_9_and_is_well(
+    cli, serve, stored, store, repository
+):
+    server, client = stored
+    memory = np.random.default_rng(1).normal(size=(128, 20)).astype(np.float32)
+    session = client.session("copy-ff", session_id="s", initial_state={"memory": memory})
+    made = [session.step(x) for x in X]
+    server.process.kill()
+    server.process.wait()
+    ended = cli("sessions", "verify", store, "--models", repository, "--replay")
+    assert (ended.status, ended.out.splitlines()[-1]) == (0, f"{store}: 1 sessions, 0 with a fault, 5 steps run again")
+    again = serve("--models", str(repository), "--port", "0", "--http-port", "0", "--store", store)
+    with Client(again.target) as client:
+        session = client.session("copy-ff", session_id="s", resume=True, initial_state={"memory": memory})
+        assert session.next_step == 5
+        session.rewind(0)
+        assert session.state("memory")["memory"].tobytes() == memory.tobytes()
+        assert np.stack(made).tobytes() == session.step(X).tobytes()
+
+
 def test_a_store_is_verified_session_by_session(cli, serve, stored, store, repository, tmp_path):
     server, client = stored
     for number in range(3):

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from ntm_serve.client import Client
-from ntm_serve.errors import SessionUnknown
+from ntm_serve.errors import SessionDiffers, SessionUnknown
 from ntm_serve.frontends import access, server
 from ntm_serve.frontends.access import RULES, Rule, expect_rules
 from ntm_serve.service import Service
@@ -41,7 +41,8 @@ class Wire:
 
     def call(self, path, request):
         _, service, name = path.split("/")
-        return getattr(self.stubs[service], name)(request, metadata=self.metadata, timeout=20)
+        answer = getattr(self.stubs[service], name)(request, metadata=self.metadata, timeout=20)
+        return list(answer) if name == "Watch" else answer
 
     def stream(self, *requests):
         call = self.stubs["ntm_serve.v1.Sessions"].Stream(iter(requests), metadata=self.metadata, timeout=20)
@@ -60,6 +61,7 @@ ATTACKS = {
     "/ntm_serve.v1.Sessions/Snapshot": lambda name: sessions_pb2.SnapshotRequest(session_id=name),
     "/ntm_serve.v1.Sessions/Fork": lambda name: sessions_pb2.ForkRequest(session_id=name),
     "/ntm_serve.v1.Sessions/Rewind": lambda name: sessions_pb2.RewindRequest(session_id=name, step=0),
+    "/ntm_serve.v1.Sessions/Watch": lambda name: sessions_pb2.WatchRequest(session_id=name),
 }
 # Those that are shown by a test of their own below.
 SHOWN = {
@@ -215,6 +217,17 @@ def test_a_name_is_free_in_every_tenant(it):
     for name in SPELLINGS[1:]:
         refused = refusal(lambda name=name: wires["other"].call("/ntm_serve.v1.Sessions/Open", open_request(name)))
         assert refused[2] == "INVALID_INPUT"
+
+
+def test_a_tenants_session_begins_with_a_state_of_its_own(it):
+    running, tokens, _ = it
+    mine = {"total": np.array([100], np.float32)}
+    with Client(running.target, token=tokens["other"]) as client:
+        session = client.session("running-sum", session_id="begun", initial_state=mine)
+        assert session.step([1]).tolist() == [101]
+        assert client.session("running-sum", session_id="begun", resume=True, initial_state=mine).next_step == 1
+        with pytest.raises(SessionDiffers, match=r"^session begun: cannot be resumed"):
+            client.session("running-sum", session_id="begun", resume=True, initial_state={"total": mine["total"] + 1})
 
 
 def test_messages_have_the_callers_own_name_for_a_session(it):
