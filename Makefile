@@ -10,6 +10,8 @@ RECIPE ?= copy-ff
 # --compile is about three times as fast where there is a C++ compiler.
 TRAIN_OPTIONS ?=
 EXPORT_OPTIONS ?=
+# --http-port PORT, --writes to let the page fork and step sessions.
+DEMO_WEB_OPTIONS ?=
 # --ignore-vuln ID for each finding that docs/operations.md explains.
 AUDIT_OPTIONS ?=
 
@@ -20,7 +22,7 @@ PROTO := $(wildcard proto/ntm_serve/*/*.proto)
 SERVICES := proto/ntm_serve/v1/admin.proto proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop fuzz fuzz-frames overload soak tenants bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
+.PHONY: help demo demo-web test test-web web web-fresh check-web interop fuzz fuzz-frames overload soak tenants bench bench-peers flat chaos check format lint types contracts proto proto-fresh lint-proto test-serving image compose-test lock audit sbom train export-zoo zoo-check zoo-report pictures clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,13 +55,16 @@ help: ## List the targets.
 demo: .venv/.serving ## Start a server, stream copies of length 20 and 120, draw the memory. No torch.
 	@$(BIN)/python -m ntm_models.demo models/zoo
 
+demo-web: .venv/.serving ## Start a server with three sessions at work, and print the address of its page. Ctrl-C ends it. No torch.
+	@$(BIN)/python -m ntm_models.demo_web models/zoo $(DEMO_WEB_OPTIONS)
+
 test: .venv/.everything ## Every test, with the coverage of the serving side.
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m coverage run -m pytest
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --skip-covered --show-missing
 
-check: lint types contracts proto-fresh test-serving ## Format, lint, types, contracts, and that servers and clients work without torch.
+check: lint types contracts proto-fresh check-web test-serving ## Format, lint, types, contracts, and that servers and clients work without torch.
 
 # What check is made of
 
@@ -95,6 +100,33 @@ proto-fresh: .venv/.everything
 	@for package in v1 inference graph; do \
 		diff -r -x __init__.py -x __pycache__ build/proto/ntm_serve/$$package ntm_serve/$$package || { echo "ntm_serve/$$package is not what proto/ says: run make proto"; exit 1; }; \
 	done
+
+# The page. Who changes nothing of it needs no Node: what is built is committed.
+
+WEB_TOOLS := web/node_modules/.package-lock.json
+
+$(WEB_TOOLS): web/package.json web/package-lock.json
+	@echo "setting up web/node_modules"
+	@cd web && npm ci --silent
+	@touch $@
+
+web: $(WEB_TOOLS) ## Build the page from web/ to ntm_serve/http/page. Needs Node 20 or newer.
+	cd web && npm run --silent build
+
+web-fresh: $(WEB_TOOLS)
+	@cd web && npm run --silent build -- --logLevel warn --outDir ../build/page
+	@diff -r build/page ntm_serve/http/page || { echo "ntm_serve/http/page is not what web/ says: run make web"; exit 1; }
+
+ifneq ($(or $(shell command -v npm),$(CI)),)
+check-web: $(WEB_TOOLS) web-fresh
+	cd web && npm run --silent check && npm run --silent test
+else
+check-web:
+	@echo "the page is not checked: npm is missing"
+endif
+
+test-web: .venv/.everything check-web ## The page, in a real browser against real servers. Needs chromium; PICTURES=docs/pictures draws those of the documentation.
+	$(BIN)/python -m pytest tests/web $(if $(PICTURES),--pictures $(PICTURES))
 
 lint-proto: ## Lint the wire contract. Needs npx.
 	npx --yes $(BUF) lint
@@ -176,4 +208,4 @@ pictures: .venv/.everything ## Draw the pictures of the documentation from a rea
 	$(BIN)/python docs/draw_memory.py models/zoo docs/pictures
 
 clean: ## Remove what make has made, but for trained weights.
-	rm -rf .venv .venv-serving .venv-tools build/proto build/interop build/sbom.cdx.json build/peers build/peers-work .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-serving .venv-tools build/proto build/interop build/page web/node_modules build/sbom.cdx.json build/peers build/peers-work .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

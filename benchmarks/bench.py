@@ -44,6 +44,7 @@ GOALS = {
     "fairness_p99_ratio": ("<=", 3.0),
     "naive_ratio_32": (">=", 1.5),
     "naive_torch_ratio_32": (">=", 2.5),
+    "watch_cost_ratio": (">=", 0.95),
     "memory_ratio_100k": ("<=", 1.25),
     "durable_process_ratio": (">=", 0.8),
     "durable_disk_ratio": (">=", 0.5),
@@ -168,6 +169,22 @@ def naive(bench: Bench) -> Figures:
     }
 
 
+def watched(bench: Bench) -> Figures:
+    """64 streams, one step a message, while one of their sessions is watched, over the same while none is."""
+    ids = bench.sessions(64)
+    streams = [[message([one], 1)] for one in ids]
+    before = bench.run(streams)["messages_per_s"]
+    with process("benchmarks.watcher", bench.target, ids[0]) as watcher:
+        line(watcher)
+        during = bench.run(streams)["messages_per_s"]
+    after = bench.run(streams)["messages_per_s"]
+    return {
+        "watch_cost_ratio": during / ((before + after) / 2),
+        "watched_steps_per_s": during,
+        "unwatched_steps_per_s": (before + after) / 2,
+    }
+
+
 def memory(bench: Bench) -> Figures:
     """Bytes resident per session over the bytes of its state, 100,000 sessions that each made a step."""
     count, together = 100_000, 250
@@ -207,6 +224,7 @@ QUESTIONS: dict[str, tuple[Callable[[Bench], Figures], int]] = {
     "gateway": (gateway, ROUNDS),
     "fairness": (fairness, ROUNDS),
     "naive": (naive, ROUNDS),
+    "watch": (watched, ROUNDS),
     "memory": (memory, 1),
     "durable": (durable.durable, ROUNDS),
     "wake": (durable.wake, 1),

@@ -27,6 +27,7 @@ from ntm_serve.metrics import Metrics
 from ntm_serve.replay import Replay
 from ntm_serve.residency import Residency, ResidencySettings
 from ntm_serve.scheduler import Scheduler
+from ntm_serve.search import Search
 from ntm_serve.service import Service
 from ntm_serve.sessions import Limits, Sessions
 from ntm_serve.stores.sqlite import SqliteStore
@@ -34,6 +35,7 @@ from ntm_serve.tenancy import Tenancy
 from ntm_serve.tenants import NO_LIMITS, Accounts, TenantLimits
 from ntm_serve.testing import RunningSum
 from ntm_serve.v1 import sessions_pb2
+from ntm_serve.watching import Watching
 from ntm_serve.wire import tensor_of
 
 MESSAGES = 2000
@@ -102,8 +104,14 @@ async def microseconds(
         durability = Durability.PROCESS if stored else Durability.MEMORY
         settings, claims = ResidencySettings(durability=durability), Claims(keeper)
         residency = Residency(replay=replay, claims=claims, settings=settings, **shared)
+        watching = Watching(
+            sessions=shared["sessions"], residency=residency, replay=replay, schedulers=schedulers,
+            frames_per_s_max=30.0, clock=time.monotonic,
+        )  # fmt: skip
+        search = Search(sessions=shared["sessions"], residency=residency, schedulers=schedulers, clock=time.monotonic)
         service = Service(
-            residency=residency, lineage=Lineage(residency, replay, schedulers=schedulers, claims=claims), faults={},
+            residency=residency, lineage=Lineage(residency, replay, schedulers=schedulers, claims=claims),
+            watching=watching, search=search, faults={},
             sessions_per_message_max=4096, steps_per_message_max=4096, arrival_s=lambda: arrived_s, **shared,
         )  # fmt: skip
         face = Tenancy(service, accounts).of("acme")

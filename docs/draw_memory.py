@@ -1,65 +1,60 @@
-"""Draw what a trained model does with its memory, from a real run through a real server.
+"""Draw what trained models do with their memory, from real runs through a real server.
 
     python docs/draw_memory.py models/zoo docs/pictures
 
-Writes copy-memory.png: inputs, outputs, and where the heads wrote and read, slot by step, as in Graves et
-al. 2014, figure 6.
+Writes copy-memory.png and associative-recall-memory.png: inputs, outputs, and where the heads wrote and read, slot by
+step, as in Graves et al. 2014, figures 6 and 12.
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from ntm_models.demo import MODEL, served
-from ntm_models.tasks import Copy
+from ntm_models.served import served
+from ntm_models.tasks import AssociativeRecall, Copy, Task
 from ntm_serve.client import Client
+from ntm_serve.client.plots import memory_use
+from ntm_serve.client.recording import Recording, record
 
-LENGTH = 40
 SEED = 6
+# Slots shown beside those that were used.
+MARGIN = 4
 
 
-def record(repository: Path) -> dict[str, np.ndarray]:
-    """One copy, a step a message: inputs, outputs and the heads' weightings, each `[T, ...]`."""
-    episode = Copy().episodes(length=LENGTH, sequences=1, seed=SEED)
-    outputs, states = [], []
-    with served(repository) as (target, _), Client(target) as client, client.session(MODEL) as session:
-        for x in episode.x[0]:
-            outputs.append(np.asarray(session.step(x)))
-            states.append(session.state("write_weighting", "read_weighting"))
-    y = np.where(episode.scored[:, np.newaxis], np.stack(outputs), 0)
-    assert int(episode.wrong_bits(y[np.newaxis])[0]) == 0, "a picture of a wrong copy"
-    written = np.stack([state["write_weighting"][0] for state in states])
-    read = np.stack([state["read_weighting"][0] for state in states])
-    return {"x": episode.x[0], "y": y, "written": written, "read": read}
+def recorded(client: Client, model: str, task: Task, *, length: int) -> Recording:
+    """One episode, a step a message, of which every scored bit was right."""
+    episode = task.episodes(length=length, sequences=1, seed=SEED)
+    with client.session(model) as session:
+        recording = record(client, session, episode.x[0], "write_weighting", "read_weighting")
+    y = np.where(episode.scored[:, np.newaxis], recording.outputs["y"], 0)
+    assert int(episode.wrong_bits(y[np.newaxis])[0]) == 0, f"a picture of a wrong run of {model}"
+    # Before it is asked the output means nothing, and nothing was trained to make it.
+    recording.outputs["y"] = y
+    return recording
 
 
-def draw(run: dict[str, np.ndarray], path: Path) -> None:
-    """The picture."""
-    panels = (
-        ("input", run["x"].T, "channel"),
-        ("output", run["y"].T, "bit"),
-        ("write weighting", run["written"].T, "slot"),
-        ("read weighting", run["read"].T, "slot"),
-    )
-    figure = Figure(figsize=(10, 9), layout="constrained")
-    axes = figure.subplots(4, 1, sharex=True, height_ratios=(1.2, 1, 3, 3))
-    for axis, (title, picture, label) in zip(axes, panels, strict=True):
-        axis.imshow(picture, aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-        axis.set_title(title, loc="left", fontsize=10)
-        axis.set_ylabel(label, fontsize=8)
-        axis.tick_params(labelsize=7)
-    axes[-1].set_xlabel("step", fontsize=9)
-    figure.suptitle(f"{MODEL}: a copy of length {LENGTH}, one step a message, no wrong bit", fontsize=11)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+def used(recording: Recording) -> slice:
+    """The slots that a head was at."""
+    most = np.max([recording.state[name][:, 0].max(axis=0) for name in recording.state], axis=0)
+    slots = np.flatnonzero(most > 0.2)
+    return slice(max(0, int(slots.min()) - MARGIN), int(slots.max()) + MARGIN + 1)
 
 
 def main() -> None:
     """The command."""
     repository, folder = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    draw(record(repository), folder / "copy-memory.png")
+    pictures = (
+        ("copy-memory.png", "copy-ff", Copy(), 40, "a copy of length 40"),
+        ("associative-recall-memory.png", "associative-recall-ff", AssociativeRecall(), 6, "recall of one of 6 items"),
+    )
+    with served(repository) as (target, _), Client(target) as client:
+        for name, model, task, length, what in pictures:
+            recording = recorded(client, model, task, length=length)
+            title = f"{model}: {what}, one step a message, no wrong bit"
+            figure = memory_use(recording, slots=used(recording), title=title)
+            figure.savefig(folder / name, dpi=110, metadata={"Software": None})
 
 
 if __name__ == "__main__":

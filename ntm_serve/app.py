@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 import structlog
+from starlette.routing import BaseRoute
 
 import ntm_serve
 from ntm_serve.claims import Claims
@@ -30,7 +31,8 @@ from ntm_serve.frontends.access import Gate
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
 from ntm_serve.frontends.inference import InferenceSettings
 from ntm_serve.frontends.server import GrpcServer
-from ntm_serve.http import HttpServer
+from ntm_serve.history import INTERVAL_S, History
+from ntm_serve.http import Api, ApiFacts, HttpGate, HttpServer, page_routes
 from ntm_serve.keeper import Keeper
 from ntm_serve.keeping import Retention
 from ntm_serve.lineage import Lineage
@@ -45,11 +47,13 @@ from ntm_serve.residency import Residency, ResidencySettings
 from ntm_serve.rollout import Rollout
 from ntm_serve.room import TotalRoom
 from ntm_serve.scheduler import Scheduler
+from ntm_serve.search import Search
 from ntm_serve.service import Service
 from ntm_serve.sessions import Limits, Sessions
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.stores.opening import is_shared, open_store
 from ntm_serve.tenancy import Tenancy
+from ntm_serve.watching import Watching
 
 # How often idle sessions are looked for. Their life is hours or days; a minute's delay is nothing.
 EXPIRY_INTERVAL_S = 60.0
@@ -250,6 +254,7 @@ def _limits(settings: Settings) -> Limits:
         idle_life_s=settings.idle_life_s or None,
         window_messages=settings.window_messages,
         window_bytes_max=settings.window_bytes_max,
+        viewers_max=settings.watches_max,
     )
 
 
@@ -274,6 +279,15 @@ def _service(parts: _Parts, loaded: LoadedModels) -> Service:
         sessions=sessions,
         residency=residency,
         lineage=Lineage(residency, replay, schedulers=schedulers, claims=claims),
+        watching=Watching(
+            sessions=sessions,
+            residency=residency,
+            replay=replay,
+            schedulers=schedulers,
+            frames_per_s_max=settings.watch_frames_per_s_max,
+            clock=time.monotonic,
+        ),
+        search=Search(sessions=sessions, residency=residency, schedulers=schedulers, clock=time.monotonic),
         schedulers=schedulers,
         faults=loaded.faults,
         sessions_per_message_max=settings.sessions_per_message_max,
@@ -318,17 +332,19 @@ async def _listening(parts: _Parts, service: Service, tracer: Tracer | None) -> 
         is_draining=lambda: service.draining, store_silent_s=store_silent_s, patience_s=settings.store_patience_s
     )
     metrics.watch_readiness(lambda: not readiness.faults(), store_silent_s)
+    tenancy = Tenancy(service, access.accounts)
     http = HttpServer(
         exposition=metrics.exposition,
         content_type=CONTENT_TYPE,
         readiness=readiness.faults,
         may_read=None if settings.metrics_access == "open" else access.may_read_metrics,
         context=tls.https,
+        more=_inspector(parts, tenancy, readiness),
     )
     rollout = _rollout(parts, service, lambda: frontend, readiness)
     drain_asked = asyncio.Event()
     frontend = GrpcServer(
-        Tenancy(service, access.accounts),
+        tenancy,
         parts.loop,
         gate=Gate(access.authenticator),
         connections=connection_limits(settings),
@@ -367,6 +383,33 @@ async def _listening(parts: _Parts, service: Service, tracer: Tracer | None) -> 
             await frontend.stop(1.0)
     finally:
         await http.stop()
+
+
+def _inspector(parts: _Parts, tenancy: Tenancy, readiness: Readiness) -> Sequence[BaseRoute]:
+    """What the HTTP port has for people: the page and its API."""
+    settings = parts.settings
+    if settings.inspector == "off":
+        return ()
+    history = History(parts.metrics.samples)
+    parts.own(_look_back(history))
+    facts = ApiFacts(
+        version=ntm_serve.__version__,
+        writes_allowed=settings.inspector == "write",
+        durability=_residency_settings(settings).durability,
+        started_at_s=time.time(),
+        frames_per_s_max=settings.watch_frames_per_s_max,
+        watches_max=settings.watches_max,
+        steps_per_message_max=settings.steps_per_message_max,
+    )
+    gate = HttpGate(parts.access.authenticator, asks_for_certificates=settings.tls_client_ca is not None)
+    api = Api(tenancy, gate, facts, history, is_ready=lambda: not readiness.faults())
+    return (*api.routes(), *page_routes())
+
+
+async def _look_back(history: History) -> None:
+    while True:
+        history.look(time.time())
+        await asyncio.sleep(INTERVAL_S)
 
 
 def _tell_health(service: Service, frontend: GrpcServer, faults: Sequence[str]) -> None:

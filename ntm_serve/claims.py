@@ -82,6 +82,11 @@ class Claims:
         self._keeper.on_lost, self._keeper.on_wanted, self._keeper.on_lapsed = on_lost, on_wanted, on_lapsed
 
     @property
+    def owner(self) -> str:
+        """What the store calls this server."""
+        return self._keeper.owner
+
+    @property
     def lease_until_s(self) -> float:
         """Until when nobody takes a session without asking."""
         return self._keeper.lease_until_s

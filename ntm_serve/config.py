@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every one")
     port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 is any free one")
-    http_port: int = Field(8002, ge=0, le=65535, description="port of metrics and health; 0 is any free one")
+    http_port: int = Field(8002, ge=0, le=65535, description="port of the page, metrics and health; 0 is any free one")
     tls_cert: File = Field(
         None, description="PEM file of the server's certificate and those between; read again when it changes"
     )
@@ -153,6 +153,11 @@ class Settings(BaseSettings):
     window_bytes_max: int = Field(
         1 << 20, ge=0, description="most bytes of such messages per session; the last one is always kept"
     )
+    inspector: Literal["off", "read", "write"] = Field(
+        "read", description="what the page of the HTTP port and its API give; write also forks and steps sessions"
+    )
+    watches_max: int = Field(64, ge=0, description="most that watch a session at once, of the whole server")
+    watch_frames_per_s_max: float = Field(30.0, gt=0, description="most frames a second that one who watches gets")
     drain_s: float = Field(10.0, ge=0, description="most seconds that stopping waits for steps in flight")
     metrics_compat: Literal["none", "triton"] = Field(
         "none", description="also give metrics under the names of another server"

@@ -86,6 +86,9 @@ class _Telling:
     def unary_unary(self, *args: Any, **more: Any) -> Any:
         return _Method(self._channel.unary_unary(*args, **more), self._metadata)
 
+    def unary_stream(self, *args: Any, **more: Any) -> Any:
+        return _Method(self._channel.unary_stream(*args, **more), self._metadata)
+
     def stream_stream(self, *args: Any, **more: Any) -> Any:
         return _Method(self._channel.stream_stream(*args, **more), self._metadata)
 

@@ -19,6 +19,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from ntm_serve.history import Sample
 from ntm_serve.observer import Counted, MessageCounts, ModelTotals
 from ntm_serve.service import ModelView, ServiceStatistics
 from ntm_serve.step_model import ModelKey
@@ -103,6 +104,16 @@ class Histogram:
     def total(self) -> float:
         """Their sum."""
         return self._sum
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The upper bounds of the buckets but the last, which has none."""
+        return self._bounds
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many observations each bucket has."""
+        return tuple(self._counts)
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         """Write the observations as a scrape has them: buckets that include the lower ones."""
@@ -279,6 +290,19 @@ class Metrics:
             steps=sum(rows * int(count) for rows, (count, _) in series.runs.items()),
             last_run_at_s=series.last_run_at_s,
         )
+
+    def samples(self) -> dict[ModelKey, Sample]:
+        """What a history is made of."""
+        return {
+            key: Sample(
+                steps=series.steps["ok"],
+                messages=series.latency.count,
+                latency_s=series.latency.total,
+                latency_bounds=series.latency.bounds,
+                latency_counts=series.latency.counts,
+            )
+            for key, series in self._models.items()
+        }
 
     def collect(self) -> Iterable[Metric]:
         """What was counted, as a scrape wants it."""

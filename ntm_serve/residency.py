@@ -516,6 +516,10 @@ class Residency:
         except SessionUnknown:
             raise self._sessions.why_not(session_id) from None
 
+    def is_elsewhere(self, stored: StoredSession) -> bool:
+        """Whether another server has the session, or had it when it was last heard of."""
+        return self._claims is not None and stored.owner not in ("", self._claims.owner)
+
     async def list_stored(self, *, model: str, after: str, limit: int) -> Sequence[StoredSummary]:
         """Sessions of the store, in the order of their ids."""
         self.expect_lease(self._clock())

@@ -7,7 +7,8 @@ whole before anything of it is admitted; one session's error is its own.
 import asyncio
 import heapq
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,9 +40,11 @@ from ntm_serve.errors import (
 from ntm_serve.lineage import Lineage
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
+from ntm_serve.picture import Frame
 from ntm_serve.replay import bases_of
 from ntm_serve.residency import Residency, until_nothing_in_flight
 from ntm_serve.scheduler import Scheduler, SchedulerStatistics, scheduler_of
+from ntm_serve.search import Place, Query, Search
 from ntm_serve.sessions import Session, Sessions
 from ntm_serve.sizes import OWN_SIZES, Sizes, chosen_sizes, sized_spec
 from ntm_serve.snapshot import decoded, encoded
@@ -52,6 +55,7 @@ from ntm_serve.store import StoredSession, StoredSummary, StoreStatistics
 from ntm_serve.submission import Reply, Submission
 from ntm_serve.tenants import LIMIT, Account
 from ntm_serve.ticket import Ticket
+from ntm_serve.watching import Granted, Watching, Wish
 
 # An initial state of so many bytes is checked in half a millisecond.
 BEGINNING_HERE_BYTES_MAX = 512 << 10
@@ -116,6 +120,8 @@ class Service:
         sessions: Sessions,
         residency: Residency,
         lineage: Lineage,
+        watching: Watching,
+        search: Search,
         schedulers: dict[ModelKey, Scheduler],
         faults: Mapping[ModelKey, OperatorFault],
         sessions_per_message_max: int,
@@ -127,6 +133,8 @@ class Service:
         self._sessions = sessions
         self._residency = residency
         self._lineage = lineage
+        self._watching = watching
+        self._search = search
         self._schedulers = schedulers
         # Places of messages that wait for a session to come back, in the order of their arrival.
         self._waiting: dict[str, list[tuple[Submission, int]]] = {}
@@ -314,6 +322,14 @@ class Service:
                 views[session_id] = self._view(session)
         return [views[session_id] for session_id in heapq.nsmallest(page_size, views)]
 
+    async def find_sessions(self, query: Query) -> tuple[list[SessionView], Place | None, bool]:
+        """Open sessions, searched and sorted; the place of the last where there are more; and whether the store was
+        looked through as far as it might have some. Raises StoreUnavailable.
+        """
+        rows, last, complete = await self._search.find(query)
+        views = [self._view(one) if isinstance(one, Session) else self._stored_view(one, 0) for one in rows]
+        return views, last, complete
+
     async def close_session(self, session_id: str) -> SessionView:
         """End a session; steps in flight are answered with SessionClosed. Raises as `get_session`."""
         closed = await self._residency.close(session_id)
@@ -365,6 +381,34 @@ class Service:
         """
         self._expect_serving()
         return self._view(await self._lineage.rewind(session_id, step))
+
+    # Looking
+
+    def grant(self, wish: Wish) -> Granted:
+        """What of a wish is granted. Raises InvalidInput."""
+        return self._watching.grant(wish)
+
+    async def look(self, session_id: str, wish: Wish) -> Frame:
+        """A session as it stands, to be looked at: it is not brought into memory for that. Raises as `get_session`,
+        ModelUnknown, and InvalidInput for tensors that there are not.
+        """
+        return await self._watching.look(session_id, wish)
+
+    async def look_whole(self, session_id: str, tensors: Sequence[str]) -> tuple[int, dict[str, Array]]:
+        """How many steps a session made, and its state tensors of these names or roles, whole. Raises as `look`."""
+        return await self._watching.state(session_id, tensors)
+
+    async def watch(self, session_id: str, wish: Wish) -> AsyncGenerator[Frame | SessionView, None]:
+        """Frames of a session while it lives, and where it stands: first, when it leaves memory or comes back, and now
+        and then. It ends with an error alone: those of `look`, SessionClosed and the like, LimitReached,
+        OwnedElsewhere, ServerDraining. Whoever asks for frames closes it.
+        """
+        self._expect_serving()
+        self.grant(wish)
+        yield await self.get_session(session_id)
+        async with aclosing(self._watching.frames(session_id, wish)) as frames:
+            async for frame in frames:
+                yield await self.get_session(session_id) if frame is None else frame
 
     # Steps
 
@@ -470,6 +514,7 @@ class Service:
     def drain(self) -> None:
         """Take no more work; what was admitted is finished."""
         self._draining = True
+        self._watching.end(_draining())
 
     @property
     def draining(self) -> bool:
@@ -579,7 +624,7 @@ class Service:
 
     def _expect_serving(self) -> None:
         if self._draining:
-            raise ServerDraining("server: is stopping; connect again")
+            raise _draining()
 
     def _serving(self, model_name: str, version: str) -> Scheduler:
         """The scheduler of a model; without a version of the highest that is served. Raises ModelUnknown, and the
@@ -664,6 +709,10 @@ async def _beginning(model: StepModel, given: Mapping[str, Array], sizes: Sizes)
     if sum(array.nbytes for array in given.values()) < BEGINNING_HERE_BYTES_MAX:
         return beginning_with(model, given, sizes)
     return await asyncio.to_thread(beginning_with, model, given, sizes)
+
+
+def _draining() -> ServerDraining:
+    return ServerDraining("server: is stopping; connect again")
 
 
 def _wanted(session_id: str) -> OwnedElsewhere:

@@ -35,6 +35,7 @@ from ntm_serve.state import StateRow
 from ntm_serve.step_model import ModelKey
 from ntm_serve.tenants import Account, Accounts
 from ntm_serve.ticket import Ticket, identical
+from ntm_serve.watch import Viewer, Watch, Watches
 
 # A session that made no step for so long is put to rest. Looked for at least as often.
 IDLE_AFTER_S = 60.0
@@ -51,7 +52,7 @@ class Limits:
     sessions_max: open at once. session_steps_waiting_max: steps of one session admitted and not yet answered.
     idle_life_s: an idle session expires after it; None is never.
     window_messages, window_bytes_max: how much of its latest messages' inputs and outputs a session keeps
-    to answer retries from; the last message is always kept.
+    to answer retries from; the last message is always kept. viewers_max: who look at sessions at once.
     """
 
     sessions_max: int = 200_000
@@ -59,6 +60,7 @@ class Limits:
     idle_life_s: float | None = 7 * 24 * 3600.0
     window_messages: int = 64
     window_bytes_max: int = 1 << 20
+    viewers_max: int = 64
 
 
 class Session:
@@ -78,6 +80,7 @@ class Session:
         "sizes",
         "state",
         "used_s",
+        "watch",
         "window",
     )
 
@@ -99,6 +102,8 @@ class Session:
         self.sizes = OWN_SIZES
         # Where its tenant's use is counted; None where nobody counts.
         self.account: Account | None = None
+        # Those who look at it; None where nobody does.
+        self.watch: Watch | None = None
         # Whether a batcher holds the session. The batcher's own mark, here to save it a table.
         self.queued = False
 
@@ -180,6 +185,8 @@ class Session:
             len(window) > limits.window_messages or self.next_step - window[0].first_step > steps_max
         ):  # The last one always stays.
             window.popleft()
+        if self.watch is not None:
+            self.watch.stepped()
 
     def is_idle(self, now_s: float, life_s: float) -> bool:
         """Whether it has nothing in flight, and made no step for longer than that."""
@@ -272,6 +279,7 @@ class Sessions:
         self._ended: OrderedDict[str, CallerFault] = OrderedDict()
         self.open_by_model: Counter[ModelKey] = Counter()
         self.state_bytes_by_model: Counter[ModelKey] = Counter()
+        self._watches = Watches(limits.viewers_max)
         # Called on the path of a step.
         self.get = self._open.get
 
@@ -321,6 +329,9 @@ class Sessions:
         if self._accounts is not None:
             session.account = self._accounts.of_key(session.id)
             session.account.enter(session.model, session.state_bytes)
+        session.watch = self._watches.of(session.id)
+        if session.watch is not None:
+            session.watch.entered()
 
     def find(self, session_id: str) -> Session:
         """The session of that name. Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted."""
@@ -363,13 +374,45 @@ class Sessions:
 
     def put_out(self, session: Session, fault: NtmServeError) -> None:
         """The session is in memory no longer. Whatever it has in flight is answered with the fault."""
-        self.set_aside(session)
+        self.set_aside(session, fault)
         session.end(fault)
 
-    def set_aside(self, session: Session) -> None:
-        """The session is not looked at any more. Whatever it has in flight goes on; whoever asks for this ends it."""
+    def set_aside(self, session: Session, fault: NtmServeError | None = None) -> None:
+        """The session is not looked at any more. Whatever it has in flight goes on; whoever asks for this ends it.
+        fault: what it ends with.
+        """
         del self._open[session.id]
         self.open_by_model[session.model] -= 1
         self.state_bytes_by_model[session.model] -= session.state_bytes
         if session.account is not None:
             session.account.leave(session.model, session.state_bytes)
+        if session.watch is not None:
+            watch, session.watch = session.watch, None
+            watch.left(fault)
+
+    # Who looks
+
+    @property
+    def viewers(self) -> int:
+        """How many look at sessions."""
+        return len(self._watches)
+
+    def join(self, viewer: Viewer) -> None:
+        """The viewer is told of its session, now or when it enters memory. Raises LimitReached."""
+        watch = self._watches.join(viewer)
+        session = self._open.get(viewer.session_id)
+        if session is None:
+            viewer.away = True
+        else:
+            session.watch = watch
+
+    def part(self, viewer: Viewer) -> None:
+        """The viewer is told no more."""
+        session = self._open.get(viewer.session_id)
+        if self._watches.leave(viewer) and session is not None:
+            session.watch = None
+
+    def end_viewers(self, fault: NtmServeError) -> None:
+        """Nobody sees anything any more."""
+        for viewer in self._watches:
+            viewer.end(fault)

@@ -6,19 +6,23 @@ counts and nobody is asked who calls, callers have the service itself.
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
 
 from ntm_serve.caller import AFTER_MARK, MARK, as_told, key_of, keys_of, parted
 from ntm_serve.durability import Durability
 from ntm_serve.errors import NtmServeError
 from ntm_serve.message import StepRequest
+from ntm_serve.picture import Frame
+from ntm_serve.search import Place, Query
 from ntm_serve.service import ModelView, Service, SessionView
 from ntm_serve.spec import Array
 from ntm_serve.stateless import InferRequest
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.submission import Reply, Submission
 from ntm_serve.tenants import NO_LIMITS, Account, Accounts, TenantLimits
+from ntm_serve.watching import Granted, Wish
 
 
 class TenantService:
@@ -108,6 +112,18 @@ class TenantService:
                     break
         return views[:page_size]
 
+    async def find_sessions(self, query: Query) -> tuple[list[SessionView], Place | None, bool]:
+        """See Service.find_sessions; prefix and places are of names."""
+        after = query.after
+        if after is not None:
+            after = Place(after.value, place_of(self._tenant, after.key))
+        theirs = replace(query, prefix=place_of(self._tenant, query.prefix), after=after, tenant=self._tenant)
+        with self._telling():
+            views, last, complete = await self._service.find_sessions(theirs)
+        if last is not None:
+            last = Place(last.value, parted(last.key)[1])
+        return [told(view) for view in views], last, complete
+
     async def close_session(self, session_id: str) -> SessionView:
         """See Service.close_session."""
         with self._telling():
@@ -143,6 +159,27 @@ class TenantService:
         """See Service.rewind_session."""
         with self._telling():
             return told(await self._service.rewind_session(self._key(session_id), step))
+
+    def grant(self, wish: Wish) -> Granted:
+        """See Service.grant."""
+        return self._service.grant(wish)
+
+    async def look(self, session_id: str, wish: Wish) -> Frame:
+        """See Service.look."""
+        with self._telling():
+            return await self._service.look(self._key(session_id), wish)
+
+    async def look_whole(self, session_id: str, tensors: Sequence[str]) -> tuple[int, dict[str, Array]]:
+        """See Service.look_whole."""
+        with self._telling():
+            return await self._service.look_whole(self._key(session_id), tensors)
+
+    async def watch(self, session_id: str, wish: Wish) -> AsyncGenerator[Frame | SessionView, None]:
+        """See Service.watch."""
+        with self._telling():
+            async with aclosing(self._service.watch(self._key(session_id), wish)) as seen:
+                async for one in seen:
+                    yield one if isinstance(one, Frame) else told(one)
 
     def submit(self, request: StepRequest, reply: Reply, *, tag: int = 0, together: bool = True) -> Submission:
         """See Service.submit."""

@@ -24,9 +24,18 @@ class Choice:
 NO_CHOICE = Choice({}, {})
 
 
-def choice_of(step: object) -> Choice:
-    """What a step says of it."""
-    return Choice(getattr(step, "sizes", {}), getattr(step, "axes", {}))
+def choice_of(step: object, sizes: Mapping[str, tuple[int, int]]) -> Choice:
+    """What a step says of it. sizes: what its exporter says, which counts. An axis of which nobody says how large it
+    may be stays as it is.
+    """
+    said = {**getattr(step, "sizes", {}), **sizes}
+    named = {state: tuple(name if name in said else "" for name in names) for state, names in _axes(step).items()}
+    return Choice(said, {state: names for state, names in named.items() if any(names)})
+
+
+def _axes(step: object) -> Mapping[str, tuple[str, ...]]:
+    axes: Mapping[str, tuple[str, ...]] = getattr(step, "axes", {})
+    return axes
 
 
 def further_sizes(spec: StepSpec) -> list[Sizes]:

@@ -4,7 +4,9 @@
 reserved, and a source of such a name is written with its folder, as in `./export.toml`.
 """
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +24,8 @@ from ntm_exporter.source import Source, load_source
 from ntm_serve.errors import NtmServeError
 
 DEFAULT_COMMAND = "export"
+
+SIZE_RANGE = re.compile(r"(\w+)=([0-9]{1,9}):([0-9]{1,9})")
 
 
 class _SourceFirst(TyperGroup):
@@ -51,6 +55,12 @@ Out = Annotated[Path, typer.Option(help="The folder of models to write into, as 
 Version = Annotated[str, typer.Option(help="The model's version, a whole number.")]
 Tolerance = Annotated[float, typer.Option(min=0.0, help="How far one step may differ from torch.")]
 Sequences = Annotated[int, typer.Option(min=1, help="Sequences of each length for the task's score.")]
+SizeRanges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sizes", metavar="AXIS=LEAST:MOST", help="What a session may choose of an axis that the step names."
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the model directory that is there.")]
 
 
@@ -75,13 +85,18 @@ def export_command(
     provenance: Annotated[str, typer.Option("--source", help="Where the weights come from.")] = "",
     curve: Annotated[Path | None, typer.Option(help="A picture of the training, .svg or .png, for the card.")] = None,
     force: Force = False,
+    ranges: SizeRanges = None,
 ) -> None:
     """Export SOURCE to OUT/NAME/VERSION."""
     options = Options(
         out=out, name=name, version=version, tolerance=tolerance, sequences=sequences, licence=licence,
         provenance=provenance, curve=curve, force=force,
     )  # fmt: skip
-    _told(source, lambda: (load_source(source, weights, _sizes(sizes or [])), options))
+
+    def load() -> tuple[Source, Options]:
+        return load_source(source, weights, _sizes(sizes or [])), replace(options, sizes=_ranges(ranges or []))
+
+    _told(source, load)
 
 
 @app.command("import")
@@ -111,6 +126,7 @@ def import_command(
         str | None, typer.Option("--source", help="Where the weights come from [default: the program and FILE].")
     ] = None,
     force: Force = False,
+    ranges: SizeRanges = None,
 ) -> None:
     """Import FILE, which SOURCE trained, and export it to OUT/NAME/VERSION with the same proof."""
 
@@ -118,7 +134,7 @@ def import_command(
         said = _settings(activations, settings or [])
         imported = import_source(source, file, task, said)
         return imported, Options(
-            out=out, name=name, version=version, sequences=sequences, force=force,
+            out=out, name=name, version=version, sequences=sequences, force=force, sizes=_ranges(ranges or []),
             tolerance=program_of(source).tolerance if tolerance is None else tolerance,
             licence=program_of(source).licence if licence is None else licence,
             provenance=provenance_of(source, file, said) if provenance is None else provenance,
@@ -168,6 +184,17 @@ def _sizes(pairs: list[str], *, only: str | None = None) -> dict[str, int]:
             raise SourceFault(f"--set: expected {only or 'NAME'}=NUMBER, got {pair!r}")
         sizes[name] = int(value)
     return sizes
+
+
+def _ranges(words: list[str]) -> dict[str, tuple[int, int]]:
+    """The least and the most of each axis, from AXIS=LEAST:MOST. Raises SourceFault."""
+    ranges = {}
+    for word in words:
+        found = SIZE_RANGE.fullmatch(word)
+        if found is None:
+            raise SourceFault(f"--sizes: expected AXIS=LEAST:MOST, as slots=1:256, got {word!r}")
+        ranges[found[1]] = int(found[2]), int(found[3])
+    return ranges
 
 
 def _told(label: str, load: Callable[[], tuple[Source, Options]]) -> None:

@@ -1,7 +1,7 @@
 """One export, from a source to a model directory: examine, trace, prove, write, read back."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from ntm_exporter.verify import (
     Drift,
     Parity,
     Score,
-    engine_of,
     engine_rows,
     free_drift,
     one_step_parity,
@@ -42,7 +41,9 @@ def unheard(stage: str) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """What the user decides. name: None takes the source's. curve: a picture of the training."""
+    """What the user decides. name: None takes the source's. curve: a picture of the training. sizes: the least and the
+    most of axes of the state, by name, that sessions may choose.
+    """
 
     out: Path
     name: str | None = None
@@ -53,6 +54,7 @@ class Options:
     provenance: str = ""
     curve: Path | None = None
     force: bool = False
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def export(source: Source, options: Options, report: Report = unheard) -> Export
     target = target_directory(options.out, name, options.version, force=options.force)
     curve = _curve_file(options.curve)
     report(STAGES[0])
-    candidate = make_candidate(source, lambda: report(STAGES[1]))
+    candidate = make_candidate(source, lambda: report(STAGES[1]), sizes=options.sizes)
     proof = prove(candidate, options, report)
     report(STAGES[5])
     files = {
@@ -104,18 +106,19 @@ def prove(candidate: Candidate, options: Options, report: Report = unheard) -> P
     """Compare the graph, on the server's own engine, with the step in torch. Raises ProofFault."""
     source, spec, initial = candidate.source, candidate.spec, candidate.initial
     wanted = torch_rows(source.step, spec)
-    engine = engine_of(candidate.in_memory(), name=source.name, version=options.version)
-    actual = engine.run
+    directory = candidate.in_memory()
+    actual = engine_rows(directory, name=source.name, version=options.version)
     report(STAGES[2])
     parity = one_step_parity(
-        wanted, actual, spec=spec, initial=initial, examples=candidate.examples, tolerance=options.tolerance
-    )
+        wanted, actual, spec=spec, initial=initial, examples=candidate.examples, given=candidate.given,
+        tolerance=options.tolerance,
+    )  # fmt: skip
     further = tuple(further_sizes(spec))
-    at_sizes = partial(parity_at_sizes, wanted, engine, examples=candidate.examples, tolerance=options.tolerance)
+    at_sizes = partial(parity_at_sizes, wanted, directory, examples=candidate.examples, tolerance=options.tolerance)
     errors = [parity.error_max, *(at_sizes(sizes=sizes).error_max for sizes in further)]
     parity = replace(parity, error_max=max(errors))
     report(STAGES[3])
-    drift = free_drift(wanted, actual, spec=spec, initial=initial, examples=candidate.examples)
+    drift = free_drift(wanted, actual, spec=spec, initial=initial, examples=candidate.examples, given=candidate.given)
     report(STAGES[4])
     if source.scored is None:
         return Proof(parity, drift, (), further)
@@ -164,6 +167,7 @@ def _facts(
         recipe_text=candidate.source.recipe_text,
         exporter=manifest.exporter,
         curve=next(iter(curve), None),
+        given=tuple(candidate.given(0)),
     )
 
 

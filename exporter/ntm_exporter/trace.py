@@ -37,6 +37,10 @@ ROWS = 3
 
 BATCH_AXIS = "batch"
 
+# Of an axis whose size may be chosen torch is promised no less: it would refuse what is another layout for one or two
+# alone. The graph is compared with the step at the least size as well.
+TRACED_SIZE_MIN = 3
+
 
 @dataclass(frozen=True)
 class GraphNames:
@@ -84,7 +88,10 @@ def trace(step: Step, spec: StepSpec, inputs: Mapping[str, Array], state: Mappin
     rows = [inputs[one.name] for one in spec.inputs] + [state[one.name] for one in spec.state]
     arguments = tuple(torch.stack([torch.tensor(row)] * ROWS) for row in rows)
     batch = torch.export.Dim(BATCH_AXIS)
-    dims = {axis.name: torch.export.Dim(axis.name, max=axis.size_max) for axis in spec.axes}
+    dims = {
+        axis.name: torch.export.Dim(axis.name, min=min(axis.size, TRACED_SIZE_MIN), max=axis.size_max)
+        for axis in spec.axes
+    }
     free: list[dict[int, Any]] = [{0: batch} for _ in spec.inputs]
     free += [{0: batch} | {1 + at: dims[axis] for at, axis in enumerate(one.axes) if axis} for one in spec.state]
     try:

@@ -38,9 +38,12 @@ class Population:
         self._step: Any = torch.compile(step, dynamic=False) if compiled else step
         self._sequence = called if steps[0].whole_sequences else None
 
-    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Logits of every step from the initial states. inputs `[P, B, T, ...]`; returns `[P, B, T, O]`."""
-        if self._sequence is not None:
+    def logits(self, inputs: Mapping[str, Tensor], given: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Logits of every step from the initial states. inputs `[P, B, T, ...]`; returns `[P, B, T, O]`.
+
+        given: state tensors `[P, B, ...]` that sessions begin with in place of the models' own.
+        """
+        if self._sequence is not None and not given:
             each = [{name: array[nth] for name, array in inputs.items()} for nth in range(self.size)]
             return torch.stack(
                 [functional_call(self._sequence, self._of(nth), (one, None)) for nth, one in enumerate(each)]
@@ -51,6 +54,7 @@ class Population:
         state = {
             name: value.unsqueeze(1).expand(-1, rows, *value.shape[1:]).contiguous() for name, value in first.items()
         }
+        state |= given or {}
         logits = []
         for at in range(steps):
             seen = {name: array[:, :, at].contiguous() for name, array in inputs.items()}

@@ -38,6 +38,11 @@ class Authenticator:
         """Whether it knows anybody by certificate: reading them costs each call a little."""
         return self._callers is not None and self._callers.value.knows_certificates
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether a token may be somebody's."""
+        return self._jwts is not None or (self._callers is not None and self._callers.value.knows_tokens)
+
     def authenticate(self, credentials: Credentials) -> Caller:
         """Raises Unauthenticated."""
         token = credentials.token

@@ -46,6 +46,10 @@ class Callers:
         self._certificates = certificates
 
     @property
+    def knows_tokens(self) -> bool:
+        return bool(self._tokens)
+
+    @property
     def knows_certificates(self) -> bool:
         return bool(self._certificates)
 

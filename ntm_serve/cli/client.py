@@ -1,4 +1,5 @@
-"""Commands that speak to a running server: models, sessions, run, version; and pipe, which has its own files."""
+"""Commands that speak to a running server: models, sessions, run, version; and pipe and watch, which have
+files of their own."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from ntm_serve.cli.pipe import pipe
 from ntm_serve.cli.sessions import sessions_app
 from ntm_serve.cli.tables import console, print_facts, table
 from ntm_serve.cli.token import token
+from ntm_serve.cli.watch import watch
 from ntm_serve.client import ModelInfo
 from ntm_serve.errors import SettingsFault
 
@@ -26,6 +28,7 @@ def register_client_commands(app: typer.Typer) -> None:
     app.add_typer(sessions_app, name="sessions")
     app.command()(run)
     app.command()(pipe)
+    app.command()(watch)
     app.command()(drain)
     app.command()(token)
     app.command()(version)

@@ -8,6 +8,7 @@ Errors are those of `ntm_serve.errors`, whatever the transport called them.
 
 from ntm_serve.client.aio import AsyncClient, AsyncSession
 from ntm_serve.client.aio_group import AsyncGroup
+from ntm_serve.client.frames import Frame
 from ntm_serve.client.group import Group
 from ntm_serve.client.healing import RetryPolicy
 from ntm_serve.client.rounds import Answer, Answers
@@ -15,6 +16,7 @@ from ntm_serve.client.sync import Client, Session
 from ntm_serve.client.views import BatchIndependence, ModelInfo, SessionInfo, SessionSnapshot
 from ntm_serve.durability import Durability
 from ntm_serve.identity import Tls, Token, token_of_file
+from ntm_serve.picture import Picture, Reduction
 
 __all__ = [
     "Answer",
@@ -25,8 +27,11 @@ __all__ = [
     "BatchIndependence",
     "Client",
     "Durability",
+    "Frame",
     "Group",
     "ModelInfo",
+    "Picture",
+    "Reduction",
     "RetryPolicy",
     "Session",
     "SessionInfo",

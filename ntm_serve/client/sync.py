@@ -37,13 +37,15 @@ from ntm_serve.client.conversion import (
 )
 from ntm_serve.client.dialogues import GroupState, Opening
 from ntm_serve.client.exchange import Exchange
+from ntm_serve.client.frames import Frame, frame_of, watch_request
 from ntm_serve.client.group import Group, pause
 from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
 from ntm_serve.client.lines import Lines, Turn, affinity
 from ntm_serve.client.views import ModelInfo, SessionInfo, SessionSnapshot, model_info, session_info
 from ntm_serve.durability import Durability
-from ntm_serve.errors import NtmServeError
+from ntm_serve.errors import NtmServeError, ServerUnreachable, StreamAged
 from ntm_serve.identity import Identity, Tls, Token
+from ntm_serve.picture import Reduction
 from ntm_serve.spec import Array
 from ntm_serve.v1 import admin_pb2, admin_pb2_grpc, models_pb2, models_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from ntm_serve.wire import arrays_of
@@ -222,6 +224,61 @@ class Client:
             sizes=sizes,
         )
         return Session(self, self._carry_out(opened(self._healing, request, self.timeout_s)), outputs)
+
+    def watch(
+        self,
+        session_id: str,
+        *tensors: str,
+        frames_per_s: float = 0.0,
+        rows_max: int = 0,
+        columns_max: int = 0,
+        reduction: Reduction | str = Reduction.PEAK,
+        state_only: bool = False,
+    ) -> Iterator[Frame]:
+        """Frames of a session while it lives, whoever steps it: the first at once, the next when it has made steps.
+        tensors: names or roles of state tensors; none is all. frames_per_s, rows_max, columns_max: at most; 0 is the
+        server's default, 10, 128 and 128. What is larger is reduced: `Picture.blocks` says how. state_only: without
+        inputs and outputs.
+
+        When the connection breaks, or another server takes the session, it goes on; the steps are never waited for, and
+        a loop that is slow loses frames: `Frame.lost`. Raises SessionClosed, SessionExpired, SessionEvicted when the
+        session ends, SessionUnknown, and the last error where patience is at its end.
+        """
+        request = watch_request(
+            session_id,
+            tensors,
+            frames_per_s=frames_per_s,
+            rows_max=rows_max,
+            columns_max=columns_max,
+            reduction=reduction,
+            state_only=state_only,
+        )
+        patience, turn = Patience(self._healing), Turn()
+        shown_step = again_step = -1
+        while True:
+            line = self._sessions[self._lines.place(session_id, turn)]
+            call = line.Watch(request, metadata=affinity(session_id))
+            try:
+                for response in call:
+                    patience.heard(response)
+                    if not response.HasField("frame"):
+                        continue
+                    patience.progress()
+                    # What was shown before the connection broke is not shown again.
+                    if response.frame.next_step != again_step:
+                        yield frame_of(response.frame)
+                    shown_step, again_step = response.frame.next_step, -1
+                error: NtmServeError = ServerUnreachable("watch: the stream ended without a word")
+            except grpc.RpcError as failed:
+                error = error_of_call(failed)
+            finally:
+                call.cancel()
+            if self._closing.is_set():
+                raise error
+            pause(self._closing, patience.wait_s(error))
+            if not isinstance(error, StreamAged):  # The session is where it was.
+                turn.next()
+            again_step = shown_step
 
     def group(
         self,

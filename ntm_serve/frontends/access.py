@@ -40,7 +40,7 @@ _TRITON = "inference.GRPCInferenceService"
 RULES: Mapping[str, Rule] = {
     **_of(
         "ntm_serve.v1.Sessions", Rule.CALLER,
-        "Open", "Step", "Stream", "Get", "List", "Close", "Snapshot", "Restore", "Fork", "Rewind",
+        "Open", "Step", "Stream", "Get", "List", "Close", "Snapshot", "Restore", "Fork", "Rewind", "Watch",
     ),
     **_of("ntm_serve.v1.Models", Rule.CALLER, "List", "Get"),
     **_of("ntm_serve.v1.Admin", Rule.ADMIN, "ListSessions", "Drain"),

@@ -23,6 +23,7 @@ from ntm_serve.frontends.messages import (
 )
 from ntm_serve.frontends.methods import parsed, takes_call
 from ntm_serve.frontends.stream import HELD_BACK_MAX_S
+from ntm_serve.frontends.watch import WatchCall
 from ntm_serve.observer import CallTrace, MessageTrace, Tracer
 from ntm_serve.service import Service
 from ntm_serve.submission import Submission
@@ -88,6 +89,7 @@ class SessionsBehaviours:
         self._messages_in_flight_max = messages_in_flight_max
         self._stream_bytes_max = stream_bytes_max
         self._streams: set[_Stream] = set()
+        self._watches: set[WatchCall] = set()
 
     async def Open(self, request: sessions_pb2.OpenRequest) -> sessions_pb2.OpenResponse:
         view = await self._service.open_session(
@@ -170,6 +172,11 @@ class SessionsBehaviours:
     async def Rewind(self, request: sessions_pb2.RewindRequest) -> sessions_pb2.RewindResponse:
         view = await self._service.rewind_session(request.session_id, request.step)
         return sessions_pb2.RewindResponse(session=wire_session(view))
+
+    def Watch(self, call: Call) -> None:
+        watch = WatchCall(self._service, call, self._watches.discard)
+        self._watches.add(watch)
+        watch.begin()
 
     def drain(self) -> None:
         """Have every stream answer what it has in flight, and end with a status that says: connect again."""

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from ntm_serve.errors import InvalidInput, SettingsFault
 
@@ -36,10 +36,11 @@ class HttpServer:
         readiness: Callable[[Collection[str]], Sequence[str]],
         may_read: Callable[[str | None], bool] | None = None,
         context: ssl.SSLContext | None = None,
+        more: Sequence[BaseRoute] = (),
     ) -> None:
         """readiness: given what is not to count, why the server is not ready. Raises InvalidInput for unknown words.
         may_read: whether who has this authorization reads the metrics; None lets everybody. context: of TLS; None is
-        plain HTTP.
+        plain HTTP. more: what else is there.
         """
         self._context = context
 
@@ -61,7 +62,8 @@ class HttpServer:
                 return PlainTextResponse(f"not ready: {'; '.join(faults)}\n", status_code=503)
             return PlainTextResponse("ready\n")
 
-        self._app = Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
+        ours = (Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz))
+        self._app = Starlette(routes=[*ours, *more])
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
 

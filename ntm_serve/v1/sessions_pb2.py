@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from ntm_serve.v1 import error_pb2 as ntm__serve_dot_v1_dot_error__pb2
 from ntm_serve.v1 import tensor_pb2 as ntm__serve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bntm_serve/v1/sessions.proto\x12\x0cntm_serve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18ntm_serve/v1/error.proto\x1a\x19ntm_serve/v1/tensor.proto\"\xee\x03\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x11\n\tnext_step\x18\x04 \x01(\x03\x12\x14\n\x0c\x64urable_step\x18\x05 \x01(\x03\x12\x13\n\x0boldest_step\x18\x06 \x01(\x03\x12\x17\n\x0fsteps_in_flight\x18\x07 \x01(\x03\x12\x13\n\x0bstate_bytes\x18\x08 \x01(\x03\x12+\n\x08open_for\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08idle_for\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\ndurability\x18\x0b \x01(\x0e\x32\x18.ntm_serve.v1.Durability\x12\x10\n\x08resident\x18\x0c \x01(\x08\x12\x1c\n\x14oldest_retained_step\x18\r \x01(\x03\x12\x0e\n\x06tenant\x18\x0e \x01(\t\x12\x1c\n\x14initial_state_digest\x18\x0f \x01(\t\x12/\n\x05sizes\x18\x10 \x03(\x0b\x32 .ntm_serve.v1.Session.SizesEntry\x1a,\n\nSizesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"\x8f\x02\n\x0bOpenRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0e\n\x06resume\x18\x04 \x01(\x08\x12,\n\ndurability\x18\x05 \x01(\x0e\x32\x18.ntm_serve.v1.Durability\x12+\n\rinitial_state\x18\x06 \x03(\x0b\x32\x14.ntm_serve.v1.Tensor\x12\x33\n\x05sizes\x18\x07 \x03(\x0b\x32$.ntm_serve.v1.OpenRequest.SizesEntry\x1a,\n\nSizesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"\x8b\x01\n\x0cOpenResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\x12(\n\x06inputs\x18\x02 \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\x12)\n\x07outputs\x18\x03 \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\"\xad\x01\n\x0bStepRequest\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12\x13\n\x0bsession_ids\x18\x02 \x03(\t\x12\x13\n\x0b\x66irst_steps\x18\x03 \x03(\x03\x12$\n\x06inputs\x18\x04 \x03(\x0b\x32\x14.ntm_serve.v1.Tensor\x12\x14\n\x0coutput_names\x18\x05 \x03(\t\x12+\n\nreply_mode\x18\x06 \x01(\x0e\x32\x17.ntm_serve.v1.ReplyMode\"\xd3\x01\n\x0cStepResponse\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12\x13\n\x0bsession_ids\x18\x02 \x03(\t\x12\x12\n\nnext_steps\x18\x03 \x03(\x03\x12\x15\n\rdurable_steps\x18\x04 \x03(\x03\x12%\n\x07outputs\x18\x05 \x03(\x0b\x32\x14.ntm_serve.v1.Tensor\x12+\n\x08\x66\x61ilures\x18\x06 \x03(\x0b\x32\x19.ntm_serve.v1.StepFailure\x12\"\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x13.ntm_serve.v1.Error\"X\n\x0bStepFailure\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tnext_step\x18\x02 \x01(\x03\x12\"\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.ntm_serve.v1.Error\"s\n\rStreamRequest\x12)\n\x04step\x18\x01 \x01(\x0b\x32\x19.ntm_serve.v1.StepRequestH\x00\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x17.ntm_serve.v1.HeartbeatH\x00\x42\t\n\x07message\"u\n\x0eStreamResponse\x12*\n\x04step\x18\x01 \x01(\x0b\x32\x1a.ntm_serve.v1.StepResponseH\x00\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x17.ntm_serve.v1.HeartbeatH\x00\x42\t\n\x07message\"\x18\n\tHeartbeat\x12\x0b\n\x03tag\x18\x01 \x01(\x03\"5\n\nGetRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0bstate_names\x18\x02 \x03(\t\"Z\n\x0bGetResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\x12#\n\x05state\x18\x02 \x03(\x0b\x32\x14.ntm_serve.v1.Tensor\"C\n\x0bListRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"P\n\x0cListResponse\x12\'\n\x08sessions\x18\x01 \x03(\x0b\x32\x15.ntm_serve.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x0c\x43loseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"7\n\rCloseResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\"A\n\x0fSnapshotRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\x04step\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_step\"2\n\x10SnapshotResponse\x12\x10\n\x08snapshot\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\x03\"d\n\x0eRestoreRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\x0c\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12,\n\ndurability\x18\x03 \x01(\x0e\x32\x18.ntm_serve.v1.Durability\"\x8e\x01\n\x0fRestoreResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\x12(\n\x06inputs\x18\x02 \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\x12)\n\x07outputs\x18\x03 \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\"\x84\x01\n\x0b\x46orkRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x17\n\x0f\x66ork_session_id\x18\x02 \x01(\t\x12\x11\n\x04step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12,\n\ndurability\x18\x04 \x01(\x0e\x32\x18.ntm_serve.v1.DurabilityB\x07\n\x05_step\"6\n\x0c\x46orkResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\"1\n\rRewindRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\"8\n\x0eRewindResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session*l\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44URABILITY_MEMORY\x10\x01\x12\x16\n\x12\x44URABILITY_PROCESS\x10\x02\x12\x13\n\x0f\x44URABILITY_DISK\x10\x03*\\\n\tReplyMode\x12\x1a\n\x16REPLY_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13REPLY_MODE_TOGETHER\x10\x01\x12\x1a\n\x16REPLY_MODE_AS_FINISHED\x10\x02\x32\xa5\x05\n\x08Sessions\x12=\n\x04Open\x12\x19.ntm_serve.v1.OpenRequest\x1a\x1a.ntm_serve.v1.OpenResponse\x12=\n\x04Step\x12\x19.ntm_serve.v1.StepRequest\x1a\x1a.ntm_serve.v1.StepResponse\x12G\n\x06Stream\x12\x1b.ntm_serve.v1.StreamRequest\x1a\x1c.ntm_serve.v1.StreamResponse(\x01\x30\x01\x12:\n\x03Get\x12\x18.ntm_serve.v1.GetRequest\x1a\x19.ntm_serve.v1.GetResponse\x12=\n\x04List\x12\x19.ntm_serve.v1.ListRequest\x1a\x1a.ntm_serve.v1.ListResponse\x12@\n\x05\x43lose\x12\x1a.ntm_serve.v1.CloseRequest\x1a\x1b.ntm_serve.v1.CloseResponse\x12I\n\x08Snapshot\x12\x1d.ntm_serve.v1.SnapshotRequest\x1a\x1e.ntm_serve.v1.SnapshotResponse\x12\x46\n\x07Restore\x12\x1c.ntm_serve.v1.RestoreRequest\x1a\x1d.ntm_serve.v1.RestoreResponse\x12=\n\x04\x46ork\x12\x19.ntm_serve.v1.ForkRequest\x1a\x1a.ntm_serve.v1.ForkResponse\x12\x43\n\x06Rewind\x12\x1b.ntm_serve.v1.RewindRequest\x1a\x1c.ntm_serve.v1.RewindResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bntm_serve/v1/sessions.proto\x12\x0cntm_serve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18ntm_serve/v1/error.proto\x1a\x19ntm_serve/v1/tensor.proto\"\xee\x03\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x11\n\tnext_step\x18\x04 \x01(\x03\x12\x14\n\x0c\x64urable_step\x18\x05 \x01(\x03\x12\x13\n\x0boldest_step\x18\x06 \x01(\x03\x12\x17\n\x0fsteps_in_flight\x18\x07 \x01(\x03\x12\x13\n\x0bstate_bytes\x18\x08 \x01(\x03\x12+\n\x08open_for\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08idle_for\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\ndurability\x18\x0b \x01(\x0e\x32\x18.ntm_serve.v1.Durability\x12\x10\n\x08resident\x18\x0c \x01(\x08\x12\x1c\n\x14oldest_retained_step\x18\r \x01(\x03\x12\x0e\n\x06tenant\x18\x0e \x01(\t\x12\x1c\n\x14initial_state_digest\x18\x0f \x01(\t\x12/\n\x05sizes\x18\x10 \x03(\x0b\x32 .ntm_serve.v1.Session.SizesEntry\x1a,\n\nSizesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"\x8f\x02\n\x0bOpenRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0e\n\x06resume\x18\x04 \x01(\x08\x12,\n\ndurability\x18\x05 \x01(\x0e\x32\x18.ntm_serve.v1.Durability\x12+\n\rinitial_state\x18\x06 \x03(\x0b\x32\x14.ntm_serve.v1.Tensor\x12\x33\n\x05sizes\x18\x07 \x03(\x0b\x32$.ntm_serve.v1.OpenRequest.SizesEntry\x1a,\n\nSizesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"\x8b\x01\n\x0cOpenResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\x12(\n\x06inputs\x18\x02 \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\x12)\n\x07outputs\x18\x03 \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\"\xad\x01\n\x0bStepRequest\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12\x13\n\x0bsession_ids\x18\x02 \x03(\t\x12\x13\n\x0b\x66irst_steps\x18\x03 \x03(\x03\x12$\n\x06inputs\x18\x04 \x03(\x0b\x32\x14.ntm_serve.v1.Tensor\x12\x14\n\x0coutput_names\x18\x05 \x03(\t\x12+\n\nreply_mode\x18\x06 \x01(\x0e\x32\x17.ntm_serve.v1.ReplyMode\"\xd3\x01\n\x0cStepResponse\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12\x13\n\x0bsession_ids\x18\x02 \x03(\t\x12\x12\n\nnext_steps\x18\x03 \x03(\x03\x12\x15\n\rdurable_steps\x18\x04 \x03(\x03\x12%\n\x07outputs\x18\x05 \x03(\x0b\x32\x14.ntm_serve.v1.Tensor\x12+\n\x08\x66\x61ilures\x18\x06 \x03(\x0b\x32\x19.ntm_serve.v1.StepFailure\x12\"\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x13.ntm_serve.v1.Error\"X\n\x0bStepFailure\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tnext_step\x18\x02 \x01(\x03\x12\"\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.ntm_serve.v1.Error\"s\n\rStreamRequest\x12)\n\x04step\x18\x01 \x01(\x0b\x32\x19.ntm_serve.v1.StepRequestH\x00\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x17.ntm_serve.v1.HeartbeatH\x00\x42\t\n\x07message\"u\n\x0eStreamResponse\x12*\n\x04step\x18\x01 \x01(\x0b\x32\x1a.ntm_serve.v1.StepResponseH\x00\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x17.ntm_serve.v1.HeartbeatH\x00\x42\t\n\x07message\"\x18\n\tHeartbeat\x12\x0b\n\x03tag\x18\x01 \x01(\x03\"5\n\nGetRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x0bstate_names\x18\x02 \x03(\t\"Z\n\x0bGetResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\x12#\n\x05state\x18\x02 \x03(\x0b\x32\x14.ntm_serve.v1.Tensor\"C\n\x0bListRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"P\n\x0cListResponse\x12\'\n\x08sessions\x18\x01 \x03(\x0b\x32\x15.ntm_serve.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x0c\x43loseRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"7\n\rCloseResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\"A\n\x0fSnapshotRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\x04step\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_step\"2\n\x10SnapshotResponse\x12\x10\n\x08snapshot\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\x03\"d\n\x0eRestoreRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\x0c\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12,\n\ndurability\x18\x03 \x01(\x0e\x32\x18.ntm_serve.v1.Durability\"\x8e\x01\n\x0fRestoreResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\x12(\n\x06inputs\x18\x02 \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\x12)\n\x07outputs\x18\x03 \x03(\x0b\x32\x18.ntm_serve.v1.TensorSpec\"\x84\x01\n\x0b\x46orkRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x17\n\x0f\x66ork_session_id\x18\x02 \x01(\t\x12\x11\n\x04step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12,\n\ndurability\x18\x04 \x01(\x0e\x32\x18.ntm_serve.v1.DurabilityB\x07\n\x05_step\"6\n\x0c\x46orkResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\"1\n\rRewindRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\"8\n\x0eRewindResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\"\xb0\x01\n\x0cWatchRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07tensors\x18\x02 \x03(\t\x12\x14\n\x0c\x66rames_per_s\x18\x03 \x01(\x01\x12\x10\n\x08rows_max\x18\x04 \x01(\x05\x12\x13\n\x0b\x63olumns_max\x18\x05 \x01(\x05\x12*\n\treduction\x18\x06 \x01(\x0e\x32\x17.ntm_serve.v1.Reduction\x12\x12\n\nstate_only\x18\x07 \x01(\x08\"\x95\x01\n\rWatchResponse\x12)\n\x05\x62\x65gun\x18\x01 \x01(\x0b\x32\x18.ntm_serve.v1.WatchBegunH\x00\x12$\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x13.ntm_serve.v1.FrameH\x00\x12(\n\x07session\x18\x03 \x01(\x0b\x32\x15.ntm_serve.v1.SessionH\x00\x42\t\n\x07message\"\x9d\x01\n\nWatchBegun\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.ntm_serve.v1.Session\x12\x14\n\x0c\x66rames_per_s\x18\x02 \x01(\x01\x12\x10\n\x08rows_max\x18\x03 \x01(\x05\x12\x13\n\x0b\x63olumns_max\x18\x04 \x01(\x05\x12*\n\treduction\x18\x05 \x01(\x0e\x32\x17.ntm_serve.v1.Reduction\"\xf1\x01\n\x05\x46rame\x12\x11\n\tnext_step\x18\x01 \x01(\x03\x12,\n\x08taken_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04lost\x18\x03 \x01(\x03\x12$\n\x05state\x18\x04 \x03(\x0b\x32\x15.ntm_serve.v1.Picture\x12\x12\n\nfirst_step\x18\x05 \x01(\x03\x12%\n\x06inputs\x18\x06 \x03(\x0b\x32\x15.ntm_serve.v1.Picture\x12&\n\x07outputs\x18\x07 \x03(\x0b\x32\x15.ntm_serve.v1.Picture\x12\x10\n\x08resident\x18\x08 \x01(\x08\"a\n\x07Picture\x12$\n\x06tensor\x18\x01 \x01(\x0b\x32\x14.ntm_serve.v1.Tensor\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nfull_shape\x18\x03 \x03(\x03\x12\x0e\n\x06\x62locks\x18\x04 \x03(\x03*l\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44URABILITY_MEMORY\x10\x01\x12\x16\n\x12\x44URABILITY_PROCESS\x10\x02\x12\x13\n\x0f\x44URABILITY_DISK\x10\x03*\\\n\tReplyMode\x12\x1a\n\x16REPLY_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13REPLY_MODE_TOGETHER\x10\x01\x12\x1a\n\x16REPLY_MODE_AS_FINISHED\x10\x02*N\n\tReduction\x12\x19\n\x15REDUCTION_UNSPECIFIED\x10\x00\x12\x12\n\x0eREDUCTION_PEAK\x10\x01\x12\x12\n\x0eREDUCTION_MEAN\x10\x02\x32\xe9\x05\n\x08Sessions\x12=\n\x04Open\x12\x19.ntm_serve.v1.OpenRequest\x1a\x1a.ntm_serve.v1.OpenResponse\x12=\n\x04Step\x12\x19.ntm_serve.v1.StepRequest\x1a\x1a.ntm_serve.v1.StepResponse\x12G\n\x06Stream\x12\x1b.ntm_serve.v1.StreamRequest\x1a\x1c.ntm_serve.v1.StreamResponse(\x01\x30\x01\x12:\n\x03Get\x12\x18.ntm_serve.v1.GetRequest\x1a\x19.ntm_serve.v1.GetResponse\x12=\n\x04List\x12\x19.ntm_serve.v1.ListRequest\x1a\x1a.ntm_serve.v1.ListResponse\x12@\n\x05\x43lose\x12\x1a.ntm_serve.v1.CloseRequest\x1a\x1b.ntm_serve.v1.CloseResponse\x12I\n\x08Snapshot\x12\x1d.ntm_serve.v1.SnapshotRequest\x1a\x1e.ntm_serve.v1.SnapshotResponse\x12\x46\n\x07Restore\x12\x1c.ntm_serve.v1.RestoreRequest\x1a\x1d.ntm_serve.v1.RestoreResponse\x12=\n\x04\x46ork\x12\x19.ntm_serve.v1.ForkRequest\x1a\x1a.ntm_serve.v1.ForkResponse\x12\x43\n\x06Rewind\x12\x1b.ntm_serve.v1.RewindRequest\x1a\x1c.ntm_serve.v1.RewindResponse\x12\x42\n\x05Watch\x12\x1a.ntm_serve.v1.WatchRequest\x1a\x1b.ntm_serve.v1.WatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,60 +39,72 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSION_SIZESENTRY']._serialized_options = b'8\001'
   _globals['_OPENREQUEST_SIZESENTRY']._loaded_options = None
   _globals['_OPENREQUEST_SIZESENTRY']._serialized_options = b'8\001'
-  _globals['_DURABILITY']._serialized_start=2842
-  _globals['_DURABILITY']._serialized_end=2950
-  _globals['_REPLYMODE']._serialized_start=2952
-  _globals['_REPLYMODE']._serialized_end=3044
-  _globals['_SESSION']._serialized_start=131
-  _globals['_SESSION']._serialized_end=625
-  _globals['_SESSION_SIZESENTRY']._serialized_start=581
-  _globals['_SESSION_SIZESENTRY']._serialized_end=625
-  _globals['_OPENREQUEST']._serialized_start=628
-  _globals['_OPENREQUEST']._serialized_end=899
-  _globals['_OPENREQUEST_SIZESENTRY']._serialized_start=581
-  _globals['_OPENREQUEST_SIZESENTRY']._serialized_end=625
-  _globals['_OPENRESPONSE']._serialized_start=902
-  _globals['_OPENRESPONSE']._serialized_end=1041
-  _globals['_STEPREQUEST']._serialized_start=1044
-  _globals['_STEPREQUEST']._serialized_end=1217
-  _globals['_STEPRESPONSE']._serialized_start=1220
-  _globals['_STEPRESPONSE']._serialized_end=1431
-  _globals['_STEPFAILURE']._serialized_start=1433
-  _globals['_STEPFAILURE']._serialized_end=1521
-  _globals['_STREAMREQUEST']._serialized_start=1523
-  _globals['_STREAMREQUEST']._serialized_end=1638
-  _globals['_STREAMRESPONSE']._serialized_start=1640
-  _globals['_STREAMRESPONSE']._serialized_end=1757
-  _globals['_HEARTBEAT']._serialized_start=1759
-  _globals['_HEARTBEAT']._serialized_end=1783
-  _globals['_GETREQUEST']._serialized_start=1785
-  _globals['_GETREQUEST']._serialized_end=1838
-  _globals['_GETRESPONSE']._serialized_start=1840
-  _globals['_GETRESPONSE']._serialized_end=1930
-  _globals['_LISTREQUEST']._serialized_start=1932
-  _globals['_LISTREQUEST']._serialized_end=1999
-  _globals['_LISTRESPONSE']._serialized_start=2001
-  _globals['_LISTRESPONSE']._serialized_end=2081
-  _globals['_CLOSEREQUEST']._serialized_start=2083
-  _globals['_CLOSEREQUEST']._serialized_end=2117
-  _globals['_CLOSERESPONSE']._serialized_start=2119
-  _globals['_CLOSERESPONSE']._serialized_end=2174
-  _globals['_SNAPSHOTREQUEST']._serialized_start=2176
-  _globals['_SNAPSHOTREQUEST']._serialized_end=2241
-  _globals['_SNAPSHOTRESPONSE']._serialized_start=2243
-  _globals['_SNAPSHOTRESPONSE']._serialized_end=2293
-  _globals['_RESTOREREQUEST']._serialized_start=2295
-  _globals['_RESTOREREQUEST']._serialized_end=2395
-  _globals['_RESTORERESPONSE']._serialized_start=2398
-  _globals['_RESTORERESPONSE']._serialized_end=2540
-  _globals['_FORKREQUEST']._serialized_start=2543
-  _globals['_FORKREQUEST']._serialized_end=2675
-  _globals['_FORKRESPONSE']._serialized_start=2677
-  _globals['_FORKRESPONSE']._serialized_end=2731
-  _globals['_REWINDREQUEST']._serialized_start=2733
-  _globals['_REWINDREQUEST']._serialized_end=2782
-  _globals['_REWINDRESPONSE']._serialized_start=2784
-  _globals['_REWINDRESPONSE']._serialized_end=2840
-  _globals['_SESSIONS']._serialized_start=3047
-  _globals['_SESSIONS']._serialized_end=3724
+  _globals['_DURABILITY']._serialized_start=3709
+  _globals['_DURABILITY']._serialized_end=3817
+  _globals['_REPLYMODE']._serialized_start=3819
+  _globals['_REPLYMODE']._serialized_end=3911
+  _globals['_REDUCTION']._serialized_start=3913
+  _globals['_REDUCTION']._serialized_end=3991
+  _globals['_SESSION']._serialized_start=164
+  _globals['_SESSION']._serialized_end=658
+  _globals['_SESSION_SIZESENTRY']._serialized_start=614
+  _globals['_SESSION_SIZESENTRY']._serialized_end=658
+  _globals['_OPENREQUEST']._serialized_start=661
+  _globals['_OPENREQUEST']._serialized_end=932
+  _globals['_OPENREQUEST_SIZESENTRY']._serialized_start=614
+  _globals['_OPENREQUEST_SIZESENTRY']._serialized_end=658
+  _globals['_OPENRESPONSE']._serialized_start=935
+  _globals['_OPENRESPONSE']._serialized_end=1074
+  _globals['_STEPREQUEST']._serialized_start=1077
+  _globals['_STEPREQUEST']._serialized_end=1250
+  _globals['_STEPRESPONSE']._serialized_start=1253
+  _globals['_STEPRESPONSE']._serialized_end=1464
+  _globals['_STEPFAILURE']._serialized_start=1466
+  _globals['_STEPFAILURE']._serialized_end=1554
+  _globals['_STREAMREQUEST']._serialized_start=1556
+  _globals['_STREAMREQUEST']._serialized_end=1671
+  _globals['_STREAMRESPONSE']._serialized_start=1673
+  _globals['_STREAMRESPONSE']._serialized_end=1790
+  _globals['_HEARTBEAT']._serialized_start=1792
+  _globals['_HEARTBEAT']._serialized_end=1816
+  _globals['_GETREQUEST']._serialized_start=1818
+  _globals['_GETREQUEST']._serialized_end=1871
+  _globals['_GETRESPONSE']._serialized_start=1873
+  _globals['_GETRESPONSE']._serialized_end=1963
+  _globals['_LISTREQUEST']._serialized_start=1965
+  _globals['_LISTREQUEST']._serialized_end=2032
+  _globals['_LISTRESPONSE']._serialized_start=2034
+  _globals['_LISTRESPONSE']._serialized_end=2114
+  _globals['_CLOSEREQUEST']._serialized_start=2116
+  _globals['_CLOSEREQUEST']._serialized_end=2150
+  _globals['_CLOSERESPONSE']._serialized_start=2152
+  _globals['_CLOSERESPONSE']._serialized_end=2207
+  _globals['_SNAPSHOTREQUEST']._serialized_start=2209
+  _globals['_SNAPSHOTREQUEST']._serialized_end=2274
+  _globals['_SNAPSHOTRESPONSE']._serialized_start=2276
+  _globals['_SNAPSHOTRESPONSE']._serialized_end=2326
+  _globals['_RESTOREREQUEST']._serialized_start=2328
+  _globals['_RESTOREREQUEST']._serialized_end=2428
+  _globals['_RESTORERESPONSE']._serialized_start=2431
+  _globals['_RESTORERESPONSE']._serialized_end=2573
+  _globals['_FORKREQUEST']._serialized_start=2576
+  _globals['_FORKREQUEST']._serialized_end=2708
+  _globals['_FORKRESPONSE']._serialized_start=2710
+  _globals['_FORKRESPONSE']._serialized_end=2764
+  _globals['_REWINDREQUEST']._serialized_start=2766
+  _globals['_REWINDREQUEST']._serialized_end=2815
+  _globals['_REWINDRESPONSE']._serialized_start=2817
+  _globals['_REWINDRESPONSE']._serialized_end=2873
+  _globals['_WATCHREQUEST']._serialized_start=2876
+  _globals['_WATCHREQUEST']._serialized_end=3052
+  _globals['_WATCHRESPONSE']._serialized_start=3055
+  _globals['_WATCHRESPONSE']._serialized_end=3204
+  _globals['_WATCHBEGUN']._serialized_start=3207
+  _globals['_WATCHBEGUN']._serialized_end=3364
+  _globals['_FRAME']._serialized_start=3367
+  _globals['_FRAME']._serialized_end=3608
+  _globals['_PICTURE']._serialized_start=3610
+  _globals['_PICTURE']._serialized_end=3707
+  _globals['_SESSIONS']._serialized_start=3994
+  _globals['_SESSIONS']._serialized_end=4739
 # @@protoc_insertion_point(module_scope)

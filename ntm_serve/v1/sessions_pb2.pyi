@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from ntm_serve.v1 import error_pb2 as _error_pb2
 from ntm_serve.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
@@ -24,6 +25,12 @@ class ReplyMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REPLY_MODE_UNSPECIFIED: _ClassVar[ReplyMode]
     REPLY_MODE_TOGETHER: _ClassVar[ReplyMode]
     REPLY_MODE_AS_FINISHED: _ClassVar[ReplyMode]
+
+class Reduction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REDUCTION_UNSPECIFIED: _ClassVar[Reduction]
+    REDUCTION_PEAK: _ClassVar[Reduction]
+    REDUCTION_MEAN: _ClassVar[Reduction]
 DURABILITY_UNSPECIFIED: Durability
 DURABILITY_MEMORY: Durability
 DURABILITY_PROCESS: Durability
@@ -31,6 +38,9 @@ DURABILITY_DISK: Durability
 REPLY_MODE_UNSPECIFIED: ReplyMode
 REPLY_MODE_TOGETHER: ReplyMode
 REPLY_MODE_AS_FINISHED: ReplyMode
+REDUCTION_UNSPECIFIED: Reduction
+REDUCTION_PEAK: Reduction
+REDUCTION_MEAN: Reduction
 
 class Session(_message.Message):
     __slots__ = ("session_id", "model", "version", "next_step", "durable_step", "oldest_step", "steps_in_flight", "state_bytes", "open_for", "idle_for", "durability", "resident", "oldest_retained_step", "tenant", "initial_state_digest", "sizes")
@@ -289,3 +299,77 @@ class RewindResponse(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     session: Session
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("session_id", "tensors", "frames_per_s", "rows_max", "columns_max", "reduction", "state_only")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    ROWS_MAX_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_MAX_FIELD_NUMBER: _ClassVar[int]
+    REDUCTION_FIELD_NUMBER: _ClassVar[int]
+    STATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    tensors: _containers.RepeatedScalarFieldContainer[str]
+    frames_per_s: float
+    rows_max: int
+    columns_max: int
+    reduction: Reduction
+    state_only: bool
+    def __init__(self, session_id: _Optional[str] = ..., tensors: _Optional[_Iterable[str]] = ..., frames_per_s: _Optional[float] = ..., rows_max: _Optional[int] = ..., columns_max: _Optional[int] = ..., reduction: _Optional[_Union[Reduction, str]] = ..., state_only: _Optional[bool] = ...) -> None: ...
+
+class WatchResponse(_message.Message):
+    __slots__ = ("begun", "frame", "session")
+    BEGUN_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    begun: WatchBegun
+    frame: Frame
+    session: Session
+    def __init__(self, begun: _Optional[_Union[WatchBegun, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
+
+class WatchBegun(_message.Message):
+    __slots__ = ("session", "frames_per_s", "rows_max", "columns_max", "reduction")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    ROWS_MAX_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_MAX_FIELD_NUMBER: _ClassVar[int]
+    REDUCTION_FIELD_NUMBER: _ClassVar[int]
+    session: Session
+    frames_per_s: float
+    rows_max: int
+    columns_max: int
+    reduction: Reduction
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., frames_per_s: _Optional[float] = ..., rows_max: _Optional[int] = ..., columns_max: _Optional[int] = ..., reduction: _Optional[_Union[Reduction, str]] = ...) -> None: ...
+
+class Frame(_message.Message):
+    __slots__ = ("next_step", "taken_at", "lost", "state", "first_step", "inputs", "outputs", "resident")
+    NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_AT_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_FIELD_NUMBER: _ClassVar[int]
+    next_step: int
+    taken_at: _timestamp_pb2.Timestamp
+    lost: int
+    state: _containers.RepeatedCompositeFieldContainer[Picture]
+    first_step: int
+    inputs: _containers.RepeatedCompositeFieldContainer[Picture]
+    outputs: _containers.RepeatedCompositeFieldContainer[Picture]
+    resident: bool
+    def __init__(self, next_step: _Optional[int] = ..., taken_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lost: _Optional[int] = ..., state: _Optional[_Iterable[_Union[Picture, _Mapping]]] = ..., first_step: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[Picture, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Picture, _Mapping]]] = ..., resident: _Optional[bool] = ...) -> None: ...
+
+class Picture(_message.Message):
+    __slots__ = ("tensor", "role", "full_shape", "blocks")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    FULL_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    tensor: _tensor_pb2.Tensor
+    role: str
+    full_shape: _containers.RepeatedScalarFieldContainer[int]
+    blocks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, tensor: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., role: _Optional[str] = ..., full_shape: _Optional[_Iterable[int]] = ..., blocks: _Optional[_Iterable[int]] = ...) -> None: ...

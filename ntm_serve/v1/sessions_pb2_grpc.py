@@ -90,6 +90,11 @@ class SessionsStub:
                 request_serializer=ntm__serve_dot_v1_dot_sessions__pb2.RewindRequest.SerializeToString,
                 response_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.RewindResponse.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/ntm_serve.v1.Sessions/Watch',
+                request_serializer=ntm__serve_dot_v1_dot_sessions__pb2.WatchRequest.SerializeToString,
+                response_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.WatchResponse.FromString,
+                _registered_method=True)
 
 
 class SessionsServicer:
@@ -175,6 +180,16 @@ class SessionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """What a session's memory looks like while it lives: frames of its state, and of its inputs and outputs, at a rate
+        that its steps do not wait for: whoever reads slowly loses frames. A session that is not in memory is not woken: it is
+        shown as the store has it. Ends with a status alone: NOT_FOUND when the session was closed, expired or evicted;
+        UNAVAILABLE when another server has taken it, or this one stops.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -227,6 +242,11 @@ def add_SessionsServicer_to_server(servicer, server):
                     servicer.Rewind,
                     request_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.RewindRequest.FromString,
                     response_serializer=ntm__serve_dot_v1_dot_sessions__pb2.RewindResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=ntm__serve_dot_v1_dot_sessions__pb2.WatchRequest.FromString,
+                    response_serializer=ntm__serve_dot_v1_dot_sessions__pb2.WatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -505,6 +525,33 @@ class Sessions:
             '/ntm_serve.v1.Sessions/Rewind',
             ntm__serve_dot_v1_dot_sessions__pb2.RewindRequest.SerializeToString,
             ntm__serve_dot_v1_dot_sessions__pb2.RewindResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ntm_serve.v1.Sessions/Watch',
+            ntm__serve_dot_v1_dot_sessions__pb2.WatchRequest.SerializeToString,
+            ntm__serve_dot_v1_dot_sessions__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

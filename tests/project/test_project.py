@@ -1,5 +1,6 @@
 """The project itself: what it imports, what it ships, how it is told."""
 
+import json
 import re
 import subprocess
 import sys
@@ -56,3 +57,10 @@ def test_shipped_arrays_hold_no_pickle():
     for path in (ROOT / "models" / "zoo").glob("*/*/*.npz"):
         with np.load(path, allow_pickle=False) as archive:
             assert all(archive[name].dtype.kind in "fiub" for name in archive.files)
+
+
+def test_the_pages_lock_file_has_checksums_and_names_no_registry():
+    packages = json.loads((ROOT / "web" / "package-lock.json").read_text())["packages"]
+    theirs = {name: package for name, package in packages.items() if name}
+    assert [name for name, package in theirs.items() if "resolved" in package] == []
+    assert [name for name, package in theirs.items() if "integrity" not in package] == []

@@ -8,9 +8,11 @@ from ntm_serve.lineage import Lineage
 from ntm_serve.observer import NoObserver
 from ntm_serve.replay import Replay
 from ntm_serve.residency import Residency, ResidencySettings
+from ntm_serve.search import Search
 from ntm_serve.service import Service
 from ntm_serve.sessions import Sessions
 from ntm_serve.ticket import Ticket
+from ntm_serve.watching import Watching
 
 
 class Admitted(NamedTuple):
@@ -44,6 +46,9 @@ def service_of(schedulers, *, limits, clock, claims=None, settings=None, observe
     replay = Replay(by_key, observer=shared["observer"], clock=clock)
     residency = Residency(replay=replay, claims=claims, settings=settings or ResidencySettings(), **shared)
     lineage = Lineage(residency, replay, schedulers=by_key, claims=claims)
+    looking = {name: shared[name] for name in ("sessions", "schedulers", "clock")}
+    watching = Watching(residency=residency, replay=replay, frames_per_s_max=30.0, **looking)
+    shared |= {"watching": watching, "search": Search(residency=residency, **looking)}
     return Service(residency=residency, lineage=lineage, **shared, **{"faults": {}, **options})
 
 

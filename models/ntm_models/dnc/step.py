@@ -42,6 +42,7 @@ ROLES = {
     "controller_c": "controller",
 }
 
+# Of each state tensor: an export may leave it to sessions how many slots they have.
 AXES = {
     "memory": ("slots", ""),
     "usage": ("slots",),
@@ -50,9 +51,6 @@ AXES = {
     "write_weighting": ("", "slots"),
     "read_weighting": ("", "slots"),
 }
-
-# The most slots that a session may choose: link takes the square of it.
-SLOTS_MAX = 256
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,6 @@ class DNC(TrainableStep):
                 self.interface.bias.split(self.parts)[part].fill_(start)
         self.output = nn.Linear(self.controller.size, o.outputs, bias=False)
         self.read_output = nn.Linear(reads, o.outputs, bias=False)
-
-    @property
-    def sizes(self) -> dict[str, tuple[int, int]]:
-        """What a session may choose, by the name of an axis: the least and the most."""
-        return {"slots": (1, max(SLOTS_MAX, self.options.slots))}
 
     def initial_state(self) -> dict[str, Tensor]:
         """The state of a session that made no step, without a batch axis."""

@@ -2,7 +2,8 @@
 
 A session is a series of copies, and nothing starts anew between them. Each is as the copy task has it: L vectors of
 `bits` bits, the delimiter, and L blank steps during which the copy is wanted. A memory has to let go of what was given
-back: all vectors together are more than it has slots.
+back: all vectors together are more than it has slots. No vector is all zeros: a controller that keeps nothing could not
+tell it from a blank step.
 
 A length counts the copies. C copies of L vectors take T = C (2 L + 1) steps.
 """
@@ -12,7 +13,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ntm_models.tasks.copy import Copy
 from ntm_models.tasks.episode import Episodes
 from ntm_models.tasks.task import Seed, expect_sizes
 
@@ -46,11 +46,19 @@ class CopyReuse:
     def episodes(self, *, length: int, sequences: int, seed: Seed) -> Episodes:
         """Random sessions of `length` copies, all of the task's vectors. The same seed gives the same sequences."""
         expect_sizes(self, length, sequences)
-        one = Copy(bits=self.bits).episodes(length=self.vectors, sequences=sequences * length, seed=seed)
+        random = np.random.default_rng(seed)
+        numbers = random.integers(1, 2**self.bits, (sequences, length, self.vectors, 1))
+        vectors = (numbers >> np.arange(self.bits) & 1).astype(np.float32)
+        steps = 2 * self.vectors + 1
+        x = np.zeros((sequences, length, steps, self.inputs), np.float32)
+        x[:, :, : self.vectors, : self.bits] = vectors
+        x[:, :, self.vectors, self.bits] = 1
+        y = np.zeros((sequences, length, steps, self.bits), np.float32)
+        y[:, :, self.vectors + 1 :] = vectors
         return Episodes(
-            x=one.x.reshape(sequences, -1, self.inputs),
-            y=one.y.reshape(sequences, -1, self.outputs),
-            scored=np.tile(one.scored, length),
+            x=x.reshape(sequences, -1, self.inputs),
+            y=y.reshape(sequences, -1, self.outputs),
+            scored=np.tile(np.arange(steps) > self.vectors, length),
         )
 
     def varied(self, random: np.random.Generator) -> Self:

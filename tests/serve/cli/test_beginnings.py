@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from serve import kinds
+from serve import kinds, slots
 
 from ntm_serve.app import load_models
 from ntm_serve.client import Client
@@ -18,6 +18,7 @@ MEMORY = np.random.default_rng(5).standard_normal((kinds.SLOTS, kinds.WIDTH)).as
 def server(tmp_path_factory):
     repository = tmp_path_factory.mktemp("models")
     kinds.write(repository)
+    slots.write(repository)
     with test_server(load_models(repository, batch_max=8)) as running:
         yield running
 
@@ -152,3 +153,20 @@ def test_a_run_that_is_resumed_asks_for_the_same_outputs(cli, files, server, cli
     made = [json.loads(line)["outputs"]["steps"] for line in (files / "y.jsonl").read_text().splitlines()]
     with client.session("kinds", initial_state={"memory": MEMORY}) as session:
         assert made == session.step(INPUTS)["steps"].tolist()
+
+
+def test_sessions_have_the_slots_that_a_command_says(cli, tmp_path, server, client):
+    np.save(tmp_path / "x.npy", xs := slots.inputs_of(6)["x"])
+    asked = ("--server", server.target, "-i", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    assert cli("run", "slots", *asked, "--size", "slots=7").status == 0
+    with client.session("slots", sizes={"slots": 7}) as session:
+        assert np.load(tmp_path / "y.npy").tobytes() == session.step(xs).tobytes()
+    for word, told in (
+        ("slots", "size: expected AXIS=SIZE, as slots=30, got 'slots'"),
+        ("slots=many", "size: expected AXIS=SIZE, as slots=30, got 'slots=many'"),
+        ("slots=99", "sizes: slots: expected 1 to 12, got 99"),
+    ):
+        refused = cli("run", "slots", *asked, "--size", word)
+        assert (refused.status, refused.err) == (1, f"ntm-serve: {told}\n")
+    shown = cli("models", "slots", "--server", server.target).out
+    assert "slots 4 (1 to 12)" in shown

@@ -16,6 +16,8 @@ class BlockingClient:
         self._thread = threading.Thread(target=self._loop.run_forever, name="aio-client")
         self._thread.start()
         self._client = self.run(self._made(target, options))
+        # Which end with the client, as they end by themselves with a session alone.
+        self._watching = []
 
     @staticmethod
     async def _made(target, options):
@@ -41,6 +43,8 @@ class BlockingClient:
         self.close()
 
     def close(self):
+        for watching in self._watching:
+            watching.close()
         self.run(self._client.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -57,6 +61,11 @@ class BlockingClient:
 
     def session_info(self, session_id):
         return self.run(self._client.session_info(session_id))
+
+    def watch(self, session_id, *tensors, **options):
+        watching = self.each(self._client.watch(session_id, *tensors, **options))
+        self._watching.append(watching)
+        return watching
 
     def close_session(self, session_id):
         return self.run(self._client.close_session(session_id))

@@ -1,5 +1,8 @@
 """Sessions that choose the number of their slots, over real servers and stores: each is what it would be alone."""
 
+import json
+from urllib.request import urlopen
+
 import numpy as np
 import pytest
 from serve import slots
@@ -8,6 +11,7 @@ from serve.stores.redis_server import DURABLE, RedisServer
 from ntm_serve.app import load_models
 from ntm_serve.client import Client
 from ntm_serve.errors import InvalidInput, LimitReached, SessionDiffers, SnapshotRejected
+from ntm_serve.http.api import PATH
 from ntm_serve.testing import test_server
 
 XS = slots.inputs_of(40)["x"]
@@ -201,3 +205,28 @@ def test_a_snapshot_of_slots_that_no_session_may_have_is_rejected(tmp_path):
         cut = data.replace(b'"shape": [7, 3]', b'"shape": [3, 7]')
         with pytest.raises(SnapshotRejected):
             client.restore(cut)
+
+
+def test_whoever_watches_sees_the_slots_that_there_are(serving, store):
+    """Of a session in memory, and of one that the store has alone."""
+    with serving(**store) as server, Client(server.target) as client:
+        session = opened(client, 7, session_id="s")
+        session.step(XS[:3])
+        frame = next(client.watch("s"))
+        assert (frame.resident, frame.state["link"].array.shape) == (True, (7, 7))
+    with serving(**store) as server, Client(server.target) as client:
+        frame = next(client.watch("s"))
+        assert (frame.resident, frame.state["memory"].array.shape) == (False, (7, slots.WIDTH))
+
+
+def test_lists_are_in_the_order_of_their_own_bytes(serving, store):
+    """Those in memory and those of the store."""
+    with serving(**store) as server, Client(server.target) as client:
+        for size in SIZES:
+            opened(client, size, session_id=f"s{size}").step(XS[:3])
+    with serving(**store) as server, Client(server.target) as client:
+        client.session("slots", session_id="s7", resume=True).step(XS[3])
+        with urlopen(f"{server.http}{PATH}/sessions?sort=-bytes") as answer:
+            listed = json.load(answer)["sessions"]
+        assert [one["session_id"] for one in listed] == [f"s{size}" for size in sorted(SIZES, reverse=True)]
+        assert [one["state_bytes"] for one in listed] == [state_bytes(size) for size in sorted(SIZES, reverse=True)]

@@ -41,7 +41,8 @@ class Wire:
 
     def call(self, path, request):
         _, service, name = path.split("/")
-        return getattr(self.stubs[service], name)(request, metadata=self.metadata, timeout=20)
+        answer = getattr(self.stubs[service], name)(request, metadata=self.metadata, timeout=20)
+        return list(answer) if name == "Watch" else answer
 
     def stream(self, *requests):
         call = self.stubs["ntm_serve.v1.Sessions"].Stream(iter(requests), metadata=self.metadata, timeout=20)
@@ -60,6 +61,7 @@ ATTACKS = {
     "/ntm_serve.v1.Sessions/Snapshot": lambda name: sessions_pb2.SnapshotRequest(session_id=name),
     "/ntm_serve.v1.Sessions/Fork": lambda name: sessions_pb2.ForkRequest(session_id=name),
     "/ntm_serve.v1.Sessions/Rewind": lambda name: sessions_pb2.RewindRequest(session_id=name, step=0),
+    "/ntm_serve.v1.Sessions/Watch": lambda name: sessions_pb2.WatchRequest(session_id=name),
 }
 # Those that are shown by a test of their own below.
 SHOWN = {

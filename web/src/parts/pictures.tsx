@@ -1,0 +1,241 @@
+// The pictures of a session: a matrix as it is now, and rows over time.
+
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { type Kind, keyOf, type Look, pictureIn, rowIn, scaleOfRows, scaleOfState } from "../look";
+import { shades } from "../pure/colour";
+import { counted, value } from "../pure/format";
+import type { Column } from "../pure/history";
+import { dimmed, paintColumn, paintMatrix } from "../pure/paint";
+import type { Scale } from "../pure/scale";
+import { cellTicks, stepTicks } from "../pure/ticks";
+import { axesOf, type View } from "../pure/views";
+import { isReduced, type Picture } from "../pure/wire";
+import { Field, Panel } from "./panel";
+
+/** A tensor of so few values is drawn as lines. */
+export const LINES_MAX = 2;
+
+/** Pixels of the screen for each row, so that few rows are seen and many have a place. */
+function rowHeight(rows: number): number {
+  if (rows <= 12) return 11;
+  if (rows <= 32) return 7;
+  if (rows <= 64) return 4;
+  if (rows <= 160) return 2.25;
+  return 320 / rows;
+}
+
+/** A matrix is drawn as large as that at most, in pixels of the screen. */
+const MATRIX_HEIGHT = 540;
+const MATRIX_WIDTH = 320;
+
+function matrixSize(view: View): { height: number; width: number } {
+  if (view.rows === view.columns) return { height: MATRIX_WIDTH, width: MATRIX_WIDTH };
+  const height = Math.min(12, MATRIX_HEIGHT / view.rows) * view.rows;
+  return {
+    height: Math.max(48, Math.round(height)),
+    width: Math.round(Math.min(16, MATRIX_WIDTH / view.columns) * view.columns),
+  };
+}
+
+/** What a step's values are, where they are drawn over time. */
+interface Values {
+  readonly data: ArrayLike<number>;
+  readonly offset: number;
+  readonly exact: boolean;
+}
+
+interface Pointed {
+  readonly x: number;
+  readonly y: number;
+}
+
+/** Paints a canvas of width x height pixels after each change, and tells which of them is pointed at. */
+function useCanvas(width: number, height: number, paint: (pixels: Uint32Array) => void) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const [pointed, setPointed] = useState<Pointed | null>(null);
+  useLayoutEffect(() => {
+    const context = canvas.current?.getContext("2d");
+    if (!context) return;
+    const picture = context.createImageData(width, height);
+    paint(new Uint32Array(picture.data.buffer));
+    context.putImageData(picture, 0, 0);
+  });
+  const at = (event: PointerEvent | MouseEvent): Pointed => {
+    const box = (event.currentTarget as HTMLElement).getBoundingClientRect();
+    const cell = (share: number, cells: number) => Math.min(cells - 1, Math.max(0, Math.floor(share * cells)));
+    return {
+      x: cell((event.clientX - box.left) / box.width, width),
+      y: cell((event.clientY - box.top) / box.height, height),
+    };
+  };
+  const events = {
+    onPointerMove: (event: PointerEvent) => setPointed(at(event)),
+    onPointerLeave: () => setPointed(null),
+  };
+  return { canvas, pointed, at, events };
+}
+
+function noteOf(picture: Picture, rows: number, columns: number): string {
+  if (!isReduced(picture)) return `${rows} × ${columns}`;
+  const full = picture.full_shape.slice(-2).join(" × ");
+  return `${full}, shown as ${rows} × ${columns}`;
+}
+
+/** The cell of the greatest value: where a head looks. */
+function peakOf(values: ArrayLike<number>, offset: number, length: number): number {
+  let peak = 0;
+  for (let at = 1; at < length; at++) if ((values[offset + at] ?? 0) > (values[offset + peak] ?? 0)) peak = at;
+  return peak;
+}
+
+export function MatrixPanel({ look, view }: { look: Look; view: View }) {
+  const picture = pictureIn(look.frame, view.tensor);
+  const scale = scaleOfState(look, view);
+  const { canvas, pointed, events } = useCanvas(view.columns, view.rows, (pixels) => {
+    if (picture) paintMatrix(pixels, picture.data, view.offset, scale, shades(look.map));
+  });
+  if (!picture) return null;
+  const [rowName, columnName] = axesOf(view);
+  const [rowBlock, columnBlock] = [picture.blocks.at(-2) ?? 1, picture.blocks.at(-1) ?? 1];
+  const readout = pointed
+    ? `${rowName} ${pointed.y * rowBlock} · ${columnName} ${pointed.x * columnBlock} · ${value(
+        picture.data[view.offset + pointed.y * view.columns + pointed.x] ?? Number.NaN,
+      )}`
+    : "";
+  const size = matrixSize(view);
+  const label = `${view.title} after ${look.frame.nextStep} steps: ${view.rows} ${rowName}s by ${view.columns} ${columnName}s, colours from ${value(scale.least)} to ${value(scale.greatest)}`;
+  return (
+    <Panel
+      look={look}
+      of={keyOf(view)}
+      title={view.title}
+      note={noteOf(picture, view.rows, view.columns)}
+      scale={scale}
+      readout={readout}
+    >
+      <Field
+        y={cellTicks(view.rows, rowBlock, size.height / 40)}
+        x={cellTicks(view.columns, columnBlock, 5)}
+        size={size}
+      >
+        <canvas
+          ref={canvas}
+          width={view.columns}
+          height={view.rows}
+          role="img"
+          aria-label={label}
+          data-view={view.tensor}
+          data-offset={view.offset}
+          data-step={look.frame.nextStep}
+          data-map={look.map}
+          data-least={scale.least}
+          data-greatest={scale.greatest}
+          {...events}
+        />
+      </Field>
+    </Panel>
+  );
+}
+
+interface OverTimeProps {
+  readonly look: Look;
+  readonly view: View;
+  readonly scale: Scale;
+  readonly block: number;
+  readonly note: string;
+  readonly valuesAt: (column: Column) => Values | null;
+}
+
+function OverTime({ look, view, scale, block, note, valuesAt }: OverTimeProps) {
+  const { columns, width, frame, map } = look;
+  const { canvas, pointed, at, events } = useCanvas(width, view.columns, (pixels) => {
+    for (const [index, column] of columns.entries()) {
+      const values = valuesAt(column);
+      if (!values) continue;
+      paintColumn(pixels, index, width, values.data, values.offset, view.columns, scale, shades(map));
+      if (!values.exact)
+        for (let row = 0; row < view.columns; row++)
+          pixels[row * width + index] = dimmed(pixels[row * width + index] ?? 0);
+    }
+  });
+  const [, placeName] = axesOf(view);
+  const cursor = columns.findIndex((column) => column.step === frame.nextStep - 1);
+  const under = pointed ? columns[pointed.x] : undefined;
+  const values = under ? valuesAt(under) : null;
+  const readout =
+    pointed && under && values
+      ? `step ${under.step} · ${placeName} ${pointed.y * block} · ${values.exact ? "" : "later "}${value(values.data[values.offset + pointed.y] ?? Number.NaN)}`
+      : "";
+  const height = Math.max(44, Math.round(view.columns * rowHeight(view.columns)));
+  const now = cursor >= 0 && columns[cursor] ? valuesAt(columns[cursor]) : null;
+  const peak = now ? peakOf(now.data, now.offset, view.columns) : 0;
+  const summary = now
+    ? `; at the step shown the greatest is ${value(now.data[now.offset + peak] ?? Number.NaN)} at ${placeName} ${peak * block}`
+    : "";
+  const steps = columns.filter((column) => column.step !== null);
+  const span = steps.length ? `steps ${steps[0]?.step} to ${steps.at(-1)?.step}` : "no steps yet";
+  return (
+    <Panel look={look} of={keyOf(view)} title={view.title} note={note} scale={scale} readout={readout}>
+      <Field
+        y={cellTicks(view.columns, block, height / 40)}
+        x={stepTicks(columns, width, 6)}
+        cursor={cursor < 0 ? null : (cursor + 0.5) / width}
+        size={{ height }}
+      >
+        <canvas
+          ref={canvas}
+          width={width}
+          height={view.columns}
+          role="img"
+          aria-label={`${view.title} over time, ${span}${summary}`}
+          data-view={view.tensor}
+          data-offset={view.offset}
+          data-steps={columns.map((column) => column.step ?? "").join(" ")}
+          data-map={look.map}
+          data-least={scale.least}
+          data-greatest={scale.greatest}
+          onClick={(event) => {
+            const column = columns[at(event).x];
+            if (column) look.onPick(column);
+          }}
+          {...events}
+        />
+      </Field>
+    </Panel>
+  );
+}
+
+/** A row of the state over time: where a head looked. */
+export function StateStrip({ look, view }: { look: Look; view: View }) {
+  const picture = pictureIn(look.frame, view.tensor);
+  if (!picture) return null;
+  const valuesAt = ({ frame, exact }: Column): Values | null => {
+    const found = frame === null ? undefined : look.history.frames[frame];
+    const data = found && pictureIn(found, view.tensor)?.data;
+    return data ? { data, offset: view.offset, exact } : null;
+  };
+  const block = picture.blocks.at(-1) ?? 1;
+  const note =
+    block === 1 ? counted(view.columns, axesOf(view)[1]) : `${picture.full_shape.at(-1)}, shown as ${view.columns}`;
+  return (
+    <OverTime look={look} view={view} scale={scaleOfState(look, view)} block={block} note={note} valuesAt={valuesAt} />
+  );
+}
+
+/** An input or output over time. */
+export function RowStrip({ look, view, kind }: { look: Look; view: View; kind: Kind }) {
+  const valuesAt = (column: Column): Values | null => {
+    const data = rowIn(look, column, kind, view.tensor);
+    return data ? { data, offset: view.offset, exact: true } : null;
+  };
+  return (
+    <OverTime
+      look={look}
+      view={view}
+      scale={scaleOfRows(look, view, kind)}
+      block={1}
+      note={counted(view.columns, axesOf(view)[1])}
+      valuesAt={valuesAt}
+    />
+  );
+}
