@@ -1,15 +1,14 @@
 """The dynamic Neural Turing Machine (Gulcehre et al. 2016, arXiv:1607.00036), with soft and with argmax addressing.
 
-A slot has an address, which is learned and stays, and a content, which is the session's. One step, in this order, with
-the sections there:
-1. the read head finds its slots by a key that is compared with address and content together (section 3), and reads
-   both (section 2.1);
+A slot has an address, which is learned and stays, and a content, which is the session's. One step, in this order:
+1. the read head finds its slots by a key that is compared with address and content together, and reads
+   both;
 2. a GRU sees the input and what was read;
-3. the write head finds its slots likewise, away from those that it found lately (section 3.2, least recently used), and
-   erases and adds (section 2.2); the first slot is none, for a step that has nothing to write (section 3.1, NO-OP);
+3. the write head finds its slots likewise, away from those that it found lately (least recently used), and
+   erases and adds; the first slot is none, for a step that has nothing to write (NO-OP);
 4. the output is a logistic function of the controller's state and what was read.
 
-`argmax` takes the likeliest slot alone, as the discrete model of the paper does in use (section 4). It learns
+`argmax` takes the likeliest slot alone, as the discrete model of the paper does in use. It learns
 with the gradient of the soft weighting, straight through (Bengio et al. 2013, arXiv:1308.3432), where the paper
 samples and learns with REINFORCE: sampling has no place in a pure step.
 
@@ -31,7 +30,7 @@ from ntm_models.trainable import Tensors, TrainableStep, expect_at_least_one
 # What the strengths of both heads, and the share of usage that is minded, begin at, before their functions.
 STRENGTH_START, MINDED_START = 4.0, -3.0
 
-# How much of the last usage stays in the next one: v of the section on least recently used addressing.
+# How much of the last usage stays in the next one: v of the least recently used addressing.
 USAGE_KEPT = 0.1
 
 
@@ -153,6 +152,6 @@ class DNTM(TrainableStep):
 
 
 def _similarities(key: Tensor, strength: Tensor, cells: Tensor) -> Tensor:
-    """A key against every slot, times its strength: z of section 3. key `[B, A + M]`, strength `[B, 1]`; `[B, N]`."""
+    """A key against every slot, times its strength: z there. key `[B, A + M]`, strength `[B, 1]`; `[B, N]`."""
     cosines = addressing.cosine_similarity(key.unsqueeze(1), cells).squeeze(1)
     return (1 + functional.softplus(strength)) * cosines

@@ -1,11 +1,10 @@
 """The memory-augmented network with least-recently-used access (Santoro et al. 2016, arXiv:1605.06065).
 
-One step, in this order, with the equations of section 3 there:
+One step, in this order, with the equations there:
 1. an LSTM sees the input, the label of the input before, and the previous read vectors; each head gets a key, a
    strength, a gate and what to write of it;
-2. each head writes between what it read last and a slot that is least used (eq. 6 and 7), which was emptied
-   before (eq. 8);
-3. it reads by content (eq. 2 to 4), and usage fades and takes both in (eq. 5);
+2. each head writes between what it read last and a slot that is least used, which was emptied before;
+3. it reads by content, and usage fades and takes both in;
 4. the output is the probability of each class.
 
 Ours: with several heads the first takes the least used slot, the second the next one, so that they do not write over
@@ -33,8 +32,8 @@ USAGE_START = 1e-3
 
 @dataclass(frozen=True)
 class MANNOptions:
-    """Sizes: inputs I, outputs O (classes), units of the controller C, slots N, width M, heads R; usage_decay is gamma
-    of eq. 5.
+    """Sizes: inputs I, outputs O (classes), units of the controller C, slots N, width M, heads R; usage_decay is
+    gamma, the part of its usage that a slot keeps at each step.
     """
 
     inputs: int
@@ -77,7 +76,7 @@ class MANN(ClassifyingStep):
         self.options = o = options
         reads = o.heads * o.width
         self.controller = LSTM(o.inputs + o.outputs + reads, o.controller_size)
-        # Of each head the key, what it writes, the strength, and the gate alpha of eq. 7.
+        # Of each head the key, what it writes, the strength, and the gate alpha between the two places.
         self.parts = [reads, reads, o.heads, o.heads]
         self.heads = nn.Linear(o.controller_size, sum(self.parts))
         self.output = nn.Linear(o.controller_size + reads, o.outputs)

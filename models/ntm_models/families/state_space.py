@@ -1,7 +1,7 @@
 """A stack of diagonal state-space layers as one pure step (S4D: Gu et al. 2022, "On the Parameterization and
 Initialization of Diagonal State Space Models", arXiv:2206.11893).
 
-Of each of H channels a layer has N complex numbers of state, each with its conjugate left out (section 3):
+Of each of H channels a layer has N complex numbers of state, each with its conjugate left out:
 
     x' = exp(dt A) x + B u,    y = 2 Re(C x') + D u
 
