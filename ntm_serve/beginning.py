@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ntm_serve.errors import InvalidInput, SessionDiffers
+from ntm_serve.errors import InvalidInput, SessionDiffers, StoreDamaged
 from ntm_serve.sizes import OWN_SIZES, Sizes, chosen_sizes, sized_spec
 from ntm_serve.snapshot import SavedState
 from ntm_serve.spec import Array, StateSpec, StepSpec, expect_finite, expect_tensor, frozen
@@ -80,13 +80,21 @@ def digest_of(model: StepModel, state: State) -> str:
 
 
 def recorded_digest(options: bytes) -> str:
-    """The digest of the state that a session began with; empty where that was the model's own."""
-    return str(json.loads(options).get(_INITIAL_STATE, "")) if options else ""
+    """The digest of the state that a session began with; empty where that was the model's own. Raises StoreDamaged."""
+    return _read(options)[0]
 
 
 def recorded_sizes(options: bytes) -> Sizes:
-    """The sizes that a session was opened with."""
-    return tuple(sorted(json.loads(options).get(_SIZES, {}).items())) if options else OWN_SIZES
+    """The sizes that a session was opened with. Raises StoreDamaged."""
+    return _read(options)[1]
+
+
+def shown(options: bytes) -> tuple[str, Sizes]:
+    """Both, for a list: of a session that is damaged nothing, which is no matter of the others'."""
+    try:
+        return _read(options)
+    except StoreDamaged:
+        return "", OWN_SIZES
 
 
 def expect_same_sizes(session_id: str, actual: Sizes, spec: StepSpec, given: Mapping[str, int]) -> None:
@@ -115,6 +123,17 @@ def expect_same_beginning(session_id: str, options: bytes, model: StepModel, giv
             f"{expected[:DIGITS_SHOWN]}, got {actual[:DIGITS_SHOWN]}; resume it without, choose another name, or "
             "close it"
         )
+
+
+def _read(options: bytes) -> tuple[str, Sizes]:
+    if not options:
+        return "", OWN_SIZES
+    try:
+        fields = json.loads(options)
+        sizes = [(str(name), int(size)) for name, size in fields.get(_SIZES, {}).items()]
+        return str(fields.get(_INITIAL_STATE, "")), tuple(sorted(sizes))
+    except (ValueError, AttributeError, TypeError) as fault:
+        raise StoreDamaged(f"options: expected what is recorded of its beginning, got {options!r}") from fault
 
 
 def _expect(spec: StateSpec, array: Array) -> None:

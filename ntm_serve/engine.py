@@ -65,6 +65,11 @@ ROWS_A_SIZE = 64
 ROWS_IN_ALL = 512
 PAIRINGS = 4
 
+# Of the states of the run that a size is tested with, each of which the test holds some times: so many bytes, but two
+# states at least.
+EXAMPLE_BYTES_MAX = 64 << 20
+EXAMPLE_STEPS_MIN = 2
+
 # How far an ORT build on another machine may differ from the golden run, in units of the export's own
 # tolerance: kernels chosen for other CPU features add up in another order.
 GOLDEN_SLACK = 10.0
@@ -131,13 +136,18 @@ class OrtEngine:
         other = copy.copy(self)
         other._spec = sized_spec(self._spec, sizes)
         other._initial_state = sized_state(self._spec, self._initial_state, sizes)
-        golden = _recorded(other._run_rows, self._example, other._initial_state)
-        for one, array in zip(other._spec.state, golden.state, strict=True):
+        spec = other._spec
+        steps = max(EXAMPLE_STEPS_MIN, EXAMPLE_BYTES_MAX // max(1, spec.state_bytes))
+        golden = _recorded(other._run_rows, [array[:steps] for array in self._example], other._initial_state)
+        for one, array in zip(spec.state, golden.state, strict=True):
             if array.shape[1:] != one.shape or not all_finite(array):
                 raise ModelRejected(
                     f"model {self._card.key}: at sizes {dict(sizes)}: {one.name}: expected finite {one}"
                 )
-        other._independence = find_batch_independence(other._run_rows, golden, self.batch_max)
+        # A state that is many times the model's own must not make batches that memory has no room for.
+        rows_max = min(self.batch_max, max(sizes_within(spec.step_bytes + 2 * spec.state_bytes)))
+        other._independence = find_batch_independence(other._run_rows, golden, rows_max)
+        other._release_memory(golden)
         return other
 
     @property

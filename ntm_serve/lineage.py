@@ -16,7 +16,7 @@ from ntm_serve.replay import Replay, bases_of
 from ntm_serve.residency import Residency
 from ntm_serve.scheduler import Scheduler, scheduler_of
 from ntm_serve.sessions import Session
-from ntm_serve.sizes import Sizes, sizes_of_state
+from ntm_serve.sizes import Sizes, sized_spec, sizes_of_state
 from ntm_serve.snapshot import SavedState, expect_state
 from ntm_serve.spec import expect_finite
 from ntm_serve.step_model import ModelKey, StepModel
@@ -61,9 +61,9 @@ class Lineage:
             durability = Durability.MEMORY if session.kept is None else session.kept.durability
         # It began as the other did.
         began = Beginning(saved, session.options)
-        return await self._residency.create(
-            scheduler_of(self._schedulers, session), fork_id, durability, beginning=began
-        )
+        scheduler = await self._schedulers[session.model].sized(session.sizes, comes_back=True)
+        with scheduler.use.one_more():
+            return await self._residency.create(scheduler, fork_id, durability, beginning=began)
 
     async def restore(self, saved: SavedState, session_id: str | None, durability: Durability | None) -> Session:
         """A new session where a snapshot was taken. Raises SnapshotRejected where no model that is served made it,
@@ -75,13 +75,15 @@ class Lineage:
                 saved.digest and card.digest == saved.digest
             ):
                 sizes = _sizes_of(saved, served.model)
-                scheduler = await served.sized(sizes)
-                expect_state(saved, card, scheduler.model.spec.state, what="snapshot", fault=SnapshotRejected)
-                for spec, array in zip(scheduler.model.spec.state, saved.state, strict=True):
+                # Before anything is made for its sizes.
+                specs = sized_spec(served.model.spec, sizes).state
+                expect_state(saved, card, specs, what="snapshot", fault=SnapshotRejected)
+                for spec, array in zip(specs, saved.state, strict=True):
                     expect_finite(f"snapshot: {spec.name}", array)
-                return await self._residency.create(
-                    scheduler, session_id, durability, beginning=Beginning(saved, recorded(sizes=sizes))
-                )
+                self._residency.expect_free(served.key, sized_spec(served.model.spec, sizes).state_bytes, session_id)
+                scheduler, began = await served.sized(sizes), Beginning(saved, recorded(sizes=sizes))
+                with scheduler.use.one_more():
+                    return await self._residency.create(scheduler, session_id, durability, beginning=began)
         known = ", ".join(f"{key} with digest {one.model.card.digest}" for key, one in self._schedulers.items())
         raise SnapshotRejected(
             f"snapshot: expected one of a model that is served here ({known}), "
@@ -105,9 +107,10 @@ class Lineage:
         claims, kept, scheduler = self._claims, session.kept, scheduler_of(self._schedulers, session)
         if claims is None or kept is None:
             return self._replay.begun(session.id, scheduler, self._saved(session), session.options)
-        past = await self._past(session, step)
-        start = kept.snapshot_of(step, past.state.arrays(), scheduler.model)
-        await claims.restart(kept.claim, start, kept.durability)
+        with scheduler.use.one_more():
+            past = await self._past(session, step)
+            start = kept.snapshot_of(step, past.state.arrays(), scheduler.model)
+            await claims.restart(kept.claim, start, kept.durability)
         past.kept = Kept(kept.claim, kept.durability, [step], 0)
         past.window.clear()
         return past

@@ -45,13 +45,25 @@ class Replay:
         session = Session(name, scheduler.key, row, self._clock(), step_bytes=step_bytes)
         session.next_step = 0 if start is None else start.step
         session.options, session.sizes = options, recorded_sizes(options)
+        session.use = scheduler.use if session.sizes else None
         return session
 
     async def replayed(self, stored: StoredSession, *, from_step: int | None, to_step: int | None = None) -> Session:
         """The session as it stood before to_step, or as it stands. Its window reaches back to from_step, where the
         store does. Raises ModelUnknown, StoreDamaged, EngineFault, LimitReached.
         """
-        scheduler = await self.scheduler_of(stored).sized(recorded_sizes(stored.head.options))
+        served = self.scheduler_of(stored)
+        try:
+            sizes = recorded_sizes(stored.head.options)
+        except StoreDamaged as fault:
+            raise StoreDamaged(f"session {stored.session_id}: {fault.message}") from fault
+        scheduler = await served.sized(sizes, comes_back=True)
+        with scheduler.use.one_more():
+            return await self._replayed(scheduler, stored, from_step, to_step)
+
+    async def _replayed(
+        self, scheduler: Scheduler, stored: StoredSession, from_step: int | None, to_step: int | None
+    ) -> Session:
         spec = scheduler.model.spec
         end = stored.next_step if to_step is None else to_step
         least = end if from_step is None else min(from_step, end)

@@ -36,6 +36,7 @@ from ntm_serve.errors import (
 )
 from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
 from ntm_serve.observer import Observer
+from ntm_serve.offload import offloaded
 from ntm_serve.replay import Replay, bases_of
 from ntm_serve.scheduler import Scheduler, scheduler_of
 from ntm_serve.session_log import SessionLog
@@ -172,6 +173,14 @@ class Residency:
 
     # Coming
 
+    def expect_free(self, model: ModelKey, state_bytes: int, session_id: str | None) -> str:
+        """The name, or a random one, for one session more. Raises SessionExists, InvalidInput, LimitReached."""
+        try:
+            return self._sessions.expect_free(session_id, coming=self._coming, state_bytes=state_bytes)
+        except LimitReached:
+            self._observer.rejected(model, reason="sessions")
+            raise
+
     async def create(
         self,
         scheduler: Scheduler,
@@ -184,12 +193,13 @@ class Residency:
         SessionExists, InvalidInput, LimitReached, StoreUnavailable.
         """
         durability = durability or self._settings.durability
-        name, lapses = self._free(scheduler, session_id), self._lapses
+        state_bytes, lapses = scheduler.model.spec.state_bytes, self._lapses
+        name = self.expect_free(scheduler.key, state_bytes, session_id)
         async with self._turns(name):
-            self._free(scheduler, name)
+            self.expect_free(scheduler.key, state_bytes, name)
             session = self._replay.begun(name, scheduler, beginning.start, beginning.options)
             self._coming += 1
-            self._sessions.come(name, 1, scheduler.model.spec.state_bytes)
+            self._sessions.come(name, 1, state_bytes)
             try:
                 if durability is not Durability.MEMORY:
                     claims = self._expect_store(durability)
@@ -200,7 +210,7 @@ class Residency:
                     await self._claims.expect_unused(name)
             finally:
                 self._coming -= 1
-                self._sessions.come(name, -1, -scheduler.model.spec.state_bytes)
+                self._sessions.come(name, -1, -state_bytes)
             served = self._schedulers.get(scheduler.key)
             if served is None or scheduler not in served.sized_alike:
                 if self._claims is not None and session.kept is not None:
@@ -217,7 +227,8 @@ class Residency:
     def create_here(self, scheduler: Scheduler, session_id: str) -> Session:
         """A new session at step 0, of a server without a store: nothing is waited for. Raises as `create`."""
         assert self._claims is None, "a store is to be asked first"
-        session = self._replay.begun(self._free(scheduler, session_id), scheduler, None)
+        name = self.expect_free(scheduler.key, scheduler.model.spec.state_bytes, session_id)
+        session = self._replay.begun(name, scheduler, None)
         self._sessions.add(session)
         self._observer.session_opened(session.model)
         self.make_room(session)
@@ -532,14 +543,6 @@ class Residency:
 
     # Parts of the above
 
-    def _free(self, scheduler: Scheduler, session_id: str | None) -> str:
-        try:
-            state_bytes = scheduler.model.spec.state_bytes
-            return self._sessions.expect_free(session_id, coming=self._coming, state_bytes=state_bytes)
-        except LimitReached:
-            self._observer.rejected(scheduler.key, reason="sessions")
-            raise
-
     def _expect_store(self, durability: Durability) -> Claims:
         if self._claims is None:
             raise InvalidInput(
@@ -559,8 +562,9 @@ async def _begin(claims: Claims, session: Session, scheduler: Scheduler, durabil
     head = Head(card.name, card.version, card.digest, durability.value, time.time(), session.options)
     start = None
     if session.state is not scheduler.initial_state:
-        payload = encoded(card, scheduler.model.spec.state, session.id, session.next_step, session.state.arrays())
-        start = Snapshot(session.next_step, payload)
+        spec, step = scheduler.model.spec, session.next_step
+        write = partial(encoded, card, spec.state, session.id, step, session.state.arrays())
+        start = Snapshot(step, await offloaded(spec.state_bytes, write))
     return Kept(await claims.begin(session.id, head, start), durability, [session.next_step], 0)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 import structlog
 
@@ -20,6 +21,7 @@ from ntm_serve.ride import Ride, run_ride
 from ntm_serve.room import Room, TotalRoom
 from ntm_serve.sessions import Limits, Session
 from ntm_serve.sizes import Sizes
+from ntm_serve.sizing import Sizing, Use
 from ntm_serve.state import StateBlock, StateRow
 from ntm_serve.step_model import ModelKey, ResizableModel, StepModel
 from ntm_serve.ticket import Ticket
@@ -37,7 +39,7 @@ class SchedulerStatistics:
 
 log = structlog.get_logger()
 
-# Sizes of a model's state beside its own: each is tested when it is first wanted, and keeps a line.
+# Sizes of a model's state beside its own at once: each is tested when it is first wanted, and keeps a line.
 SIZES_MAX = 16
 
 # The longest that the event loop may compute without looking up, where there is a thread that could: about what a
@@ -88,9 +90,9 @@ class Scheduler:
             observer=observer, clock=clock, post=post, look_up=look_up, keep=keep,
         )  # fmt: skip
         # Sessions of different sizes share no batch: each size has a line and lanes of its own.
-        self._sized: dict[Sizes, Scheduler] = {}
+        self._sizing = Sizing(self._resized, sizes_max=sizes_max, refuse=self._refuse_size, dropped=self._dropped)
         self._sizes_max = sizes_max
-        self._sizing = asyncio.Lock()
+        self.use = Use()
         self.model = model
         self.key = model.card.key
         self._executor = executor
@@ -104,7 +106,7 @@ class Scheduler:
         self._look_up = look_up
         self._keep = keep
         self._lone = lanes == 1
-        self._lanes_free = lanes
+        self._lanes_free = self._lanes = lanes
         self._ride_end_s = 0.0
         self._due = False  # A tick is, in this turn of the loop or the next.
         self._died: asyncio.Future[None] = self._loop.create_future()
@@ -139,30 +141,37 @@ class Scheduler:
     @property
     def sized_alike(self) -> "list[Scheduler]":
         """This one, and those of other sizes."""
-        return [self, *self._sized.values()]
+        return [self, *self._sizing.made.values()]
 
     def of(self, sizes: Sizes) -> "Scheduler":
         """Who runs the sessions of these sizes that are in memory."""
-        return self._sized[sizes] if sizes else self
+        return self._sizing.made[sizes] if sizes else self
 
-    async def sized(self, sizes: Sizes) -> "Scheduler":
-        """Who runs sessions of these sizes: as long as the model is served, once one was wanted. Raises LimitReached,
-        and what ResizableModel.resized raises.
+    async def sized(self, sizes: Sizes, *, comes_back: bool = False) -> "Scheduler":
+        """Who runs sessions of these sizes; whoever waits before they are in memory has it in `use`. comes_back: of a
+        session that there is already, which has its size whatever the limit. Raises LimitReached, and what
+        ResizableModel.resized raises.
         """
-        if not sizes or sizes in self._sized:
-            return self.of(sizes)
-        async with self._sizing:
-            if sizes not in self._sized:
-                self._sized[sizes] = await self._resized(sizes)
-            return self._sized[sizes]
+        return await self._sizing.of(sizes, comes_back=comes_back) if sizes else self
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it has no session in memory and nothing to run."""
+        return not self.use.count and not len(self._batcher) and self._lanes_free == self._lanes
+
+    def _refuse_size(self, sizes: Sizes, there_are: int) -> NoReturn:
+        self._observer.rejected(self.key, reason="sizes")
+        raise LimitReached(
+            f"sizes: expected at most {self._sizes_max} beside its own of model {self.key} at once, got "
+            f"{there_are} and {dict(sizes)}; those of which no session is in memory make room"
+        )
+
+    def _dropped(self, other: "Scheduler") -> None:
+        # What it ran was run.
+        self._batches += other._batches
+        self._steps += other._steps
 
     async def _resized(self, sizes: Sizes) -> "Scheduler":
-        if len(self._sized) >= self._sizes_max:
-            self._observer.rejected(self.key, reason="sizes")
-            raise LimitReached(
-                f"sizes: expected at most {self._sizes_max} beside its own of model {self.key} at once, got "
-                f"{len(self._sized)} and {dict(sizes)}"
-            )
         assert isinstance(self.model, ResizableModel), "its spec names axes"
         model = await asyncio.to_thread(self.model.resized, sizes)
         log.info(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from ntm_serve.beginning import recorded_sizes
+from ntm_serve.beginning import shown
 from ntm_serve.bundle import NAME
 from ntm_serve.caller import AFTER_MARK, KEY_BEGINNING, tenant_of
 from ntm_serve.residency import Residency
@@ -175,7 +175,7 @@ class Search:
         scheduler = self._schedulers.get(ModelKey(stored.head.model, stored.head.version))
         if scheduler is None:
             return 0
-        return sized_spec(scheduler.model.spec, recorded_sizes(stored.head.options)).state_bytes
+        return sized_spec(scheduler.model.spec, shown(stored.head.options)[1]).state_bytes
 
 
 def _fits(query: Query, key: str, model: str) -> bool:

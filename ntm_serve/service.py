@@ -8,20 +8,19 @@ import asyncio
 import heapq
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import structlog
 
 from ntm_serve.beginning import (
-    AS_THE_MODEL,
-    Beginning,
     beginning_with,
     expect_same_beginning,
     expect_same_sizes,
     recorded_digest,
-    recorded_sizes,
+    shown,
 )
 from ntm_serve.caller import keys_of, tenant_of
 from ntm_serve.durability import Durability
@@ -34,12 +33,17 @@ from ntm_serve.errors import (
     OperatorFault,
     OwnedElsewhere,
     ServerDraining,
+    SessionClosed,
+    SessionEvicted,
     SessionExists,
+    SessionExpired,
+    SessionUnknown,
     StepForgotten,
 )
 from ntm_serve.lineage import Lineage
 from ntm_serve.message import Message, StepRequest
 from ntm_serve.observer import Observer
+from ntm_serve.offload import offloaded
 from ntm_serve.picture import Frame
 from ntm_serve.replay import bases_of
 from ntm_serve.residency import Residency, until_nothing_in_flight
@@ -56,9 +60,6 @@ from ntm_serve.submission import Reply, Submission
 from ntm_serve.tenants import LIMIT, Account
 from ntm_serve.ticket import Ticket
 from ntm_serve.watching import Granted, Watching, Wish
-
-# An initial state of so many bytes is checked in half a millisecond.
-BEGINNING_HERE_BYTES_MAX = 512 << 10
 
 log = structlog.get_logger()
 
@@ -215,35 +216,48 @@ class Service:
         LimitReached, ServerDraining, and where there is a store what that raises.
         """
         self._expect_serving()
-        scheduler, beginning = self._serving(model_name, version), AS_THE_MODEL
-        if initial_state or sizes:
-            chosen = chosen_sizes(scheduler.model.spec, sizes or {})
-            scheduler = await scheduler.sized(chosen)
-            beginning = await _beginning(scheduler.model, initial_state or {}, chosen)
+        served, wanted = self._serving(model_name, version), (initial_state or {}, sizes or {})
+        if resume and session_id and any(wanted):
+            # What it is to be like is its own model's to say, which may be of another version than is served by now.
+            with suppress(SessionUnknown, SessionClosed, SessionExpired, SessionEvicted):
+                return await self._resumed(session_id, model_name, version, *wanted)
+        chosen = chosen_sizes(served.model.spec, wanted[1])
         try:
-            return self._view(await self._residency.create(scheduler, session_id, durability, beginning=beginning))
+            # Before anything is made for its sizes.
+            self._residency.expect_free(served.key, sized_spec(served.model.spec, chosen).state_bytes, session_id)
+            scheduler = await served.sized(chosen)
+            with scheduler.use.one_more():
+                begin = partial(beginning_with, scheduler.model, wanted[0], chosen)
+                beginning = await offloaded(_bytes_of(wanted[0]), begin)
+                return self._view(await self._residency.create(scheduler, session_id, durability, beginning=beginning))
         except SessionExists:
             if not resume:  # Nor is it to come back here for that.
                 raise
-            session = await self._residency.find(session_id or "")
-            if session.model.name != model_name or version not in ("", session.model.version):
-                wanted = ModelKey(model_name, version or session.model.version)
-                raise SessionExists(
-                    f"session {session_id}: is one of model {session.model}, and cannot be resumed as one of {wanted}; "
-                    "choose another name, or close it"
-                ) from None
-            self._expect_begun_so(session, initial_state, sizes)
-            return self._view(session)
+        return await self._resumed(session_id or "", model_name, version, *wanted)
 
-    def _expect_begun_so(
-        self, session: Session, initial_state: Mapping[str, Array] | None, sizes: Mapping[str, int] | None
-    ) -> None:
-        """Refuse to resume a session that was opened otherwise. Raises SessionDiffers, InvalidInput."""
+    async def _resumed(
+        self, session_id: str, name: str, version: str, initial_state: Mapping[str, Array], sizes: Mapping[str, int]
+    ) -> SessionView:
+        """A session that is open. Raises SessionExists where it is another model's, SessionDiffers, InvalidInput, and
+        as Residency.find.
+        """
+        session = await self._residency.find(session_id)
+        if session.model.name != name or version not in ("", session.model.version):
+            wanted = ModelKey(name, version or session.model.version)
+            raise SessionExists(
+                f"session {session_id}: is one of model {session.model}, and cannot be resumed as one of {wanted}; "
+                "choose another name, or close it"
+            )
         if sizes:
             expect_same_sizes(session.id, session.sizes, self._schedulers[session.model].model.spec, sizes)
         if initial_state:
             model = scheduler_of(self._schedulers, session).model
-            expect_same_beginning(session.id, session.options, model, initial_state)
+            await offloaded(
+                _bytes_of(initial_state),
+                partial(expect_same_beginning, session_id, session.options, model, initial_state),
+            )
+            return await self.get_session(session_id)  # It may have made steps, or gone, meanwhile.
+        return self._view(session)
 
     def begin_here(self, session_id: str, model_name: str, version: str = "") -> bool:
         """Open a session, ending one of that name before, where nothing must be waited for: without a store, and with
@@ -350,16 +364,17 @@ class Service:
         named: what the bytes say that it is called. Raises as `get_session`, StepForgotten, InvalidInput.
         """
         session, saved = await self._lineage.saved_state(session_id, step)
-        model = scheduler_of(self._schedulers, session).model
-        card, specs = model.card, model.spec.state
-        return saved.step, encoded(card, specs, named or session_id, saved.step, saved.state)
+        card, spec = self._schedulers[session.model].model.card, self._spec(session)
+        write = partial(encoded, card, spec.state, named or session_id, saved.step, saved.state)
+        return saved.step, await offloaded(spec.state_bytes, write)
 
     async def restore_session(
         self, snapshot: bytes, *, session_id: str | None = None, durability: Durability | None = None
     ) -> SessionView:
         """A new session where a snapshot was taken. Raises SnapshotRejected, and as `open_session`."""
         self._expect_serving()
-        return self._view(await self._lineage.restore(decoded(snapshot), session_id, durability))
+        saved = await offloaded(len(snapshot), partial(decoded, snapshot))
+        return self._view(await self._lineage.restore(saved, session_id, durability))
 
     async def fork_session(
         self,
@@ -669,7 +684,7 @@ class Service:
     def _stored_view(self, stored: StoredSession | StoredSummary, oldest_step: int) -> SessionView:
         """Of a session that the store has and this server has not. oldest_step: that the store has a way back to."""
         key, now_s = ModelKey(stored.head.model, stored.head.version), time.time()
-        scheduler, sizes = self._schedulers.get(key), recorded_sizes(stored.head.options)
+        scheduler, (digest, sizes) = self._schedulers.get(key), shown(stored.head.options)
         return SessionView(
             session_id=stored.session_id,
             model=key,
@@ -683,12 +698,13 @@ class Service:
             durability=Durability(stored.head.durability),
             resident=False,
             oldest_retained_step=oldest_step,
-            initial_state_digest=recorded_digest(stored.head.options),
+            initial_state_digest=digest,
             sizes=sizes,
         )
 
     def _spec(self, session: Session) -> StepSpec:
-        return scheduler_of(self._schedulers, session).model.spec
+        # Also of one that has just left memory.
+        return sized_spec(self._schedulers[session.model].model.spec, session.sizes)
 
     def _tell(self, ticket: Ticket, outcome: str) -> None:
         """Count steps that were not made, or not now; the scheduler counts those that it made."""
@@ -704,11 +720,8 @@ class Service:
         )
 
 
-async def _beginning(model: StepModel, given: Mapping[str, Array], sizes: Sizes) -> Beginning:
-    """As `beginning_with`. Going through much takes its time, and is no matter of the event loop's."""
-    if sum(array.nbytes for array in given.values()) < BEGINNING_HERE_BYTES_MAX:
-        return beginning_with(model, given, sizes)
-    return await asyncio.to_thread(beginning_with, model, given, sizes)
+def _bytes_of(arrays: Mapping[str, Array]) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def _draining() -> ServerDraining:

@@ -30,6 +30,7 @@ from ntm_serve.errors import (
 from ntm_serve.keeping import Kept
 from ntm_serve.record import Committed
 from ntm_serve.sizes import OWN_SIZES
+from ntm_serve.sizing import Use
 from ntm_serve.spec import Array
 from ntm_serve.state import StateRow
 from ntm_serve.step_model import ModelKey
@@ -79,6 +80,7 @@ class Session:
         "queued",
         "sizes",
         "state",
+        "use",
         "used_s",
         "watch",
         "window",
@@ -100,6 +102,8 @@ class Session:
         self.options = b""
         # Of its state, where they are not the model's own.
         self.sizes = OWN_SIZES
+        # Of what runs those of its sizes; None where nobody counts, as nothing is dropped.
+        self.use: Use | None = None
         # Where its tenant's use is counted; None where nobody counts.
         self.account: Account | None = None
         # Those who look at it; None where nobody does.
@@ -326,6 +330,8 @@ class Sessions:
         self.open_by_model[session.model] += 1
         self.state_bytes_by_model[session.model] += session.state_bytes
         self._ended.pop(session.id, None)
+        if session.use is not None:
+            session.use.count += 1
         if self._accounts is not None:
             session.account = self._accounts.of_key(session.id)
             session.account.enter(session.model, session.state_bytes)
@@ -384,6 +390,8 @@ class Sessions:
         del self._open[session.id]
         self.open_by_model[session.model] -= 1
         self.state_bytes_by_model[session.model] -= session.state_bytes
+        if session.use is not None:
+            session.use.count -= 1
         if session.account is not None:
             session.account.leave(session.model, session.state_bytes)
         if session.watch is not None:

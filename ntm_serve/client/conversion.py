@@ -153,9 +153,13 @@ def open_request(
 
 def _sizes(sizes: Mapping[str, int]) -> dict[str, int]:
     try:
-        return {str(name): operator.index(size) for name, size in sizes.items()}
+        whole = {str(name): operator.index(size) for name, size in sizes.items()}
     except (TypeError, AttributeError) as fault:
         raise InvalidInput(f"sizes: expected whole numbers by name, got: {fault}") from fault
+    for name, size in whole.items():
+        if not -(1 << 31) <= size < 1 << 31:
+            raise InvalidInput(f"sizes: {name}: expected one that fits into 32 bits, got {size}")
+    return whole
 
 
 def state_tensors(initial_state: InitialState) -> list[tensor_pb2.Tensor]:

@@ -69,10 +69,10 @@ def expected(xs, state):
     return np.stack(ys), {"memory": memory, "usage": used, "link": link}
 
 
-def write(repository, name="slots", *, axes_of=AXES_OF, axes=None, state=None, onnx=None):
-    """Write it into a repository, as `<name>/1`."""
+def write(repository, name="slots", *, version="1", axes_of=AXES_OF, axes=None, state=None, onnx=None):
+    """Write it into a repository, as `<name>/<version>`."""
     axes = {"slots": (1, MOST)} if axes is None else axes
     return write_model(
-        repository / name / "1", onnx or graph(), INPUTS, OUTPUTS, STATE, state or initial(), inputs_of(24, seed=1),
+        repository / name / version, onnx or graph(), INPUTS, OUTPUTS, STATE, state or initial(), inputs_of(24, seed=1),
         axes=axes, axes_of=axes_of,
     )  # fmt: skip

@@ -57,6 +57,15 @@ def test_an_engine_of_another_size_has_the_same_bits_in_any_company(engine):
     assert engine.spec.state[0].shape == (slots.OWN, slots.WIDTH)
 
 
+def test_a_large_size_is_tested_and_run_in_batches_that_memory_has_room_for(tmp_path):
+    slots.write(tmp_path, axes={"slots": (1, 2000)})
+    engine = OrtEngine(read_model_directory(tmp_path / "slots" / "1"), name="slots", version="1", batch_max=64)
+    large = engine.resized((("slots", 1500),))
+    assert large.batch_independence.holds
+    assert (engine.batch_max, large.batch_max) == (64, 2)
+    assert engine.resized((("slots", 100),)).batch_max == 64
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

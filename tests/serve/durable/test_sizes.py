@@ -1,6 +1,8 @@
 """Sessions that choose the number of their slots, over real servers and stores: each is what it would be alone."""
 
+import contextlib
 import json
+import sqlite3
 from urllib.request import urlopen
 
 import numpy as np
@@ -10,7 +12,7 @@ from serve.stores.redis_server import DURABLE, RedisServer
 
 from ntm_serve.app import load_models
 from ntm_serve.client import Client
-from ntm_serve.errors import InvalidInput, LimitReached, SessionDiffers, SnapshotRejected
+from ntm_serve.errors import InvalidInput, LimitReached, SessionDiffers, SessionExists, SnapshotRejected, StoreDamaged
 from ntm_serve.http.api import PATH
 from ntm_serve.testing import test_server
 
@@ -166,6 +168,7 @@ def test_resuming_with_other_sizes_is_refused(serving, store):
         ({"slots": 0}, "sizes: slots: expected 1 to 12, got 0"),
         ({"slots": 13}, "sizes: slots: expected 1 to 12, got 13"),
         ({"slots": -1}, "sizes: slots: expected 1 to 12, got -1"),
+        ({"slots": 1 << 40}, "sizes: slots: expected one that fits into 32 bits, got"),
         ({"width": 3}, r"sizes: expected some of \['slots'\], .* got 'width'"),
         ({"slots": 2.5}, "sizes: expected whole numbers by name"),
         ([7], "sizes: expected whole numbers by name"),
@@ -187,6 +190,92 @@ def test_so_many_sizes_at_once_and_no_more(serving):
         opened(client, 2).step(XS)
 
 
+def test_sizes_that_nobody_has_any_more_make_room(serving, tmp_path):
+    settings = {"model_sizes_max": 2, "store": f"sqlite:{tmp_path / 'sessions.db'}"}
+    with serving(**settings) as server, Client(server.target, retry=None) as client:
+        kept = opened(client, 1)
+        wanted = kept.step(XS)
+        for size in (2, 3, 5, 6, 7, 2):
+            opened(client, size).close()
+            kept.step(XS)
+        kept.rewind(0)
+        assert kept.step(XS).tobytes() == wanted.tobytes()
+        opened(client, 2)
+        with pytest.raises(LimitReached, match="those of which no session is in memory make room"):
+            opened(client, 3)
+
+
+def test_sessions_come_back_whatever_the_limit(serving, store):
+    """As to a server that takes over what two others had."""
+    with serving(**store) as server, Client(server.target) as client:
+        made = {size: opened(client, size, session_id=f"s{size}").step(XS) for size in SIZES}
+    with serving(model_sizes_max=1, **store) as server, Client(server.target, retry=None) as client:
+        for size in SIZES:
+            session = client.session("slots", session_id=f"s{size}", resume=True)
+            session.next_step = 0
+            assert session.step(XS).tobytes() == made[size].tobytes()
+        with pytest.raises(LimitReached):
+            opened(client, 11)
+
+
+def test_two_servers_hand_a_session_to_each_other(serving, redis_server, tmp_path):
+    """Neither has made the other's sizes before; one session made no step yet."""
+    shared = {"store": redis_server.url, "store_prefix": tmp_path.name}
+    memory = {"memory": np.random.default_rng(3).standard_normal((7, slots.WIDTH)).astype(np.float32)}
+    with serving() as server, Client(server.target) as client:
+        wanted = opened(client, 7, initial_state=memory).step(XS)
+    with serving(**shared) as a, serving(**shared) as b, Client(a.target) as at_a, Client(b.target) as at_b:
+        opened(at_a, 7, session_id="s", initial_state=memory)
+        for at, client in zip(range(0, 40, 8), [at_b, at_a, at_b, at_a, at_b], strict=True):
+            session = opened(client, 7, session_id="s", resume=True, initial_state=memory)
+            assert session.step(XS[at : at + 8]).tobytes() == wanted[at : at + 8].tobytes()
+        assert at_a.session("slots", session_id="s", resume=True).state()["link"].shape == (7, 7)
+
+
+def test_for_a_session_that_there_is_no_room_for_nothing_is_made(serving):
+    with serving(sessions_max=2) as server, Client(server.target, retry=None) as client:
+        snapshot = opened(client, 7, session_id="seven").snapshot().data
+        with pytest.raises(SessionExists):
+            opened(client, 2, session_id="seven")
+        client.session("slots")
+        for refused in (lambda: opened(client, 3), lambda: client.restore(snapshot.replace(b"[7", b"[5"))):
+            with pytest.raises((LimitReached, SnapshotRejected)):
+                refused()
+        [scheduler] = server.running.service._schedulers.values()
+        assert [one.model.spec.axes[0].size for one in scheduler.sized_alike] == [slots.OWN, 7]
+
+
+def test_resuming_asks_for_no_size_that_there_is_not_yet(serving):
+    with serving(model_sizes_max=1) as server, Client(server.target, retry=None) as client:
+        opened(client, 7, session_id="seven").step(XS[:3])
+        for _ in range(2):
+            with pytest.raises(SessionDiffers):
+                opened(client, 2, session_id="seven", resume=True)
+        assert opened(client, 7, session_id="seven", resume=True).next_step == 3
+
+
+def test_a_session_of_an_older_version_is_resumed_as_that_says(tmp_path, store):
+    """The newer one lets nobody choose, and its state has other shapes."""
+    slots.write(tmp_path / "models")
+    given = {"memory": np.ones((7, slots.WIDTH), np.float32)}
+    with test_server(load_models(tmp_path / "models", batch_max=8), **store) as server, Client(server.target) as client:
+        opened(client, 7, session_id="seven", initial_state=given).step(XS[:3])
+    slots.write(tmp_path / "models", version="2", axes={}, axes_of={})
+    with test_server(load_models(tmp_path / "models", batch_max=8), **store) as server, Client(server.target) as client:
+        assert client.model("slots").version == "2"
+        for more in (
+            {"sizes": {"slots": 7}},
+            {"initial_state": given},
+            {"sizes": {"slots": 7}, "initial_state": given},
+        ):
+            session = client.session("slots", session_id="seven", resume=True, **more)
+            assert (session.version, session.next_step) == ("1", 3)
+        with pytest.raises(SessionDiffers):
+            client.session("slots", session_id="seven", resume=True, sizes={"slots": 2})
+        with pytest.raises(InvalidInput, match=r"sizes: expected some of \[\]"):
+            client.session("slots", session_id="new", resume=True, sizes={"slots": 7})
+
+
 def test_states_make_room_by_their_own_bytes(serving, tmp_path):
     room = 3 * state_bytes(slots.MOST)
     settings = {"resident_bytes_max": room, "store": f"sqlite:{tmp_path / 'sessions.db'}"}
@@ -205,6 +294,23 @@ def test_a_snapshot_of_slots_that_no_session_may_have_is_rejected(tmp_path):
         cut = data.replace(b'"shape": [7, 3]', b'"shape": [3, 7]')
         with pytest.raises(SnapshotRejected):
             client.restore(cut)
+
+
+@pytest.mark.parametrize("junk", [b"{", b"[]", b'{"sizes": 7}', b'{"sizes": {"slots": "many"}}'])
+def test_one_whose_options_are_damaged_is_refused_by_name_and_listed_with_the_others(serving, tmp_path, junk):
+    path = tmp_path / "sessions.db"
+    with serving(store=f"sqlite:{path}") as server, Client(server.target) as client:
+        for name in ("good", "bad"):
+            opened(client, 7, session_id=name).step(XS[:3])
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE sessions SET options = ? WHERE session_id = 'bad'", (junk,))
+    with serving(store=f"sqlite:{path}") as server, Client(server.target, retry=None) as client:
+        assert [info.session_id for info in client.sessions()] == ["bad", "good"]
+        with urlopen(f"{server.http}{PATH}/sessions?sort=-bytes") as answer:
+            assert len(json.load(answer)["sessions"]) == 2
+        with pytest.raises(StoreDamaged, match="session bad: options: expected"):
+            client.session("slots", session_id="bad", resume=True)
+        assert opened(client, 7, session_id="good", resume=True).step(XS[3:]).shape == (37, slots.WIDTH)
 
 
 def test_whoever_watches_sees_the_slots_that_there_are(serving, store):

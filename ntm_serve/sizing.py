@@ -1,0 +1,110 @@
+"""What is made for each size that sessions choose: once, and kept for as long as somebody uses it or there is room.
+
+Rules of this file: one is made at a time; whoever asks and leaves does not end the making, so that asking again finds
+it; of those that nobody uses the longest unused makes room; a session that comes back is never refused for its size.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Generic, NoReturn, Protocol, TypeVar
+
+from ntm_serve.sizes import Sizes
+
+
+class Use:
+    """How many use what was made for a size: sessions in memory, and those that are being made."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """In use until the block is left."""
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+
+
+class OfSize(Protocol):
+    """What is made for a size."""
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether nobody would miss it."""
+        ...
+
+
+Made = TypeVar("Made", bound=OfSize)
+
+
+class Sizing(Generic[Made]):
+    """What was made for sizes, and what is being made."""
+
+    def __init__(
+        self,
+        make: Callable[[Sizes], Awaitable[Made]],
+        *,
+        sizes_max: int,
+        refuse: Callable[[Sizes, int], NoReturn],
+        dropped: Callable[[Made], None],
+    ) -> None:
+        """refuse: raises, told the size and how many there are. dropped: told what made room."""
+        self._make = make
+        self._sizes_max = sizes_max
+        self._refuse = refuse
+        self._dropped = dropped
+        # The latest that was asked for is the last.
+        self._made: dict[Sizes, Made] = {}
+        self._making: dict[Sizes, asyncio.Task[Made]] = {}
+        self._turn = asyncio.Lock()
+
+    @property
+    def made(self) -> Mapping[Sizes, Made]:
+        """What there is."""
+        return self._made
+
+    async def of(self, sizes: Sizes, *, comes_back: bool) -> Made:
+        """What was made for this size; where it is there, at once. comes_back: for a session that there is already.
+        Raises what `refuse` and `make` raise.
+        """
+        made = self._made.pop(sizes, None)
+        if made is None:
+            task = self._making.get(sizes) or self._begin(sizes, comes_back=comes_back)
+            made = await asyncio.shield(task)
+        # Since it was made it may have had to make room.
+        self._made[sizes] = made
+        return made
+
+    def _begin(self, sizes: Sizes, *, comes_back: bool) -> asyncio.Task[Made]:
+        if not self._has_room() and not comes_back:
+            self._refuse(sizes, len(self._made) + len(self._making))
+        task = asyncio.get_running_loop().create_task(self._run(sizes))
+        self._making[sizes] = task
+        # Where nobody waits any more its error is not missed.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
+
+    async def _run(self, sizes: Sizes) -> Made:
+        try:
+            async with self._turn:
+                made = self._made[sizes] = await self._make(sizes)
+        finally:
+            del self._making[sizes]
+        return made
+
+    def _has_room(self) -> bool:
+        """Whether one more may be made; what nobody uses is dropped for it."""
+        over = len(self._made) + len(self._making) - self._sizes_max + 1
+        for sizes, made in list(self._made.items()):
+            if over <= 0:
+                break
+            if made.is_unused:
+                del self._made[sizes]
+                self._dropped(made)
+                over -= 1
+        return over <= 0
