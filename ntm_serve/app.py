@@ -53,6 +53,7 @@ from ntm_serve.sessions import Limits, Sessions
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.stores.opening import is_shared, open_store
 from ntm_serve.tenancy import Tenancy
+from ntm_serve.tls import is_loopback
 from ntm_serve.watching import Watching
 
 # How often idle sessions are looked for. Their life is hours or days; a minute's delay is nothing.
@@ -401,7 +402,12 @@ def _inspector(parts: _Parts, tenancy: Tenancy, readiness: Readiness) -> Sequenc
         watches_max=settings.watches_max,
         steps_per_message_max=settings.steps_per_message_max,
     )
-    gate = HttpGate(parts.access.authenticator, asks_for_certificates=settings.tls_client_ca is not None)
+    names = [name for part in settings.http_names.split(",") if (name := part.strip())]
+    gate = HttpGate(
+        parts.access.authenticator,
+        asks_for_certificates=settings.tls_client_ca is not None,
+        names=names if names or is_loopback(settings.host) else None,
+    )
     api = Api(tenancy, gate, facts, history, is_ready=lambda: not readiness.faults())
     return (*api.routes(), *page_routes())
 

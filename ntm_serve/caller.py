@@ -20,6 +20,8 @@ MARK = "|"
 # The first that comes after every key of tenants whose keys begin so.
 AFTER_MARK = chr(ord(MARK) + 1)
 SESSION_KEY = re.compile(rf"(?:{TENANT_NAME.pattern}{re.escape(MARK)})?{SESSION_NAME.pattern}")
+# With what else in it no key begins.
+KEY_BEGINNING = re.compile(r"[A-Za-z0-9._~:@+|-]{0,193}")
 
 
 class Role(StrEnum):

@@ -156,6 +156,7 @@ class Settings(BaseSettings):
     inspector: Literal["off", "read", "write"] = Field(
         "read", description="what the page of the HTTP port and its API give; write also forks and steps sessions"
     )
+    http_names: str = Field("", description="names, as a,b, by which an open HTTP port is called, beside localhost")
     watches_max: int = Field(64, ge=0, description="most that watch a session at once, of the whole server")
     watch_frames_per_s_max: float = Field(30.0, gt=0, description="most frames a second that one who watches gets")
     drain_s: float = Field(10.0, ge=0, description="most seconds that stopping waits for steps in flight")

@@ -73,6 +73,11 @@ class Frame:
     outputs: tuple[Picture, ...]
     resident: bool
 
+    @property
+    def elements(self) -> int:
+        """Of all its pictures."""
+        return sum(one.array.size for one in (*self.state, *self.inputs, *self.outputs))
+
 
 def blocks_of(shape: Sequence[int], grid: Grid) -> tuple[int, ...]:
     """The smallest blocks with which a tensor of that shape fits into the grid."""

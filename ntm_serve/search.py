@@ -14,7 +14,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from ntm_serve.beginning import shown
-from ntm_serve.caller import AFTER_MARK, tenant_of
+from ntm_serve.bundle import NAME
+from ntm_serve.caller import AFTER_MARK, KEY_BEGINNING, tenant_of
 from ntm_serve.residency import Residency
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Session, Sessions
@@ -98,6 +99,8 @@ class Search:
 
     async def find(self, query: Query) -> Found:
         """Raises StoreUnavailable."""
+        if not KEY_BEGINNING.fullmatch(query.prefix) or (query.model and not NAME.fullmatch(query.model)):
+            return Found([], None, complete=True)  # There is none, and not every store takes every character.
         best: dict[Place, Session | StoredSummary] = {}
         complete = True
         if query.tier is not Tier.RESIDENT:
@@ -139,7 +142,7 @@ class Search:
             tenant = tenant_of(after)
             if tenant != (query.tenant or ""):  # Those of another stand side by side, and are passed over.
                 after = f"{tenant}{AFTER_MARK}"
-            looked += 0 if by_id else len(page)
+            looked += 0 if by_id else sum(tenant_of(one.session_id) == (query.tenant or "") for one in page)
         return False
 
     @staticmethod

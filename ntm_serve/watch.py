@@ -13,12 +13,13 @@ from ntm_serve.errors import LimitReached, NtmServeError, StepAborted
 class Viewer:
     """One that looks at a session."""
 
-    __slots__ = ("_wake", "away", "commits", "entries", "fault", "session_id")
+    __slots__ = ("_over", "_wake", "away", "commits", "entries", "fault", "session_id")
 
-    def __init__(self, session_id: str, wake: Callable[[], None]) -> None:
-        """wake: told that something changed."""
+    def __init__(self, session_id: str, wake: Callable[[], None], over: Callable[[], None]) -> None:
+        """wake: told that something changed. over: told that there is nothing to be seen any more."""
         self.session_id = session_id
         self._wake = wake
+        self._over = over
         # Messages that became the session's since it was last looked at.
         self.commits = 0
         # How often it came into memory.
@@ -50,6 +51,7 @@ class Viewer:
     def end(self, fault: NtmServeError) -> None:
         """There is nothing to be seen any more."""
         self.fault = self.fault or fault
+        self._over()
         self._wake()
 
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -36,6 +36,9 @@ ROWS_MAX = COLUMNS_MAX = 512
 PULSE_S = 10.0
 # How often the store is asked about a session that is not in memory. One that merely changes its place is back by then.
 LOOK_S = 1.0
+# Of the tensors that are looked at, by all who watch together: larger ones are shown less often, so that no more than a
+# part of a core goes into frames.
+ELEMENTS_PER_S_MAX = 1 << 23
 # So many elements are reduced on the event loop: a millisecond's work at most.
 HERE_MAX = 1 << 18
 
@@ -71,6 +74,10 @@ class _Seen(NamedTuple):
     window: Sequence[Committed]
     resident: bool
     entries: int = 0
+
+    def bare(self) -> "_Seen":
+        """Where it stood alone: whoever reads slowly keeps no state from being let go, nor those that lie beside it."""
+        return self._replace(state=(), window=())
 
 
 class Watching:
@@ -125,8 +132,8 @@ class Watching:
         `look`, LimitReached, OwnedElsewhere where another server has taken the session from this one.
         """
         pause_s = 1.0 / self.grant(wish).frames_per_s
-        changed = asyncio.Event()
-        viewer = Viewer(session_id, changed.set)
+        changed, over = asyncio.Event(), asyncio.Event()
+        viewer = Viewer(session_id, changed.set, over.set)
         self._sessions.join(viewer)
         try:
             shown: _Seen | None = None
@@ -140,15 +147,22 @@ class Watching:
                 if shown is None or seen.next_step != shown.next_step or seen.entries > shown.entries:
                     lost = 0 if shown is None or not seen.resident else max(0, commits - 1)
                     first_step = 0 if shown is None else shown.next_step
-                    due_s = self._clock() + pause_s
-                    yield await self._frame(seen, wish, first_step=first_step, lost=lost)
+                    due_s = self._clock() + max(pause_s, self._breath_s(seen, wish))
+                    frame = self._frame(seen, wish, first_step=first_step, lost=lost)
+                    seen = seen.bare()
+                    yield await frame
                     told_s = self._clock()
                 if shown is not None and (seen.resident != shown.resident or self._clock() - told_s >= PULSE_S):
                     yield None
                     told_s = self._clock()
-                shown = seen
+                shown = seen = seen.bare()
                 await self._until_changed(viewer, changed)
-                await asyncio.sleep(due_s - self._clock())
+                # What ended it is told at once, however seldom a frame is wanted.
+                while (wait_s := due_s - self._clock()) > 0 and not over.is_set():
+                    await _until_set(over, min(wait_s, PULSE_S))
+                    if self._clock() - told_s >= PULSE_S:
+                        yield None
+                        told_s = self._clock()
         finally:
             self._sessions.part(viewer)
 
@@ -160,9 +174,7 @@ class Watching:
         """Until there may be something to tell. Raises what ended it."""
         # A session that has just left memory may be about to come back, as when it is rewound.
         for longest_s in (LOOK_S,) if viewer.away else (PULSE_S, LOOK_S):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(longest_s):
-                    await changed.wait()
+            await _until_set(changed, longest_s)
             changed.clear()
             if viewer.fault is not None:
                 raise viewer.fault
@@ -203,6 +215,11 @@ class Watching:
         session.state.block.let_go(session.state.row, session)
         return seen
 
+    def _breath_s(self, seen: _Seen, wish: Wish) -> float:
+        """How long it is until the next frame at least, so that all who watch together cost no more than they may."""
+        elements = sum(seen.state[place].size for place in chosen(seen.spec.state, wish.tensors))
+        return elements * self._sessions.viewers / ELEMENTS_PER_S_MAX
+
     async def _frame(self, seen: _Seen, wish: Wish, *, first_step: int, lost: int) -> Frame:
         grid = self.grant(wish).grid
         places = chosen(seen.spec.state, wish.tensors)
@@ -210,6 +227,12 @@ class Watching:
         if sum(seen.state[place].size for place in places) <= HERE_MAX:
             return make()
         return await asyncio.to_thread(make)
+
+
+async def _until_set(event: asyncio.Event, longest_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(longest_s):
+            await event.wait()
 
 
 def _frame(seen: _Seen, places: Sequence[int], grid: Grid, *, first_step: int, lost: int, state_only: bool) -> Frame:
@@ -225,12 +248,17 @@ def _frame(seen: _Seen, places: Sequence[int], grid: Grid, *, first_step: int, l
         next_step=seen.next_step,
         taken_at_s=time.time(),
         lost=lost,
-        state=tuple(picture_of(specs[place], seen.state[place], grid) for place in places),
+        state=tuple(_own(picture_of(specs[place], seen.state[place], grid)) for place in places),
         first_step=first_step,
         inputs=inputs,
         outputs=outputs,
         resident=seen.resident,
     )
+
+
+def _own(picture: Picture) -> Picture:
+    """With an array that is no view of a state."""
+    return picture if picture.array.base is None else replace(picture, array=picture.array.copy())
 
 
 def _messages(seen: _Seen, first_step: int) -> tuple[int, list[Committed]]:

@@ -13,11 +13,11 @@ import torch
 
 import ntm_serve
 from ntm_exporter.choice import choice_of
-from ntm_exporter.contract import examined, example_arrays, initial_arrays
+from ntm_exporter.contract import examined, example_arrays, given_arrays, initial_arrays
 from ntm_exporter.errors import ContractFault
 from ntm_exporter.source import Source
 from ntm_exporter.trace import Traced, trace
-from ntm_exporter.verify import golden_steps, record_golden, torch_rows
+from ntm_exporter.verify import begun, golden_steps, record_golden, torch_rows
 from ntm_models.tasks import tensors_of
 from ntm_serve.engine import ORT_VERSION
 from ntm_serve.manifest import AxisEntry, Exporter, Manifest, Provenance, StateEntry, TensorEntry, Verification
@@ -45,6 +45,10 @@ class Candidate:
     def examples(self, steps: int, seed: int) -> Mapping[str, Array]:
         """One session's run of the source's own example, `[T, ...]`. Raises ContractFault."""
         return example_arrays(self.source.example_inputs, steps, seed)
+
+    def given(self, seed: int) -> Mapping[str, Array]:
+        """The state tensors that the session of that example is given, `[...]`. Raises ContractFault."""
+        return given_arrays(self.initial_by_name(), self.source.example_state, seed)
 
     def initial_by_name(self) -> dict[str, Array]:
         return {one.name: array for one, array in zip(self.spec.state, self.initial, strict=True)}
@@ -87,13 +91,15 @@ def make_candidate(
     """Examine, record, trace. `tracing` is called before the last. sizes: what sessions may choose, beside what the
     step says. Raises ContractFault, NonFiniteFault, TraceFault.
     """
-    spec = examined(source.step, source.example_inputs, source.roles, choice_of(source.step, sizes or {}))
+    choice = choice_of(source.step, sizes or {})
+    spec = examined(source.step, source.example_inputs, source.roles, choice, source.example_state)
     if source.scored is not None:
         _expect_task(source, spec)
     arrays = initial_arrays(source.step)
     initial = tuple(frozen(arrays[one.name].copy()) for one in spec.state)
     run = example_arrays(source.example_inputs, golden_steps(spec), 0)
-    golden = record_golden(torch_rows(source.step, spec), spec, initial, run)
+    first = begun(spec, initial, given_arrays(arrays, source.example_state, 0))
+    golden = record_golden(torch_rows(source.step, spec), spec, first, run)
     tracing()
     traced = trace(source.step, spec, {name: array[0] for name, array in run.items()}, arrays)
     return Candidate(source, spec, initial, golden, traced)

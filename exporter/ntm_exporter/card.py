@@ -13,7 +13,9 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True)
 class CardFacts:
-    """Everything that the card says. curve: the file of the training curve's picture, where there is one."""
+    """Everything that the card says. curve: the file of the training curve's picture, where there is one. given: the
+    state tensors that sessions are given when they open.
+    """
 
     name: str
     version: str
@@ -31,6 +33,7 @@ class CardFacts:
     recipe_text: str
     exporter: Exporter
     curve: str | None
+    given: Sequence[str]
 
 
 def card(facts: CardFacts) -> str:
@@ -130,15 +133,22 @@ def _proof(facts: CardFacts) -> str:
 
 def _serving(facts: CardFacts) -> str:
     names = [one.name for one in facts.spec.inputs]
-    argument = names[0] if len(names) == 1 else "{" + ", ".join(f'"{name}": {name}' for name in names) + "}"
+    argument = names[0] if len(names) == 1 else _named(names)
+    given = f"given = {_named(facts.given)}\n" if facts.given else ""
+    opened = f'"{facts.name}"' + (", initial_state=given" if given else "")
     return (
         "## Serving it\n\n"
         f"From the folder that holds `{facts.name}/`:\n\n"
         "```\nntm-serve serve --models .\n```\n\n"
         "```python\nfrom ntm_serve.client import Client\n\n"
-        f'with Client("localhost:8001") as client, client.session("{facts.name}") as session:\n'
+        f'{given}with Client("localhost:8001") as client, client.session({opened}) as session:\n'
         f"    reply = session.step({argument})\n```"
     )
+
+
+def _named(names: Sequence[str]) -> str:
+    """A dictionary of variables of these names."""
+    return "{" + ", ".join(f'"{name}": {name}' for name in names) + "}"
 
 
 def _recipe(facts: CardFacts) -> str:

@@ -10,7 +10,10 @@ and, where it wants to say more, `family: str`, `task: str` and `roles: dict[sta
 may choose how large its state is, `sizes: dict[axis name, (least, most)]` and `axes: dict[state name, tuple of axis
 names, "" for those that stay]`, as {"slots": (1, 256)} and {"memory": ("slots", "")}. A step may name axes alone and
 leave the sizes to whoever exports it (`--sizes slots=1:256`). The step takes the size from the
-state that it is given, and the initial state is the same all along such an axis.
+state that it is given, and the initial state is the same all along such an axis. A step whose sessions are given state
+tensors when they open, such as a memory that is only read, offers them for each seed of its example:
+
+    example_state(seed) -> {state name: array [...]}          in place of those of initial_state
 
 Pure means: the same values for the same inputs and state, nothing written to either, no row that sees
 another row. The shapes and dtypes of everything are read off the step; nothing is declared twice.
@@ -27,11 +30,21 @@ from ntm_exporter.choice import NO_CHOICE, Choice, axes_of, further_sizes
 from ntm_exporter.errors import ContractFault
 from ntm_serve.errors import InvalidInput
 from ntm_serve.sizes import Sizes, expect_same_along_axes, sized_spec, sized_state
-from ntm_serve.spec import Array, StateSpec, StepSpec, TensorSpec, expect_finite, expect_names, expect_tensor
+from ntm_serve.spec import (
+    Array,
+    StateSpec,
+    StepSpec,
+    TensorSpec,
+    described,
+    expect_finite,
+    expect_names,
+    expect_tensor,
+)
 
 Tensors = Mapping[str, Tensor]
 Arrays = Mapping[str, Array]
 ExampleInputs = Callable[[int, int], Mapping[str, Any]]
+ExampleState = Callable[[int], Mapping[str, Any]]
 
 # Rows and steps of the examination: two of each are the fewest that can differ.
 ROWS, STEPS = 2, 2
@@ -64,11 +77,21 @@ def expect_step(step: object, *, needs_example: bool) -> None:
         )
 
 
+def nothing_given(_seed: int) -> Mapping[str, Any]:
+    """The example state of a step whose sessions all begin with its own."""
+    return {}
+
+
 def examined(
-    step: Step, example_inputs: ExampleInputs, roles: Mapping[str, str], choice: Choice = NO_CHOICE
+    step: Step,
+    example_inputs: ExampleInputs,
+    roles: Mapping[str, str],
+    choice: Choice = NO_CHOICE,
+    example_state: ExampleState = nothing_given,
 ) -> StepSpec:
     """The step's spec, read off two rows of its own example. Raises ContractFault."""
     initial = initial_arrays(step)
+    begun = [{**initial, **given_arrays(initial, example_state, seed)} for seed in range(ROWS)]
     first, second = (example_arrays(example_inputs, STEPS, seed) for seed in range(ROWS))
     if any(not np.array_equal(first[name], again) for name, again in example_arrays(example_inputs, STEPS, 0).items()):
         raise ContractFault("example_inputs: expected the same arrays for the same seed, got others")
@@ -82,7 +105,7 @@ def examined(
             for name, a in initial.items()
         )
         rows = {name: np.stack([array[0], second[name][0]]) for name, array in first.items()}
-        carried = {name: np.stack([array, array]) for name, array in initial.items()}
+        carried = {name: np.stack([each[name] for each in begun]) for name in initial}
         outputs = _examined_call(step, rows, carried, state)
         spec = StepSpec(inputs, outputs, state, axes_of(choice, initial))
         expect_same_along_axes(spec, tuple(initial.values()))
@@ -126,6 +149,21 @@ def example_arrays(example_inputs: ExampleInputs, steps: int, seed: int) -> dict
         if array.shape[:1] != (steps,):
             raise ContractFault(f"example_inputs: {name}: expected shape [{steps}, ...], got {list(array.shape)}")
     return arrays
+
+
+def given_arrays(initial: Arrays, example_state: ExampleState, seed: int) -> dict[str, Array]:
+    """The state tensors that a session of the example is given, `[...]` each. Raises ContractFault."""
+    given = _arrays("example_state", example_state(seed), only_tensors=False)
+    for name, array in given.items():
+        if name not in initial:
+            raise ContractFault(f"example_state: expected names of the state, {sorted(initial)}, got {name!r}")
+        wanted = initial[name]
+        if (array.dtype, array.shape) != (wanted.dtype, wanted.shape):
+            raise ContractFault(
+                f"example_state: {name}: expected {described(wanted.dtype, wanted.shape)}, "
+                f"got {described(array.dtype, array.shape)}"
+            )
+    return given
 
 
 def called(step: Step, inputs: Arrays, state: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:

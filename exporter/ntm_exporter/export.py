@@ -110,14 +110,15 @@ def prove(candidate: Candidate, options: Options, report: Report = unheard) -> P
     actual = engine_rows(directory, name=source.name, version=options.version)
     report(STAGES[2])
     parity = one_step_parity(
-        wanted, actual, spec=spec, initial=initial, examples=candidate.examples, tolerance=options.tolerance
-    )
+        wanted, actual, spec=spec, initial=initial, examples=candidate.examples, given=candidate.given,
+        tolerance=options.tolerance,
+    )  # fmt: skip
     further = tuple(further_sizes(spec))
     at_sizes = partial(parity_at_sizes, wanted, directory, examples=candidate.examples, tolerance=options.tolerance)
     errors = [parity.error_max, *(at_sizes(sizes=sizes).error_max for sizes in further)]
     parity = replace(parity, error_max=max(errors))
     report(STAGES[3])
-    drift = free_drift(wanted, actual, spec=spec, initial=initial, examples=candidate.examples)
+    drift = free_drift(wanted, actual, spec=spec, initial=initial, examples=candidate.examples, given=candidate.given)
     report(STAGES[4])
     if source.scored is None:
         return Proof(parity, drift, (), further)
@@ -166,6 +167,7 @@ def _facts(
         recipe_text=candidate.source.recipe_text,
         exporter=manifest.exporter,
         curve=next(iter(curve), None),
+        given=tuple(candidate.given(0)),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ntm_exporter.contract import ExampleInputs, Step, expect_step
+from ntm_exporter.contract import ExampleInputs, ExampleState, Step, expect_step, nothing_given
 from ntm_exporter.errors import SourceFault
 from ntm_models.build import build_step, free_sizes
 from ntm_models.errors import RecipeFault
@@ -34,7 +34,7 @@ NOTHING_CHOSEN: Mapping[str, int] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Source:
-    """A step with its example, and what is known of it.
+    """A step with its example, and what is known of it. example_state: what the example's sessions are given.
 
     task: the name. scored: the task itself, where its wrong bits can be counted. recipe_text: the
     recipe as it was read, for the card. sizes: those that were chosen for serving, in place of the recipe's.
@@ -50,18 +50,24 @@ class Source:
     recipe: str = ""
     recipe_text: str = ""
     seed: int | None = None
+    example_state: ExampleState = nothing_given
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TaskExample:
-    """Example inputs from a task's own generator: the longest episode that fits, and again until T steps are full."""
+    """Example inputs from a task's own generator: the longest episode that fits, and again until T steps are full; or
+    one that is long enough, where what a session is given when it opens goes with it.
+    """
 
     task: Task
 
     def __call__(self, steps: int, seed: int) -> dict[str, Any]:
         """Every input of one session, `[T, ...]`."""
         shortest = self.task.length_min
+        if self.state(seed):
+            only = self.task.episodes(length=max(steps, shortest), sequences=1, seed=(seed, 0))
+            return {name: array[0][:steps] for name, array in only.inputs.items()}
         lengths = range(max(EXAMPLE_LENGTH_MAX, shortest), shortest - 1, -1)
         fitting = (n for n in lengths if self.task.episodes(length=n, sequences=1, seed=seed).steps <= steps)
         length = next(fitting, shortest)
@@ -70,6 +76,11 @@ class TaskExample:
             parts.append(self.task.episodes(length=length, sequences=1, seed=(seed, len(parts))))
         names = parts[0].inputs
         return {name: np.concatenate([part.inputs[name][0] for part in parts])[:steps] for name in names}
+
+    def state(self, seed: int) -> dict[str, Any]:
+        """What that session is given when it opens, `[...]` by the names of state tensors."""
+        shortest = self.task.episodes(length=self.task.length_min, sequences=1, seed=(seed, 0))
+        return {name: array[0] for name, array in shortest.initial_state.items()}
 
 
 def load_source(source: str, weights: Path | None, sizes: Mapping[str, int] = NOTHING_CHOSEN) -> Source:
@@ -98,10 +109,12 @@ def recipe_source(path: Path, weights: Path | None, sizes: Mapping[str, int] = N
         raise SourceFault(str(fault)) from fault
     load_weights(step, weights)
     task = recipe.task_of()
+    example = TaskExample(task)
     return Source(
         name=recipe.name,
         step=step.eval(),
-        example_inputs=TaskExample(task),
+        example_inputs=example,
+        example_state=example.state,
         family=recipe.family,
         task=recipe.task,
         roles={name: role for name, role in step.roles.items() if name in step.initial_state()},
@@ -141,6 +154,7 @@ def module_source(path: Path, function: str, weights: Path | None, sizes: Mappin
         task=task,
         roles=_roles(step),
         scored=TASKS[task]() if task in TASKS else None,
+        example_state=getattr(step, "example_state", nothing_given),
         sizes=sizes,
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntm_exporter.contract import Step, called
+from ntm_exporter.contract import Step, called, nothing_given
 from ntm_exporter.errors import NonFiniteFault, ParityFault, ScoreFault
 from ntm_models.tasks import OUTPUT, Episodes, Task
 from ntm_serve.engine import OrtEngine, RunRows, largest_difference
@@ -43,6 +43,9 @@ SCORE_ROWS = 50
 UNDECIDED = 1e-4
 
 Examples = Callable[[int, int], Mapping[str, Array]]
+
+# State tensors that the session of that seed's example is given when it opens.
+Given = Callable[[int], Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,11 @@ def golden_steps(spec: StepSpec) -> int:
     return max(GOLDEN_STEPS_MIN, min(GOLDEN_STEPS, GOLDEN_BYTES_MAX // max(1, spec.state_bytes)))
 
 
+def begun(spec: StepSpec, initial: State, given: Mapping[str, Array]) -> State:
+    """The state of a session that begins with the model's own but for what it is given."""
+    return tuple(given.get(one.name, array) for one, array in zip(spec.state, initial, strict=True))
+
+
 def record_golden(wanted: RunRows, spec: StepSpec, initial: State, inputs: Mapping[str, Array]) -> Golden:
     """Torch's own run of one session: what the server replays is compared with the source of truth.
 
@@ -114,14 +122,15 @@ def record_golden(wanted: RunRows, spec: StepSpec, initial: State, inputs: Mappi
 
 def one_step_parity(
     wanted: RunRows, actual: RunRows, *, spec: StepSpec, initial: State, examples: Examples, tolerance: float,
-    batch_sizes: Sequence[int] = BATCH_SIZES, steps: int = PARITY_STEPS,
+    given: Given = nothing_given, batch_sizes: Sequence[int] = BATCH_SIZES, steps: int = PARITY_STEPS,
 ) -> Parity:  # fmt: skip
     """Compare each step from torch's own state, along B different sessions. Raises ParityFault, NonFiniteFault."""
     worst = 0.0
     runs = [examples(steps, seed) for seed in range(max(batch_sizes))]
+    first = [begun(spec, initial, given(seed)) for seed in range(max(batch_sizes))]
     for rows in batch_sizes:
         inputs = [np.stack([run[one.name] for run in runs[:rows]], axis=1) for one in spec.inputs]
-        state = _repeated(initial, rows)
+        state = [np.stack(arrays) for arrays in zip(*first[:rows], strict=True)]
         for at in range(steps):
             where = f"batch of {rows}, step {at}"
             fed = [array[at] for array in inputs]
@@ -154,11 +163,18 @@ def parity_at_sizes(
 
 
 def free_drift(
-    wanted: RunRows, actual: RunRows, *, spec: StepSpec, initial: State, examples: Examples, steps: int = DRIFT_STEPS
+    wanted: RunRows,
+    actual: RunRows,
+    *,
+    spec: StepSpec,
+    initial: State,
+    examples: Examples,
+    given: Given = nothing_given,
+    steps: int = DRIFT_STEPS,
 ) -> Drift:
     """Let both sides run on their own state over one session, and measure. Refuses nothing."""
     inputs, worst = examples(steps, 0), 0.0
-    state_wanted = state_actual = _repeated(initial, 1)
+    state_wanted = state_actual = _repeated(begun(spec, initial, given(0)), 1)
     for at in range(steps):
         fed = [inputs[one.name][at : at + 1] for one in spec.inputs]
         outputs, state_wanted = wanted(fed, state_wanted)
@@ -211,7 +227,9 @@ def _outputs(run_rows: RunRows, spec: StepSpec, initial: State, episodes: Episod
     scored, parts = [one.name for one in spec.outputs].index(OUTPUT), []
     for start in range(0, len(episodes.x), SCORE_ROWS):
         rows = [array[start : start + SCORE_ROWS] for array in inputs]
-        state, given = _repeated(initial, len(rows[0])), []
+        own = zip(spec.state, _repeated(initial, len(rows[0])), strict=True)
+        begins = {name: array[start : start + SCORE_ROWS] for name, array in episodes.initial_state.items()}
+        state, given = [begins.get(one.name, array) for one, array in own], []
         for at in range(episodes.steps):
             outputs, state = run_rows([np.ascontiguousarray(one[:, at]) for one in rows], state)
             _expect_finite(spec, [*outputs, *state], f"{where}, step {at}")

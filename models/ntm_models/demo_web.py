@@ -15,7 +15,7 @@ import numpy as np
 
 from ntm_models.evaluate import task_for
 from ntm_models.served import served
-from ntm_models.tasks import Task
+from ntm_models.tasks import Episodes, Task
 from ntm_models.zoo import Entry, read_zoo
 from ntm_serve.client import Client
 
@@ -30,8 +30,8 @@ SEED = 2014
 
 
 def chosen(entries: Sequence[Entry]) -> list[Entry]:
-    """Entries whose tasks are known: of different families first, then of different tasks."""
-    left = [one for one in entries if one.scored]
+    """Entries whose tasks are known: with heads to look at first, of different families, then of different tasks."""
+    left = sorted((one for one in entries if one.scored), key=lambda one: not _has_heads(one))
     made: list[Entry] = []
     for differs in (_family, _task, _name):
         seen = {differs(one) for one in made}
@@ -40,6 +40,10 @@ def chosen(entries: Sequence[Entry]) -> list[Entry]:
                 made.append(one)
                 seen.add(differs(one))
     return made
+
+
+def _has_heads(entry: Entry) -> bool:
+    return any(one.role == "read_weighting" for one in entry.manifest.state)
 
 
 def _family(entry: Entry) -> str:
@@ -57,16 +61,23 @@ def _name(entry: Entry) -> str:
 def keep_stepping(client: Client, entry: Entry, task: Task, stop: threading.Event) -> None:
     """Episode after episode in one session, each from an empty memory, until told to stop."""
     random = np.random.default_rng(SEED)
-    session = client.session(entry.name, version=entry.version, session_id=f"demo-{entry.name}")
-    while not stop.is_set():
+
+    def drawn() -> Episodes:
         length = max(task.length_min, int(random.choice(LENGTHS)))
-        episode = task.episodes(length=length, sequences=1, seed=int(random.integers(2**31)))
-        for x in episode.x[0]:
+        return task.episodes(length=length, sequences=1, seed=int(random.integers(2**31)))
+
+    episode = drawn()
+    given = {name: array[0] for name, array in episode.initial_state.items()}
+    name = f"demo-{entry.name}"
+    session = client.session(entry.name, version=entry.version, session_id=name, initial_state=given)
+    while not stop.is_set():
+        for step in range(episode.steps):
             if stop.wait(STEP_EVERY_S):
                 return
-            session.step(x)
+            session.step({name: array[0, step] for name, array in episode.inputs.items()})
         if not stop.wait(REST_S):
             session.rewind(0)
+            episode = drawn()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

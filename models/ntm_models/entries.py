@@ -18,15 +18,17 @@ def record_of(kind: type[Record], entries: object, *, at: str = "") -> Record:
     """The dataclass `kind` from its entries; `at` is the table's path. Raises ValueError."""
     if not isinstance(entries, Mapping):
         raise ValueError(f"{at}: expected a table, got {entries!r}")
-    hints = get_type_hints(kind)
+    declared = get_type_hints(kind)
+    own = fields(kind)  # type: ignore[arg-type]  # A type variable cannot be bound to "a dataclass".
+    hints = {field.name: declared[field.name] for field in own}
     for name in entries:
         if name not in hints:
             raise ValueError(f"{_path(at, name)}: unknown; expected one of {', '.join(hints)}")
     values = {}
-    for field in fields(kind):  # type: ignore[arg-type]  # A type variable cannot be bound to "a dataclass".
+    for field in own:
         if field.name in entries:
             values[field.name] = _value_of(hints[field.name], entries[field.name], at=_path(at, field.name))
-        elif field.default is MISSING:
+        elif field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{_path(at, field.name)}: expected {_described(hints[field.name])}, got nothing")
     try:
         return kind(**values)

@@ -59,7 +59,8 @@ def evaluate(
         raise EvaluationFault(str(fault)) from fault
 
     def outputs_of(nth: int) -> FloatArray:
-        with client.session(model, version=version) as session:
+        given = {name: array[nth] for name, array in episodes.initial_state.items()}
+        with client.session(model, version=version, initial_state=given) as session:
             outputs = session.step({name: array[nth] for name, array in episodes.inputs.items()})
         advance()
         # A model with several outputs answers with a mapping.

@@ -36,15 +36,25 @@ class Population:
         step = vmap(lambda parameters, inputs, state: functional_call(called, parameters, (inputs, state)))
         # Every batch has the same shape; shapes that are free make slower code.
         self._step: Any = torch.compile(step, dynamic=False) if compiled else step
+        self._sequence = called if steps[0].whole_sequences else None
 
-    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Logits of every step from the initial states. inputs `[P, B, T, ...]`; returns `[P, B, T, O]`."""
+    def logits(self, inputs: Mapping[str, Tensor], given: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Logits of every step from the initial states. inputs `[P, B, T, ...]`; returns `[P, B, T, O]`.
+
+        given: state tensors `[P, B, ...]` that sessions begin with in place of the models' own.
+        """
+        if self._sequence is not None and not given:
+            each = [{name: array[nth] for name, array in inputs.items()} for nth in range(self.size)]
+            return torch.stack(
+                [functional_call(self._sequence, self._of(nth), (one, None)) for nth, one in enumerate(each)]
+            )
         _, rows, steps = next(iter(inputs.values())).shape[:3]
         first: State = self._start(self.parameters)
         # Contiguous, as every later state is: a compiled step is one for each layout that it meets.
         state = {
             name: value.unsqueeze(1).expand(-1, rows, *value.shape[1:]).contiguous() for name, value in first.items()
         }
+        state |= given or {}
         logits = []
         for at in range(steps):
             seen = {name: array[:, :, at].contiguous() for name, array in inputs.items()}
@@ -54,9 +64,10 @@ class Population:
 
     def state_dict(self, of: int) -> dict[str, Tensor]:
         """The weights of one model, as its own module's `state_dict` has them."""
-        return {
-            name.removeprefix(_Called.PREFIX): value[of].detach().clone() for name, value in self.parameters.items()
-        }
+        return {name.removeprefix(_Called.PREFIX): value.detach().clone() for name, value in self._of(of).items()}
+
+    def _of(self, nth: int) -> dict[str, Tensor]:
+        return {name: value[nth] for name, value in self.parameters.items()}
 
     def load(self, parameters: Mapping[str, Tensor]) -> None:
         """Take over the weights of all models, as `parameters` has them."""
@@ -66,7 +77,9 @@ class Population:
 
 
 class _Called(nn.Module):
-    """A step under the one name by which `functional_call` can call it: its initial state, or its logits."""
+    """A step under the one name by which `functional_call` can call it: its initial state where there are no inputs,
+    the logits of a sequence where there is no state, or those of one step.
+    """
 
     PREFIX = "step."
 
@@ -74,5 +87,7 @@ class _Called(nn.Module):
         super().__init__()
         self.step = step
 
-    def forward(self, inputs: State | None, state: State) -> State | tuple[Tensor, State]:
-        return self.step.initial_state() if inputs is None else self.step.logits(inputs, state)
+    def forward(self, inputs: State | None, state: State | None) -> State | Tensor | tuple[Tensor, State]:
+        if inputs is None:
+            return self.step.initial_state()
+        return self.step.sequence_logits(inputs) if state is None else self.step.logits(inputs, state)

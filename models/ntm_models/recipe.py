@@ -5,7 +5,7 @@ belong to the family, which checks them where it builds the module.
 """
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ class Training:
     """The loop: a learning rate that falls linearly to zero, gradients clipped by their global norm.
 
     optimiser: `adam` (Kingma and Ba 2015), or `rmsprop` in the form of Graves 2013 (arXiv:1308.0850, eq. 38 to
-    45), centred and with momentum, which is what Graves et al. 2014 trained with.
+    45), centred and with momentum, which is what Graves et al. 2014 trained with. task: sizes of the task in
+    training alone, by the names of its fields; what is scored has those of the paper.
     """
 
     steps: int
@@ -36,6 +37,7 @@ class Training:
     learning_rate: float
     clip_norm: float
     optimiser: str = "adam"
+    task: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
@@ -120,10 +122,20 @@ class Recipe:
         for name, length in lengths.items():
             if length < shortest:
                 raise ValueError(f"{name}: expected at least {shortest}, the shortest {self.task}, got {length}")
+        trained, scored = self.training_task_of(), self.task_of()
+        if (trained.inputs, trained.outputs) != (scored.inputs, scored.outputs):
+            raise ValueError(
+                f"training.task: expected {scored.inputs} channels in and {scored.outputs} out, as the {self.task} "
+                f"that is scored has, got {trained.inputs} and {trained.outputs}"
+            )
 
     def task_of(self) -> Task:
-        """The task with its default sizes."""
+        """The task with its default sizes: what is scored."""
         return TASKS[self.task]()
+
+    def training_task_of(self) -> Task:
+        """The task as the training has it. Raises ValueError."""
+        return record_of(TASKS[self.task], self.training.task, at="training.task")
 
 
 def find_recipe(name: str, folder: Path = RECIPES) -> Path:

@@ -8,13 +8,14 @@ whose gradients are not finite stands still, and its neighbours go on.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -105,11 +106,11 @@ def scores_by_length(recipe: Recipe, population: Population) -> dict[str, list[f
         for length in selection.lengths:
             seed = (recipe.seed, SELECTION_STREAM, length)
             episodes = task.episodes(length=length, sequences=selection.sequences, seed=seed)
-            inputs = {
-                name: torch.from_numpy(array).expand(population.size, *array.shape)
-                for name, array in episodes.inputs.items()
-            }
-            outputs = population.activated(population.logits(inputs)).numpy()
+            inputs, given = (
+                {name: torch.from_numpy(array).expand(population.size, *array.shape) for name, array in arrays.items()}
+                for arrays in (episodes.inputs, episodes.initial_state)
+            )
+            outputs = population.activated(population.logits(inputs, given)).numpy()
             scores[str(length)] = [float(episodes.score(of_one).mean()) for of_one in outputs]
     return scores
 
@@ -133,13 +134,13 @@ def _train_once(
     length = int(random.integers(options.length_min, options.length_max + 1))
     # One seed for the batches of all models: the first model's are those that it would have alone.
     seed = int(random.integers(2**63))
-    task = recipe.task_of().varied(random)
+    task = recipe.training_task_of().varied(random)
     batches = [
         task.episodes(length=length, sequences=options.batch, seed=(seed, nth) if nth else seed)
         for nth in range(population.size)
     ]
-    stacked = {name: np.stack([batch.inputs[name] for batch in batches]) for name in batches[0].inputs}
-    logits = population.logits({name: torch.from_numpy(array) for name, array in stacked.items()})
+    inputs = _stacked([batch.inputs for batch in batches])
+    logits = population.logits(inputs, _stacked([batch.initial_state for batch in batches]))
     losses, counted = _losses(logits, batches)
     for group in optimiser.param_groups:
         group["lr"] = options.learning_rate * (1 - done / options.steps)
@@ -154,6 +155,11 @@ def _train_once(
         )
     optimiser.step()
     return tuple(bits.tolist()), tuple(norms.tolist())
+
+
+def _stacked(batches: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, Tensor]:
+    """The arrays of a batch for each model, by name, as tensors `[P, B, ...]`."""
+    return {name: torch.from_numpy(np.stack([batch[name] for batch in batches])) for name in batches[0]}
 
 
 def _losses(logits: Tensor, batches: Sequence[Episodes]) -> tuple[Tensor, Tensor]:

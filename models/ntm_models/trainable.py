@@ -18,11 +18,13 @@ class TrainableStep(nn.Module):
 
     options_kind: the dataclass that `__init__` takes. An option that the task has an attribute of the same name for is
     the task's to decide. roles: what state tensors mean, for tools.
+    whole_sequences: whether it has `sequence_logits`, which is faster than step after step where it can be had.
     """
 
     family: ClassVar[str]
     options_kind: ClassVar[type[Any]]
     roles: Mapping[str, str]
+    whole_sequences: ClassVar[bool] = False
 
     def initial_state(self) -> dict[str, Tensor]:
         """The state of a session that made no step, without a batch axis."""
@@ -30,6 +32,10 @@ class TrainableStep(nn.Module):
 
     def logits(self, inputs: Tensors, state: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
         """The step before its last function: what a stable cross-entropy wants. Returns `[B, O]`, next state."""
+        raise NotImplementedError
+
+    def sequence_logits(self, inputs: Tensors) -> Tensor:
+        """`logits` of every step from the initial state. Inputs `[B, T, ...]`; returns `[B, T, O]`."""
         raise NotImplementedError
 
     def forward(self, inputs: Tensors, state: Tensors) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -3,7 +3,7 @@
 import json
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Annotated, Any
@@ -65,7 +65,7 @@ def top(
     with client_of(connection, retry=None) as client:
         views = islice(_views(client, Metrics(urls, connection), interval_s, sessions), 1 if once else None)
         try:
-            _show(views, live=not (once or as_json), as_json=as_json)
+            _show(views, live=not (once or as_json) and console().is_terminal, as_json=as_json)
         except KeyboardInterrupt:
             return
 
@@ -131,15 +131,39 @@ def _show(views: Iterator[View], *, live: bool, as_json: bool) -> None:
             if as_json:
                 print(json.dumps(asdict(view)), flush=True)
             else:
-                console().print(drawn(view))
+                console().print(drawn(view, console().width), Text())
         return
-    with Live(Text("looking ..."), console=console(), screen=console().is_terminal, auto_refresh=False) as screen:
+    with Live(Text("looking ..."), console=console(), screen=True, auto_refresh=False) as screen:
         for view in views:
-            screen.update(drawn(view), refresh=True)
+            screen.update(drawn(view, screen.console.width), refresh=True)
 
 
-def drawn(view: View) -> Group:
-    """The view as tables."""
+@dataclass(frozen=True)
+class Column:
+    """Of the table of models. width_min: of the terminals that have room for it."""
+
+    name: str
+    value: Callable[[ModelLine], str]
+    width_min: int = 0
+
+
+COLUMNS = (
+    Column("model", lambda one: f"{one.model}/{one.version}"),
+    Column("state", lambda one: "ready" if one.ready else "not served", 100),
+    Column("sessions", lambda one: f"{one.sessions:,}"),
+    Column("steps/s", lambda one: f"{one.steps_s:,.0f}"),
+    Column("errors/s", lambda one: f"{one.errors_s:,.1f}"),
+    Column("refused/s", lambda one: f"{one.refused_s:,.1f}", 100),
+    Column("p50", lambda one: _ms(one.latency_p50_s)),
+    Column("p99", lambda one: _ms(one.latency_p99_s)),
+    Column("wait p99", lambda one: _ms(one.queue_wait_p99_s), 130),
+    Column("batch", lambda one: "" if one.batch_mean is None else f"{one.batch_mean:.1f}", 130),
+    Column("waiting", lambda one: f"{one.steps_waiting:,}", 130),
+)
+
+
+def drawn(view: View, width: int) -> Group:
+    """The view as tables; in a terminal of few columns what matters most."""
     server = view.server
     told = {
         "servers": f"{server.servers_ready} of {server.servers} ready",
@@ -150,23 +174,10 @@ def drawn(view: View) -> Group:
         "memory": f"{server.resident_bytes / 1e6:,.0f} MB",
         "commit p99": _ms(server.commit_p99_s),
     }
-    models = table(
-        "model", "state", "sessions", "steps/s", "errors/s", "refused/s", "p50", "p99", "wait p99", "batch", "waiting"
-    )
+    shown = [column for column in COLUMNS if column.width_min <= width]
+    models = table(*(column.name for column in shown))
     for one in view.models:
-        models.add_row(
-            f"{one.model}/{one.version}",
-            "ready" if one.ready else "not served",
-            f"{one.sessions:,}",
-            f"{one.steps_s:,.0f}",
-            f"{one.errors_s:,.1f}",
-            f"{one.refused_s:,.1f}",
-            _ms(one.latency_p50_s),
-            _ms(one.latency_p99_s),
-            _ms(one.queue_wait_p99_s),
-            "" if one.batch_mean is None else f"{one.batch_mean:.1f}",
-            f"{one.steps_waiting:,}",
-        )
+        models.add_row(*(column.value(one) for column in shown))
     head = Text("   ".join(f"{name} {value}" for name, value in told.items() if value))
     parts: list[Any] = [head, Text(), models]
     if view.sessions:

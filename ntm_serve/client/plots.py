@@ -22,7 +22,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"plots need an extra: pip install 'ntm-serve[plots]' ({missing})") from missing
 
-# What the paper shows of a run, from top to bottom, and what a DNC has beside.
+# What the paper shows of a run, from top to bottom, and what memories of other kinds have beside.
 ROLES_SHOWN = ("write_weighting", "read_weighting", "usage")
 _TITLES = {"write_weighting": "write weighting", "read_weighting": "read weighting", "usage": "usage"}
 # Rows of a panel beyond which it grows no more.

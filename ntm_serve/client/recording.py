@@ -40,8 +40,9 @@ class Recording:
 
     @property
     def steps(self) -> int:
-        """T."""
-        return len(next(iter(self.inputs.values())))
+        """T; where no inputs and outputs were asked for, up to the last that has a state."""
+        rows = next(iter((*self.inputs.values(), *self.outputs.values())), None)
+        return int(self.state_steps[-1]) + 1 - self.first_step if rows is None else len(rows)
 
     def over_time(self, name: str) -> Array:
         """A state tensor after each of the T steps, `[T, ...]`, as floats; not a number where it was not seen."""

@@ -42,11 +42,12 @@ def json_answer(content: Any, *, status: int = 200, headers: dict[str, str] | No
     return Response(body, status, headers={**HEADERS, **(headers or {})}, media_type="application/json; charset=utf-8")
 
 
-def error_answer(error: NtmServeError) -> Response:
+def error_answer(error: NtmServeError, **more: str) -> Response:
+    """more: headers."""
     status = None
     if isinstance(error, HttpFault):
         status, error = error.status, error.error
-    told, headers = error_json(error, status=status), {}
+    told, headers = error_json(error, status=status), more
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = 'Bearer realm="ntm-serve"'
     if told["retry_after_s"] is not None:

@@ -6,7 +6,6 @@ unless the server is set to take it; a watch is looked at once more, so that it 
 
 import asyncio
 import io
-import json
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -16,11 +15,11 @@ from typing import Any
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
 
 from ntm_serve.caller import Caller, Role
 from ntm_serve.durability import Durability
-from ntm_serve.errors import InvalidInput, PermissionDenied, Unauthenticated, Unsupported
+from ntm_serve.errors import InvalidInput, LimitReached, ModelUnknown, PermissionDenied, Unauthenticated, Unsupported
 from ntm_serve.history import INTERVAL_S, History
 from ntm_serve.http.answers import (
     HEADERS,
@@ -32,6 +31,7 @@ from ntm_serve.http.answers import (
     json_answer,
     known_fault,
 )
+from ntm_serve.http.bodies import BODY_BYTES_MAX, body_of, text_in, whole_in
 from ntm_serve.http.forms import (
     PAGE_SIZE_DEFAULT,
     PAGE_SIZE_MAX,
@@ -48,7 +48,8 @@ from ntm_serve.http.forms import (
     whole_of,
     wish_of,
 )
-from ntm_serve.http.gate import HttpAccess, HttpGate, expect_same_site
+from ntm_serve.http.gate import HttpAccess, HttpGate
+from ntm_serve.http.server import CONNECTIONS_MAX
 from ntm_serve.message import StepRequest
 from ntm_serve.picture import PICTURE_STEPS_MAX, Frame
 from ntm_serve.service import Service
@@ -64,8 +65,10 @@ from ntm_serve.watching import (
 )
 
 PATH = "/api/v1"
-# Of a request. Steps by hand are few.
-BODY_BYTES_MAX = 1 << 20
+# So many elements are written as JSON on the event loop: a millisecond's work or two.
+HERE_MAX = 1 << 16
+# The rest of the connections is for probes, and for whoever asks once.
+WATCHES_MAX = CONNECTIONS_MAX // 2
 # How often it is asked again whether who watches still may.
 ASK_AGAIN_S = 2.0
 
@@ -96,6 +99,7 @@ class Api:
         self._facts = facts
         self._history = history
         self._is_ready = is_ready
+        self._watches = 0
 
     def routes(self) -> Sequence[BaseRoute]:
         one = f"{PATH}/sessions/{{session_id}}"
@@ -109,14 +113,14 @@ class Api:
             Route(f"{one}/snapshot", self.snapshot),
             Route(f"{one}/fork", self.fork, methods=["POST"]),
             Route(f"{one}/steps", self.steps, methods=["POST"]),
-            Route(f"{PATH}/{{path:path}}", self.nothing, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+            Route(f"{PATH}/{{path:path}}", self.nothing, methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]),
         )
 
     # Reading
 
     @answering
     async def server(self, request: Request) -> Response:
-        expect_same_site(request.headers)
+        self._gate.expect_ours(request.headers)
         access, facts = self._gate.access, self._facts
         asked = access is HttpAccess.OPEN or "authorization" in request.headers
         caller = self._gate.caller_of(request.headers) if asked and access is not HttpAccess.CLOSED else None
@@ -210,9 +214,22 @@ class Api:
         self, service: Service | TenantService, session_id: str, wish: Wish, request: Request, caller: Caller
     ) -> AsyncGenerator[bytes, None]:
         """The first two together. Raises what the first raises; what comes later is the last event."""
+        if self._watches >= WATCHES_MAX:
+            raise LimitReached(f"watch: expected at most {WATCHES_MAX} at once over HTTP")
+        self._watches += 1
+        try:
+            async with aclosing(self._seen(service, session_id, wish, request, caller)) as events:
+                async for one in events:
+                    yield one
+        finally:
+            self._watches -= 1
+
+    async def _seen(
+        self, service: Service | TenantService, session_id: str, wish: Wish, request: Request, caller: Caller
+    ) -> AsyncGenerator[bytes, None]:
         async with aclosing(service.watch(session_id, wish)) as seen:
             begun = self._begun(service, await anext(seen), wish)
-            yield begun + _seen_event(await anext(seen))
+            yield begun + await _seen_event(await anext(seen))
             asked_s = time.monotonic()
             try:
                 async for one in seen:
@@ -220,7 +237,7 @@ class Api:
                         asked_s = time.monotonic()
                         if self._gate.caller_of(request.headers) != caller:
                             raise Unauthenticated("watch: what its caller may has changed; begin another")
-                    yield _seen_event(one)
+                    yield await _seen_event(one)
             except Exception as fault:
                 yield event("end", {"error": error_json(known_fault(request.url.path, fault))})
 
@@ -250,14 +267,14 @@ class Api:
     @answering
     async def fork(self, request: Request) -> Response:
         service = self._enter_to_write(request)
-        said = await _body_of(request, {"fork_session_id", "step", "durability"})
-        durability = _text(said, "durability")
+        said = await body_of(request, {"fork_session_id", "step", "durability"})
+        durability = text_in(said, "durability")
         if durability is not None and durability not in list(Durability):
             raise InvalidInput(f"durability: expected {', '.join(Durability)}, got {durability!r}")
         view = await service.fork_session(
             _id_of(request),
-            fork_id=_text(said, "fork_session_id"),
-            step=_whole(said, "step"),
+            fork_id=text_in(said, "fork_session_id"),
+            step=whole_in(said, "step"),
             durability=None if durability is None else Durability(durability),
         )
         return json_answer(session_json(view), status=201)
@@ -265,12 +282,14 @@ class Api:
     @answering
     async def steps(self, request: Request) -> Response:
         service = self._enter_to_write(request)
-        said, session_id = await _body_of(request, {"inputs", "first_step"}), _id_of(request)
+        said, session_id = await body_of(request, {"inputs", "first_step"}), _id_of(request)
         view = await service.get_session(session_id)
-        model = service.model(*view.model).model
-        assert model is not None, "a session's model is served"
+        served = service.model(*view.model)
+        model = served.model
+        if model is None:
+            raise ModelUnknown(f"model {served.key}: is not served here, and session {session_id} makes no steps")
         inputs = arrays_of(model.spec.inputs, said.get("inputs"))
-        first_step = _whole(said, "first_step")
+        first_step = whole_in(said, "first_step")
         submission = await service.step(StepRequest([session_id], [first_step], inputs, ()))
         if submission.errors:
             raise submission.errors[0]
@@ -287,6 +306,11 @@ class Api:
 
     @answering
     async def nothing(self, request: Request) -> Response:
+        for route in self.routes()[:-1]:
+            if isinstance(route, Route) and route.matches(request.scope)[0] is Match.PARTIAL:
+                methods = ", ".join(sorted(route.methods or ()))
+                refused = Unsupported(f"{request.url.path}: expected {methods}, got {request.method}")
+                return error_answer(HttpFault(405, refused), allow=methods)
         return error_answer(
             HttpFault(404, Unsupported(f"path: expected one of docs/http-api.md, got {request.url.path}"))
         )
@@ -312,8 +336,16 @@ def _id_of(request: Request) -> str:
     return session_id
 
 
-def _seen_event(seen: Frame | SessionView) -> bytes:
-    return event("frame", frame_json(seen)) if isinstance(seen, Frame) else event("session", session_json(seen))
+async def _seen_event(seen: Frame | SessionView) -> bytes:
+    if not isinstance(seen, Frame):
+        return event("session", session_json(seen))
+    if seen.elements <= HERE_MAX:
+        return _frame_event(seen)
+    return await asyncio.to_thread(_frame_event, seen)
+
+
+def _frame_event(frame: Frame) -> bytes:
+    return event("frame", frame_json(frame))
 
 
 async def _again(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -333,33 +365,3 @@ def _file(content: bytes, name: str, **headers: str) -> Response:
     # A session's name has no character that would have to be quoted.
     disposition = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(content, headers={**HEADERS, **disposition, **headers}, media_type="application/octet-stream")
-
-
-async def _body_of(request: Request, known: set[str]) -> Json:
-    """What a request says. Raises HttpFault, InvalidInput."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > BODY_BYTES_MAX:
-            raise HttpFault(413, InvalidInput(f"body: expected at most {BODY_BYTES_MAX} bytes"))
-    try:
-        said = json.loads(bytes(body) or b"{}")
-    except (ValueError, RecursionError) as fault:
-        raise InvalidInput(f"body: expected JSON, got: {fault}") from fault
-    if not isinstance(said, dict) or set(said) - known:
-        raise InvalidInput(f"body: expected an object with some of {sorted(known)}, got something else")
-    return said
-
-
-def _text(said: Json, name: str) -> str | None:
-    value = said.get(name)
-    if value is not None and not isinstance(value, str):
-        raise InvalidInput(f"{name}: expected a text, got {type(value).__name__}")
-    return value or None
-
-
-def _whole(said: Json, name: str) -> int | None:
-    value = said.get(name)
-    if value is not None and type(value) is not int:
-        raise InvalidInput(f"{name}: expected a whole number, got {type(value).__name__}")
-    return value

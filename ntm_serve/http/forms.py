@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from starlette.datastructures import QueryParams
 
+from ntm_serve.caller import KEY_BEGINNING
 from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError
 from ntm_serve.history import Point
 from ntm_serve.picture import Frame, Picture, Reduction
@@ -184,7 +185,8 @@ def _place_of(token: str) -> Place:
         place = Place(value, key)
     except (ValueError, TypeError):
         place = None
-    if place is None or type(place.value) not in (int, float) or not isinstance(place.key, str):
+    known = place is not None and type(place.value) in (int, float) and isinstance(place.key, str)
+    if place is None or not known or not KEY_BEGINNING.fullmatch(place.key):
         raise InvalidInput("page_token: expected the next_page_token of the page before, got something else")
     return place
 

@@ -1,9 +1,12 @@
 """Who asks over HTTP: as for gRPC, by token alone, because the port asks for no certificate.
 
 Rules of this file: where gRPC lets in by certificate alone, nobody is let in here; a request that a browser sends for
-another site is refused, because whoever sits at that browser did not mean to send it.
+another site is refused, because whoever sits at that browser did not mean to send it; where nobody is asked who calls,
+so is one for a name that is not this server's, which may be a site's that has turned its name to this address.
 """
 
+import ipaddress
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -38,12 +41,19 @@ class Authenticator(Protocol):
 class HttpGate:
     """Where a request shows who makes it."""
 
-    def __init__(self, authenticator: Authenticator | None, *, asks_for_certificates: bool) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator | None,
+        *,
+        asks_for_certificates: bool,
+        names: Collection[str] | None = None,
+    ) -> None:
         """authenticator: None where nobody is asked. asks_for_certificates: whether the gRPC port lets in none but
-        those who show one.
+        those who show one. names: of the server, beside localhost and addresses; None is any.
         """
         self._authenticator = authenticator
         self._asks_for_certificates = asks_for_certificates
+        self._names = None if names is None else frozenset(name.lower() for name in names)
 
     @property
     def access(self) -> HttpAccess:
@@ -53,7 +63,7 @@ class HttpGate:
 
     def caller_of(self, headers: Headers) -> Caller:
         """Raises Unauthenticated, PermissionDenied."""
-        expect_same_site(headers)
+        self.expect_ours(headers)
         access = self.access
         if access is HttpAccess.OPEN:
             return ANYBODY
@@ -67,9 +77,30 @@ class HttpGate:
             raise Unauthenticated("authorization: expected one header, Bearer and a token")
         return self._authenticator.authenticate(Credentials(shown[0][len(_BEARER) :].strip()))
 
+    def expect_ours(self, headers: Headers) -> None:
+        """Refuse what a browser sends for a page of another site. Raises PermissionDenied."""
+        origin, site, host = headers.get("origin"), headers.get("sec-fetch-site", "none"), headers.get("host", "")
+        if site not in ("none", "same-origin") or (origin and _after_scheme(origin) != host.lower()):
+            raise PermissionDenied("request: expected one of this server's own page, got one for another site")
+        # A token is nothing that another site's page has.
+        if self.access is HttpAccess.OPEN and self._names is not None and not _is_of(host, self._names):
+            raise PermissionDenied(
+                f"host: expected localhost, an address or one of http_names, got {host[:200]!r}; "
+                "a server that asks nobody who calls answers to no other name: docs/security.md"
+            )
 
-def expect_same_site(headers: Headers) -> None:
-    """Refuse what a browser sends for a page of another site. Raises PermissionDenied."""
-    origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-    if site not in ("none", "same-origin") or (origin and urlsplit(origin).netloc != headers.get("host")):
-        raise PermissionDenied("request: expected one of this server's own page, got one for another site")
+
+def _after_scheme(origin: str) -> str:
+    return origin.partition("://")[2].lower()
+
+
+def _is_of(host: str, names: Collection[str]) -> bool:
+    """host: a name or an address, with or without a port."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name in ("localhost", *names) or name.endswith(".localhost") or not host:
+            return True
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -7,6 +7,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ from ntm_serve.errors import InvalidInput, SettingsFault
 # room: whoever holds so many would keep the probes out, and have the server taken for dead.
 CONNECTIONS_MAX = 256
 ROOM_SHARE = 0.5
+# Whoever takes nothing of what is to be sent for so long is cut off: what it holds, others may need.
+STALL_S = 30.0
 
 
 class HttpServer:
@@ -106,6 +109,8 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         # In the order of their coming.
         self._came: dict[Any, None] = {}
+        # Of those that did not take all that is to be sent: how much was left, and since when.
+        self._left: dict[Any, tuple[int, float]] = {}
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
@@ -115,7 +120,20 @@ class _Server(uvicorn.Server):
             idle = [one for one in self._came if one.cycle is None or one.cycle.response_complete]
             for one in idle[: int(ROOM_SHARE * CONNECTIONS_MAX)]:
                 one.transport.close()
+        for one in self._stalled(there, time.monotonic()):
+            one.transport.abort()
         return await super().on_tick(counter)
+
+    def _stalled(self, there: Collection[Any], now_s: float) -> Sequence[Any]:
+        """Those that took nothing for STALL_S."""
+        left, before = {}, self._left
+        for one in there:
+            size = one.transport.get_write_buffer_size()
+            if size:
+                was, since_s = before.get(one, (0, now_s))
+                left[one] = (size, now_s if size < was or one not in before else since_s)
+        self._left = left
+        return [one for one, (_, since_s) in left.items() if now_s - since_s >= STALL_S]
 
     async def serve_and_close(self, listener: socket.socket) -> None:
         """Serve; however that ends, nothing listens any more."""

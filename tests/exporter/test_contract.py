@@ -152,3 +152,27 @@ def test_a_role_of_an_unknown_state_is_refused() -> None:
 
     with pytest.raises(ContractFault, match=r"roles: expected names of the state, \['h'\], got \['memory'\]"):
         examined(step, step.example_inputs, {"memory": "memory"})
+
+
+def test_what_sessions_are_given_must_be_state_of_the_steps_dtype_and_shape() -> None:
+    step = Cell()
+    for given, message in [
+        ({"k": np.zeros(4, np.float32)}, r"example_state: expected names of the state, \['h'\], got 'k'"),
+        ({"h": np.zeros(4)}, r"example_state: h: expected float32\[4\], got float64\[4\]"),
+        ({"h": np.zeros(5, np.float32)}, r"example_state: h: expected float32\[4\], got float32\[5\]"),
+        ({"h": np.full(4, np.nan, np.float32)}, "example_state: h"),
+    ]:
+        with pytest.raises(ContractFault, match=message):
+            examined(step, step.example_inputs, {}, example_state=lambda seed, given=given: given)
+
+
+def test_a_step_that_fails_on_what_its_sessions_are_given_is_refused() -> None:
+    class Picky(Cell):
+        def following(self, x: Tensor, h: Tensor) -> Tensor:
+            if h.any():
+                raise ValueError("a state that is not zero")
+            return h
+
+    step = Picky()
+    with pytest.raises(ContractFault, match="a state that is not zero"):
+        examined(step, step.example_inputs, {}, example_state=lambda seed: {"h": np.ones(4, np.float32)})

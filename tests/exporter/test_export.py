@@ -91,6 +91,16 @@ def test_the_card_shows_recipe_curve_and_score(ntm: Exported) -> None:
     assert str(ntm.path.parent.parent) not in text
 
 
+def test_the_card_opens_a_session_with_what_sessions_are_given(tmp_path: Path) -> None:
+    given = {"h": np.ones(4, np.float32)}
+    exported = export(source_of(Cell(), example_state=lambda seed: given), Options(out=tmp_path))
+
+    text = (exported.path / "README.md").read_text()
+    assert (
+        'given = {"h": h}\nwith Client("localhost:8001") as client, client.session("cell", initial_state=given)' in text
+    )
+
+
 def test_the_same_source_gives_the_same_files(tmp_path: Path) -> None:
     first = export(source_of(Cell()), Options(out=tmp_path / "a"))
     again = export(source_of(Cell()), Options(out=tmp_path / "b"))

@@ -338,3 +338,26 @@ def test_each_step_is_compared_from_torchs_own_state():
 def test_a_difference_that_shows_only_late_in_a_run_is_found():
     with pytest.raises(ParityFault, match="step 60"):
         level_parity(level_run(0.5, from_level=60 / 128))
+
+
+class Recalls(Cell):
+    """What its sessions are given, and never what they begin with by themselves, decides what is seen of a fault."""
+
+    fault = 0.0
+
+    def following(self, x: Tensor, h: Tensor) -> Tensor:
+        return h + self.fault * h.abs()
+
+    def example_state(self, seed: int) -> dict[str, Any]:
+        return {"h": np.random.default_rng(seed).normal(size=4).astype(np.float32)}
+
+
+def test_the_proof_begins_where_sessions_do_with_what_each_is_given() -> None:
+    step = Recalls()
+    candidate = make_candidate(source_of(step, example_state=step.example_state))
+    np.testing.assert_array_equal(candidate.golden.state[0][0], step.example_state(0)["h"])
+    np.testing.assert_array_equal(candidate.initial[0], np.zeros(4, np.float32))
+    assert prove(candidate, OPTIONS).parity.error_max == 0
+    step.fault = 1e-3
+    with pytest.raises(ParityFault, match="y: batch of 1, step 0"):
+        prove(candidate, OPTIONS)

@@ -47,6 +47,10 @@ class Shown:
     def source(self) -> Source:
         return load_source(str(MODELS / "recipes" / f"{self.name}.toml"), MODELS / "weights" / f"{self.name}.pt")
 
+    def given(self, seed: int) -> dict[str, np.ndarray]:
+        """What that session is given when it opens, `[...]` by the names of state tensors."""
+        return dict(self.source.example_state(seed))
+
     def inputs(self, steps: int, seed: int) -> dict[str, np.ndarray]:
         """One session's inputs as its task has them, `[T, ...]` each."""
         return {name: np.asarray(array) for name, array in self.source.example_inputs(steps, seed).items()}

@@ -11,14 +11,20 @@ SHARE_MAX = 0.5
 
 
 def forgetful(shown, episodes):
-    """The outputs of the same weights in a session that is new at every step."""
+    """The outputs of the same weights in a session that is new at every step, and given what it is given each time."""
     spec = shown.directory.spec
     rows, given = len(episodes.x) * episodes.steps, []
     inputs = [episodes.inputs[one.name].reshape(rows, *one.shape) for one in spec.inputs]
     scored = [one.name for one in spec.outputs].index(OUTPUT)
     for start in range(0, rows, shown.engine.batch_max):
         some = [array[start : start + shown.engine.batch_max] for array in inputs]
-        state = [np.repeat(array[np.newaxis], len(some[0]), axis=0) for array in shown.directory.initial_state]
+        sessions = np.arange(start, start + len(some[0])) // episodes.steps
+        state = [
+            episodes.initial_state[one.name][sessions]
+            if one.name in episodes.initial_state
+            else np.repeat(array[np.newaxis], len(sessions), axis=0)
+            for one, array in zip(spec.state, shown.directory.initial_state, strict=True)
+        ]
         given.append(shown.engine.run(some, state)[0][scored])
     return np.concatenate(given).reshape(episodes.y.shape)
 

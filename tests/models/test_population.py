@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models.rollout import rollout_logits
+from models.rollout import initial_batch, rollout_logits
 
 from ntm_models.build import build_step
 from ntm_models.population import Population
@@ -33,6 +33,18 @@ def test_each_model_gives_what_it_gives_alone(family, entries):
     together = Population(steps).logits({"x": x})
     for nth, step in enumerate(steps):
         torch.testing.assert_close(together[nth], rollout_logits(step, x[nth]), rtol=0, atol=1e-5)
+
+
+def test_sessions_begin_with_what_they_are_given_in_place_of_the_models_own(entries):
+    steps = steps_of({**entries, **FAMILIES["feed-forward"]})
+    x = torch.rand(3, 2, 5, 9, generator=torch.Generator().manual_seed(1))
+    memory = torch.rand(3, 2, 6, 4, generator=torch.Generator().manual_seed(2))
+    together = Population(steps).logits({"x": x}, {"memory": memory})
+    for nth, step in enumerate(steps):
+        own = initial_batch(step, 2)
+        alone, _ = step.logits({"x": x[nth, :, 0]}, {**own, "memory": memory[nth]})
+        torch.testing.assert_close(together[nth][:, 0], alone, rtol=0, atol=1e-5)
+        assert not torch.allclose(alone, step.logits({"x": x[nth, :, 0]}, own)[0], atol=1e-3)
 
 
 @every_family

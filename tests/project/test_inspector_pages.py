@@ -53,7 +53,7 @@ def test_the_programs_run(server, program, tmp_path):
 
 def test_the_settings_that_are_named_are_settings():
     named = set(re.findall(r"^\| `(\w+)` \|", INSPECTOR, re.MULTILINE))
-    assert named == {"inspector", "watches_max", "watch_frames_per_s_max"}
+    assert named == {"inspector", "http_names", "watches_max", "watch_frames_per_s_max"}
     assert named <= set(Settings.model_fields)
 
 

@@ -65,3 +65,31 @@ def test_a_cost_is_finite_where_the_output_was_certain_and_wrong_or_is_no_number
     episodes = Episodes(x=y, y=y, scored=np.array([True]))
     for output in (0.0, np.nan):
         assert episodes.cost_bits(np.full_like(y, output)).tolist() == [24.0]
+
+
+def oldest_bit_matters(task):
+    """By how much the chance of a 1 changes with the oldest of the five bits, the mean over words seen often."""
+    differences = []
+    for bits in task.episodes(length=2_000, sequences=10, seed=4).x[:, :, 0].astype(int):
+        words = sum(bits[5 - back : -back] << (back - 1) for back in range(1, 6))
+        followers = [bits[5:][words == word] for word in range(32)]
+        both = [pair for pair in zip(followers[:16], followers[16:], strict=True) if min(map(len, pair)) > 40]
+        differences += [abs(one.mean() - other.mean()) for one, other in both]
+    assert len(differences) > 10
+    return np.mean(differences)
+
+
+def test_a_source_heeds_no_more_bits_than_its_context():
+    assert oldest_bit_matters(DynamicNGrams(context=4)) < 0.1 < 0.2 < oldest_bit_matters(DynamicNGrams())
+
+
+def test_a_training_draws_the_context_from_the_least_to_the_whole():
+    random = np.random.default_rng(2)
+    assert {DynamicNGrams(context=3, context_min=1).varied(random).context for _ in range(60)} == {1, 2, 3}
+    assert DynamicNGrams().varied(random) == DynamicNGrams()
+
+
+@pytest.mark.parametrize("field", ["context", "context_min"])
+def test_a_context_beyond_five_bits_is_refused(field):
+    with pytest.raises(ValueError, match=rf"{field}: expected 0 to 5, got 6"):
+        DynamicNGrams(**{field: 6})

@@ -41,8 +41,10 @@ def test_a_training_draws_every_number_of_repeats_up_to_the_tasks():
     random = np.random.default_rng(5)
     drawn = {RepeatCopy(repeats=4).varied(random).repeats for _ in range(100)}
     assert drawn == {1, 2, 3, 4}
+    assert {RepeatCopy(repeats=4, repeats_min=3).varied(random).repeats for _ in range(100)} == {3, 4}
 
 
-def test_no_repeats_are_refused():
-    with pytest.raises(ValueError, match="repeats: expected at least 1, got 0"):
-        RepeatCopy(repeats=0)
+@pytest.mark.parametrize("field", ["repeats", "repeats_min"])
+def test_no_repeats_are_refused(field):
+    with pytest.raises(ValueError, match=f"{field}: expected at least 1, got 0"):
+        RepeatCopy(**{field: 0})

@@ -22,6 +22,18 @@ USAGE_STEPS = 2.0**16
 USAGE_MIN = 1e-30
 
 
+# Kernels add and take logarithms of up to so many numbers at once, and of those left over at an end of a row one by
+# one, with other last bits. Rows of a multiple of it have none left over, so a session's bits do not depend on its
+# place in the batch.
+LANES = 16
+
+
+def strength(raw: Tensor) -> Tensor:
+    """Strengths (beta) of at least 1, "oneplus". `[B, H]`; returns `[B, H, 1]`."""
+    heads = raw.shape[1]
+    return 1 + functional.softplus(_whole(raw))[:, :heads].unsqueeze(2)
+
+
 def content_weighting(keys: Tensor, strengths: Tensor, memory: Tensor) -> Tensor:
     """Weightings by cosine similarity. keys `[B, H, M]`, strengths (beta) `[B, H, 1]`, memory `[B, N, M]`; returns
     `[B, H, N]`.
@@ -53,8 +65,9 @@ def allocation(usages: Tensor) -> Tensor:
     compared = torch.round(usages * USAGE_STEPS).to(torch.int64) * slots + places
     order = torch.topk(compared, slots, dim=1, largest=False).indices
     by_usage = usages.gather(1, order)
-    lesser = functional.pad(torch.log(by_usage.clamp(min=USAGE_MIN))[:, :-1], (1, 0))
-    free = (1 - by_usage) * torch.exp(torch.cumsum(lesser, dim=1))
+    lesser = functional.pad(by_usage.clamp(min=USAGE_MIN)[:, :-1], (1, -slots % LANES), value=1.0)
+    products = torch.exp(torch.cumsum(torch.log(lesser), dim=1))[:, :slots]
+    free = (1 - by_usage) * products
     return torch.zeros_like(usages).scatter(1, order, free)
 
 
@@ -69,9 +82,14 @@ def linked(previous: Tensor, writing: Tensor, precedence: Tensor) -> Tensor:
 
 def preceding(previous: Tensor, writing: Tensor) -> Tensor:
     """The degree to which each slot was the last one written (p). `[B, N]` each."""
-    return (1 - writing.sum(dim=1, keepdim=True)) * previous + writing
+    return (1 - _whole(writing).sum(dim=1, keepdim=True)) * previous + writing
 
 
 def _over_length(vectors: Tensor) -> Tensor:
     """What makes vectors have length 1: `[B, H, M]` to `[B, H, 1]`."""
-    return torch.rsqrt(vectors.square().sum(dim=2, keepdim=True).clamp(min=SQUARE_MIN))
+    return torch.rsqrt(_whole(vectors).square().sum(dim=2, keepdim=True).clamp(min=SQUARE_MIN))
+
+
+def _whole(rows: Tensor) -> Tensor:
+    """The last axis with zeros up to a multiple of LANES."""
+    return functional.pad(rows, (0, -rows.shape[-1] % LANES))

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ntm_models.dnc import access
 from ntm_models.dnc.controllers import CONTROLLERS, Controller
@@ -132,7 +131,7 @@ class DNC(TrainableStep):
             state["read_weighting"],
             torch.sigmoid(free_gates).unsqueeze(2),
         )
-        by_content = access.content_weighting(write_key.unsqueeze(1), _strength(write_strength), state["memory"])
+        by_content = access.content_weighting(write_key.unsqueeze(1), access.strength(write_strength), state["memory"])
         toward_free = torch.sigmoid(allocation_gate)
         writing = torch.sigmoid(write_gate) * (
             toward_free * access.allocation(used) + (1 - toward_free) * by_content.squeeze(1)
@@ -143,7 +142,7 @@ class DNC(TrainableStep):
         link = access.linked(state["link"], writing, state["precedence"])
         forward, backward = (state["read_weighting"] @ way for way in (link.transpose(1, 2), link))
         keys = read_keys.unflatten(1, (o.read_heads, o.width))
-        content = access.content_weighting(keys, _strength(read_strengths), memory)
+        content = access.content_weighting(keys, access.strength(read_strengths), memory)
         shares = torch.softmax(modes.unflatten(1, (o.read_heads, 3)), dim=2).unsqueeze(3)
         reading = shares[:, :, 0] * backward + shares[:, :, 1] * content + shares[:, :, 2] * forward
         read_vector = reading @ memory
@@ -157,8 +156,3 @@ class DNC(TrainableStep):
             "read_vector": read_vector,
             **controller_state,
         }
-
-
-def _strength(raw: Tensor) -> Tensor:
-    """Strengths of at least 1, `[B, H]` to `[B, H, 1]`."""
-    return 1 + functional.softplus(raw).unsqueeze(2)

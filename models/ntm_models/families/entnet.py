@@ -1,10 +1,10 @@
 """The recurrent entity network (Henaff et al. 2017, arXiv:1612.03969).
 
-One step, in this order, with the equations of sections 2.1 to 2.3 there:
-1. the statement becomes a vector: its words' embeddings, each weighted by its place, added up (eq. 1);
-2. each of K cells decides by its content and its key how much the statement concerns it (eq. 2), makes a candidate
-   (eq. 3), takes in its share (eq. 4), and is brought back to length one, which forgets (eq. 5);
-3. the question, encoded in the same way, attends to the cells; the output is the probability of each answer (eq. 6).
+One step, in this order, with the equations there:
+1. the statement becomes a vector: its words' embeddings, each weighted by its place, added up;
+2. each of K cells decides by its content and its key how much the statement concerns it, makes a candidate,
+   takes in its share, and is brought back to length one, which forgets;
+3. the question, encoded in the same way, attends to the cells; the output is the probability of each answer.
 
 Ours: a step may have a statement, a question, or both. One without a statement changes no cell: a sum of no
 words would still open half of every gate. The paper asks after the last statement alone.
@@ -58,12 +58,12 @@ class EntNet(ClassifyingStep):
         self.statement_places = nn.Parameter(torch.ones(o.inputs, o.width))
         self.question_places = nn.Parameter(torch.ones(o.asked, o.width))
         self.keys = nn.Parameter(functional.normalize(torch.randn(o.cells, o.width), dim=1))
-        # U, V and W of eq. 3, and the slope of phi, at first the identity.
+        # U, V and W of the candidate, and the slope of phi, at first the identity.
         self.of_content = nn.Linear(o.width, o.width, bias=False)
         self.of_key = nn.Linear(o.width, o.width, bias=False)
         self.of_statement = nn.Linear(o.width, o.width, bias=False)
         self.slope = nn.Parameter(torch.ones(o.width))
-        # H and R of eq. 6, and the slope of its phi.
+        # H and R of the output, and the slope of its phi.
         self.of_answer = nn.Linear(o.width, o.width, bias=False)
         self.output = nn.Linear(o.width, o.outputs, bias=False)
         self.output_slope = nn.Parameter(torch.ones(o.width))

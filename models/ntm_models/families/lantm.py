@@ -1,12 +1,12 @@
 """The Lie-access Neural Turing Machine (Yang and Rush 2017, arXiv:1611.02854), with the group of shifts.
 
-Memory is what was written at places of a key space, and heads move there. One step, in this order, after section 3:
+Memory is what was written at places of a key space, and heads move there. One step, in this order:
 1. an LSTM sees the input and the previous read vector; each head gets a shift, a gate and a place of its own;
 2. a head starts between its last place and the one that it was given, as the gate says, and is moved by the shift, an
    element of the group of translations of the plane: its inverse leads back;
 3. the write head puts down a place, a value and a strength, which stay as they are;
 4. the read head takes every value by its strength over the square of its distance (InvNorm; Yang 2016,
-   arXiv:1602.08671, section 2.4);
+   arXiv:1602.08671);
 5. the output is a logistic function of the controller's output and the new read vector.
 
 Ours: the memory of the paper grows with every step. This one is a ring: it has room for so many entries, and the newest

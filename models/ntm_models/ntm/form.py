@@ -79,7 +79,8 @@ class Form(_Choices):
     softmax of logarithms, or as it stands. reads: read vectors are taken from the memory that was addressed, or from
     what was then written. heads_see: what of the controller the heads are projected from; only an LSTM has a cell.
     output_sees: the controller's output with the new read vectors, or alone. start: a session's first state is
-    learned in bounds, or is given as it is.
+    learned in bounds, or is given as it is. memory: the first content of the memory is a small constant, or learned
+    with the rest; given, it is what was given.
     """
 
     activations: Activations = Activations()
@@ -92,6 +93,7 @@ class Form(_Choices):
     heads_see: str = _one_of("output", "cell")
     output_sees: str = _one_of("controller-and-reads", "controller")
     start: str = _one_of("learned", "given")
+    memory: str = _one_of("constant", "learned")
 
     def __post_init__(self) -> None:
         super().__post_init__()

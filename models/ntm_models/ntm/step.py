@@ -29,6 +29,14 @@ SHIFT_OFFSETS = (-1, 0, 1)
 # (arXiv:1807.08518) compared.
 MEMORY_START = 1e-6
 
+# Of a memory that is learned, the deviation of its first content: slots that differ can be told apart by content
+# from the first step on.
+MEMORY_DEVIATION = 0.5
+
+# What is added to the biases of heads that begin by content: with less, a weighting over learned slots is so even
+# that thousands of batches pass before a key means anything.
+CONTENT_STRENGTH, CONTENT_GATE = 10.0, 3.0
+
 # Roles tell a server what a state tensor means, for pictures and tools; they do not change the step.
 ROLES = {
     "memory": "memory",
@@ -42,7 +50,10 @@ ROLES = {
 
 @dataclass(frozen=True)
 class NTMOptions:
-    """Sizes of an NTM: inputs I, outputs O, slots N, width M, heads R and W, controller size C; and its form."""
+    """Sizes of an NTM: inputs I, outputs O, slots N, width M, heads R and W, controller size C; and its form.
+
+    by_content: fresh heads look things up: strong keys, an open gate, no shift. Otherwise they do a little of all.
+    """
 
     inputs: int
     outputs: int
@@ -53,6 +64,7 @@ class NTMOptions:
     read_heads: int = 1
     write_heads: int = 1
     form: Form = OURS
+    by_content: bool = False
 
     def __post_init__(self) -> None:
         if self.controller not in CONTROLLERS:
@@ -86,6 +98,11 @@ class NTM(TrainableStep):
         self.parts += [o.write_heads * o.width] * written
         self.heads = nn.Linear(o.controller_size, sum(self.parts))
         self.output = nn.Linear(o.controller_size + (0 if o.form.output_sees == "controller" else reads), o.outputs)
+        if o.by_content:
+            _, strengths, gates, _, shifts, *_ = self.heads.bias.detach().split(self.parts)
+            strengths += CONTENT_STRENGTH
+            gates += CONTENT_GATE
+            shifts.unflatten(0, (heads, len(SHIFT_OFFSETS)))[:, SHIFT_OFFSETS.index(0)] += CONTENT_GATE
         index = addressing.shift_index(o.slots, SHIFT_OFFSETS, circular=o.form.shift == "circular")
         self.register_buffer("shift_index", index, persistent=False)
         if o.form.start == "given":
@@ -94,6 +111,8 @@ class NTM(TrainableStep):
             return
         self.first_weightings = nn.Parameter(torch.randn(heads, o.slots))
         self.first_read = nn.Parameter(torch.randn(o.read_heads, o.width))
+        if o.form.memory == "learned":
+            self.first_memory = nn.Parameter(MEMORY_DEVIATION * torch.randn(o.slots, o.width))
         self.first_controller = nn.ParameterDict(
             {name: nn.Parameter(torch.zeros(shape)) for name, shape in self.controller.state_shapes.items()}
         )
@@ -105,7 +124,7 @@ class NTM(TrainableStep):
             return {name: self.first_state[name] for name in self._state_shapes()}
         weightings = torch.softmax(self.first_weightings, dim=1)
         return {
-            "memory": torch.full((o.slots, o.width), MEMORY_START),
+            "memory": self.first_memory if o.form.memory == "learned" else torch.full((o.slots, o.width), MEMORY_START),
             "read_weighting": weightings[: o.read_heads],
             "write_weighting": weightings[o.read_heads :],
             "read_vector": torch.tanh(self.first_read),

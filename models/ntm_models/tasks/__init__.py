@@ -16,12 +16,17 @@ from ntm_models.tasks.encodings import (
 from ntm_models.tasks.entity_tracking import EntityTracking
 from ntm_models.tasks.episode import Episodes
 from ntm_models.tasks.few_shot import FewShotLabels
+from ntm_models.tasks.flows import Flows
 from ntm_models.tasks.key_value import KeyValueStore
 from ntm_models.tasks.ngrams import DynamicNGrams
 from ntm_models.tasks.priority_sort import PrioritySort
 from ntm_models.tasks.repeat_copy import RepeatCopy
+from ntm_models.tasks.retrieval import Retrieval
 from ntm_models.tasks.reverse import Reversal
+from ntm_models.tasks.sightings import Sightings
+from ntm_models.tasks.speakers import Speakers
 from ntm_models.tasks.task import OUTPUT, Task, tensors_of
+from ntm_models.tasks.tones import Tones
 
 TASKS: dict[str, type[Task]] = {
     "copy": Copy,
@@ -36,6 +41,11 @@ TASKS: dict[str, type[Task]] = {
     "entity-tracking": EntityTracking,
     "key-value": KeyValueStore,
     "reversal": Reversal,
+    "sightings": Sightings,
+    "retrieval": Retrieval,
+    "flows": Flows,
+    "speakers": Speakers,
+    "tones": Tones,
     # As other programs encode them.
     "copy-ended": EndedCopy,
     "copy-started": StartedCopy,
@@ -59,13 +69,18 @@ __all__ = [
     "EntityTracking",
     "Episodes",
     "FewShotLabels",
+    "Flows",
     "KeyValueStore",
     "MarkersFirstCopy",
     "PrioritySort",
     "RepeatCopy",
+    "Retrieval",
     "Reversal",
+    "Sightings",
+    "Speakers",
     "StartedCopy",
     "Task",
+    "Tones",
     "UnaryRepeatCopy",
     "WideAssociativeRecall",
     "WideCopy",

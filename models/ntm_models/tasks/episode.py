@@ -24,6 +24,9 @@ class Episodes:
 
     classes: the O outputs of a step are one answer, the probabilities of O classes, and its y is 1 at the right one
     and 0 elsewhere. Otherwise each output is a bit of its own.
+
+    initial_state: what each session is given when it opens, in place of the model's own, `[B, ...]` by the names of
+    state tensors.
     """
 
     x: NDArray[Any]
@@ -32,6 +35,7 @@ class Episodes:
     optimal: FloatArray | None = None
     classes: bool = False
     others: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    initial_state: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> dict[str, NDArray[Any]]:

@@ -5,7 +5,7 @@ from Beta(1/2, 1/2) for each sequence. One channel in, the bit of this step; one
 next one is 1. L bits take T = L - 1 steps; the first `context` bits are fair, and no prediction of them counts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -19,11 +19,23 @@ CONTEXT = 5
 
 @dataclass(frozen=True)
 class DynamicNGrams:
-    """Bits of a source with 5 bits of context: a 6-gram source. Inputs I = 1, outputs O = 1."""
+    """Bits of a source with 5 bits of context: a 6-gram source. Inputs I = 1, outputs O = 1.
+
+    context: how many of them, the last ones, the source heeds. The optimal estimator does not know it.
+    context_min: a training draws it for each batch, from so many to `context`.
+    """
 
     length_min: ClassVar[int] = CONTEXT + 1
     lengths_shown: ClassVar[tuple[int, ...]] = (50, 100, 200)
     length_means: ClassVar[str] = "bits"
+
+    context: int = CONTEXT
+    context_min: int = CONTEXT
+
+    def __post_init__(self) -> None:
+        for name in ("context", "context_min"):
+            if not 0 <= getattr(self, name) <= CONTEXT:
+                raise ValueError(f"{name}: expected 0 to {CONTEXT}, got {getattr(self, name)}")
 
     @property
     def inputs(self) -> int:
@@ -37,7 +49,7 @@ class DynamicNGrams:
         """Sequences of `length` bits, each of its own source. The same seed gives the same sequences."""
         expect_sizes(self, length, sequences)
         random = np.random.default_rng(seed)
-        tables = random.beta(0.5, 0.5, (sequences, 2**CONTEXT))
+        tables = np.tile(random.beta(0.5, 0.5, (sequences, 2**self.context)), 2 ** (CONTEXT - self.context))
         chances = random.random((sequences, length))
         bits = np.zeros((sequences, length), np.int64)
         bits[:, :CONTEXT] = chances[:, :CONTEXT] < 0.5
@@ -52,8 +64,10 @@ class DynamicNGrams:
             optimal=optimal_estimates(x),
         )
 
-    def varied(self, _random: np.random.Generator) -> Self:
-        return self
+    def varied(self, random: np.random.Generator) -> Self:
+        if self.context_min >= self.context:
+            return self
+        return replace(self, context=int(random.integers(self.context_min, self.context + 1)))
 
 
 def optimal_estimates(x: FloatArray) -> FloatArray:

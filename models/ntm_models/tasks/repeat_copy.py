@@ -21,7 +21,7 @@ REPEATS_MEAN, REPEATS_DEVIATION = 5.5, 8.25**0.5
 class RepeatCopy:
     """Copies of `bits`-bit vectors, `repeats` times. Inputs I = bits + 2, outputs O = bits + 1.
 
-    A training draws the repeats of each batch from 1 to `repeats`.
+    A training draws the repeats of each batch from `repeats_min` to `repeats`.
     """
 
     length_min: ClassVar[int] = 1
@@ -30,10 +30,12 @@ class RepeatCopy:
 
     bits: int = 8
     repeats: int = 10
+    repeats_min: int = 1
 
     def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise ValueError(f"repeats: expected at least 1, got {self.repeats}")
+        for name in ("repeats", "repeats_min"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
     @property
     def inputs(self) -> int:
@@ -59,4 +61,4 @@ class RepeatCopy:
         return Episodes(x=x, y=y, scored=np.arange(steps) > length)
 
     def varied(self, random: np.random.Generator) -> Self:
-        return replace(self, repeats=int(random.integers(1, self.repeats + 1)))
+        return replace(self, repeats=int(random.integers(min(self.repeats_min, self.repeats), self.repeats + 1)))

@@ -22,6 +22,9 @@ class Task(Protocol):
     What a step module must know of a task stands in attributes of the same names as the module's options: `inputs` and
     `outputs`, and of some tasks more, such as a `vocabulary`.
 
+    What sessions are given when they open does not depend on the length. Where they are given something, an episode has
+    at least as many steps as its length says.
+
     length_min: the shortest that there is. lengths_shown: those that a card tells the score of.
     length_means: what a length counts.
     """

@@ -7,7 +7,7 @@ from models.rollout import initial_batch, rollout_logits
 from torch import nn
 
 from models import literal
-from ntm_models.ntm import NTM, NTMOptions
+from ntm_models.ntm import NTM, Form, NTMOptions
 
 CONTROLLERS = ("feed-forward", "lstm", "gru")
 HEADS = ((1, 1), (2, 3))
@@ -202,3 +202,26 @@ def test_the_step_is_the_logistic_function_of_its_logits():
 def test_sizes_that_make_no_memory_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         NTMOptions(inputs=1, outputs=1, **options)
+
+
+def test_a_learned_memory_is_a_weight_that_a_loss_changes():
+    torch.manual_seed(5)
+    sizes = {"inputs": 3, "outputs": 2, "controller_size": 6, "slots": 8, "width": 4}
+    ntm = NTM(NTMOptions(**sizes, form=Form(memory="learned")))
+    memory = ntm.initial_state()["memory"]
+    assert memory.shape == (8, 4)
+    assert len(memory.unique(dim=0)) == 8
+    rollout_logits(ntm, torch.rand(2, 3, 3)).sum().backward()
+    assert ntm.state_dict()["first_memory"].equal(memory)
+    assert ntm.first_memory.grad.abs().min() > 0
+
+
+def test_fresh_heads_that_begin_by_content_attend_to_what_is_like_their_key():
+    sizes = {"inputs": 3, "outputs": 2, "controller_size": 6, "slots": 16, "width": 8, "form": Form(memory="learned")}
+    largest = []
+    for by_content in (False, True):
+        torch.manual_seed(5)
+        ntm = NTM(NTMOptions(**sizes, by_content=by_content))
+        _, following = ntm({"x": torch.rand(4, 3)}, initial_batch(ntm, 4))
+        largest.append(following["read_weighting"].max(dim=2).values.mean().item())
+    assert largest[0] < 0.4 < 0.6 < largest[1]

@@ -146,8 +146,31 @@ def test_a_session_that_looks_like_markup_is_shown_as_it_is(stepped):
     view = View(between.server(1), between.models(), busiest({}, now, took_s=1.0, shown=1))
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(drawn(view))
+        console.print(drawn(view, 200))
     assert "[red]" in capture.get()
+
+
+@pytest.mark.parametrize("width", [80, 100, 130])
+def test_the_models_fit_a_terminal_a_line_each(width):
+    busy = one(sessions=123_456, steps=2_000_000, fast=1_000_000, slow=2_000_000)
+    texts = (TEXT.replace('model="m"', 'model="associative-recall-ff"').format(**each) for each in (one(), busy))
+    between = Between(*(reading([text], at_s) for at_s, text in enumerate(texts)))
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(drawn(View(between.server(1), between.models(), []), width))
+    lines = [line for line in capture.get().splitlines() if line.startswith(("model", "associative-recall-ff/"))]
+    assert len(lines) == 4, capture.get()
+    assert all("p99" in line or "ms" in line or "/9" in line or "/10" in line for line in lines)
+
+
+def test_into_a_pipe_goes_a_table_for_each_look(served, metrics, stepped):
+    command = [SCRIPT, "top", *metrics, "--server", served.target, "--interval-s", "0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as top:
+        seen = [top.stdout.readline() for _ in range(20)]
+        top.send_signal(signal.SIGINT)
+        _, err = top.communicate(timeout=30)
+    assert (top.returncode, err) == (0, "")
+    assert sum(line.startswith("model") for line in seen) >= 2
 
 
 def test_where_there_are_no_metrics_it_says_so(cli):

@@ -66,6 +66,16 @@ def test_a_watched_run_is_the_recorded_run_with_gaps_where_nobody_looked(zoo_cli
         frames.close()
 
 
+def test_a_run_of_which_the_state_alone_was_watched_is_recorded(zoo_client):
+    with zoo_client.session("copy-ff") as session:
+        session.step(np.ones((3, 9), np.float32))
+        frames = zoo_client.watch(session.id, "memory", state_only=True)
+        recording = recording_of(frames, steps=3)
+        frames.close()
+        assert (recording.steps, recording.inputs, recording.state_steps.tolist()) == (3, {}, [2])
+        assert recording.over_time("memory").shape == (3, 128, 20)
+
+
 def test_a_recording_is_a_file_of_plain_numpy(zoo_client, tmp_path):
     with zoo_client.session("copy-ff") as session:
         recording = record(zoo_client, session, np.ones((3, 9), np.float32))

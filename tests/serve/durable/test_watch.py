@@ -1,6 +1,8 @@
 """Watching sessions that leave memory, come back, and go to other servers."""
 
 import asyncio
+import gc
+import weakref
 from contextlib import aclosing
 
 import numpy as np
@@ -198,3 +200,17 @@ async def test_whoever_watches_does_not_keep_a_session_in_memory_after_it_is_gon
             assert a.sessions.get("s").watch is not None
         assert a.sessions.get("s").watch is None
         assert a.sessions.viewers == 0
+
+
+async def test_a_frame_that_is_held_keeps_no_state_that_was_replaced(store, clock):
+    async with replica(store, clock=clock) as a:
+        await a.open()
+        await a.step("s", 1)
+        async with watching(a) as seen:
+            await anext(seen)
+            before = weakref.ref(a.sessions.get("s").state.block.arrays[0])
+            frame = await next_frame(seen)
+            await a.step("s", 2)
+            gc.collect()
+            assert total(frame) == [1.0]
+            assert before() is None

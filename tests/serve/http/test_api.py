@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import json
+import socket
 
 import httpx
 import numpy as np
@@ -447,3 +448,113 @@ def rest(server, names):
         await service._residency._claims._keeper.call(lambda: None)
 
     asyncio.run_coroutine_threadsafe(put(), server.running.loop).result(WAIT_S)
+
+
+STRANGE = ("\x00", "\ue000", "a\x00", "\U0010ffff", "é", "a b", "x" * 1000)
+
+
+@pytest.mark.parametrize("sort", ["id", "-id", "idle"])
+@pytest.mark.parametrize("text", STRANGE)
+def test_what_no_id_begins_with_finds_none(tmp_path, text, sort):
+    with serving(store=f"sqlite:{tmp_path / 'store'}") as (_, client, api):
+        client.session("running-sum", session_id="a").step([1])
+        for asked in ({"prefix": text}, {"model": text}):
+            answer = api.get("/sessions", params={**asked, "sort": sort})
+            assert answer.json() == {"sessions": [], "next_page_token": None, "complete": True}
+        token = base64.urlsafe_b64encode(json.dumps([0, text]).encode()).decode()
+        assert refusal(api.get("/sessions", params={"page_token": token, "sort": sort})) == (400, "INVALID_INPUT")
+
+
+def test_a_watch_that_wants_few_frames_ends_with_its_session_all_the_same(it):
+    _, client, api = it
+    session = client.session("running-sum", session_id="a")
+    with watching(api, "a", frames_per_s=1e-4) as events:
+        assert [events.next()[0] for _ in range(2)] == ["begun", "frame"]
+        session.step([1])
+        session.close()
+        name, told = events.next()
+        assert (name, told["error"]["reason"]) == ("end", "CLOSED")
+
+
+def test_a_watch_that_wants_few_frames_is_told_now_and_then_where_the_session_stands(it, monkeypatch):
+    monkeypatch.setattr("ntm_serve.watching.PULSE_S", 0.05)
+    _, client, api = it
+    session = client.session("running-sum", session_id="a")
+    with watching(api, "a", frames_per_s=1e-4) as events:
+        assert [events.next()[0] for _ in range(2)] == ["begun", "frame"]
+        session.step([1])
+        name, told = events.next()
+        while told["next_step"] == 0:
+            name, told = events.next()
+        assert (name, told["next_step"]) == ("session", 1)
+
+
+def test_large_memories_are_shown_less_often(it, monkeypatch):
+    monkeypatch.setattr("ntm_serve.watching.ELEMENTS_PER_S_MAX", 1e-4)
+    monkeypatch.setattr("ntm_serve.watching.PULSE_S", 0.05)
+    _, client, api = it
+    session = client.session("running-sum", session_id="a")
+    with watching(api, "a", frames_per_s=30) as events:
+        assert [events.next()[0] for _ in range(2)] == ["begun", "frame"]
+        session.step([1])
+        assert [events.next()[0] for _ in range(3)] == ["session"] * 3
+
+
+def raw(server, asked):
+    """A connection that has asked this, and has room for little."""
+    connection = socket.socket()
+    connection.settimeout(WAIT_S)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", server.running.http_port))
+    connection.sendall(asked.encode())
+    return connection
+
+
+def test_whoever_takes_nothing_is_cut_off_and_makes_room_for_others(monkeypatch):
+    monkeypatch.setattr("ntm_serve.http.server.STALL_S", 0.3)
+    wide = RunningSum(name="wide", width=512)
+    with serving(wide, watches_max=1, watch_frames_per_s_max=1e4) as (server, client, api):
+        session, x = client.session("wide", session_id="a"), np.ones(512, np.float32)
+        path = "/api/v1/sessions/a/watch?columns_max=512&frames_per_s=10000"
+        with raw(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            for is_watched in (True, False):
+                while (server.running.service._sessions.viewers == 1) is not is_watched:
+                    session.step(x)
+            with watching(api, "a") as events:
+                assert events.next()[0] == "begun"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("ntm_serve.http.bodies.BODY_S", 0.05)
+    with serving(inspector="write") as (server, client, _):
+        client.session("running-sum", session_id="a")
+        head = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        with raw(server, f"POST /api/v1/sessions/a/fork HTTP/1.1\r\n{head}") as connection:
+            assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/sessions/a", "GET, HEAD"),
+        ("OPTIONS", "/sessions", "GET, HEAD"),
+        ("GET", "/sessions/a/fork", "POST"),
+    ],
+)
+def test_a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has(it, method, path, allowed):
+    _, _, api = it
+    answer = api.request(method, path)
+    assert refusal(answer) == (405, "UNSUPPORTED")
+    assert answer.headers["allow"] == allowed
+
+
+def test_streams_leave_connections_for_probes(it, monkeypatch):
+    monkeypatch.setattr("ntm_serve.http.api.WATCHES_MAX", 1)
+    _, client, api = it
+    client.session("running-sum", session_id="a")
+    for _ in range(2):  # What one leaves, another has.
+        with watching(api, "a") as events:
+            assert events.next()[0] == "begun"
+            assert refusal(api.get("/sessions/a/watch")) == (429, "LIMIT_REACHED")
+        while api.get("/sessions/nobody/watch").status_code == 429:
+            pass

@@ -43,7 +43,7 @@ def test_metrics_are_text_for_prometheus(server):
 
 
 @pytest.mark.parametrize(
-    ("path", "method", "status"), [("/", "GET", 404), ("/metrics/x", "GET", 404), ("/readyz", "POST", 405)]
+    ("path", "method", "status"), [("/nothing", "GET", 404), ("/metrics/x", "GET", 404), ("/readyz", "POST", 405)]
 )
 def test_nothing_else_is_there(server, path, method, status):
     assert get(server, path, method)[0] == status

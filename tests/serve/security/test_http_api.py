@@ -183,3 +183,74 @@ def test_a_model_that_is_not_served_says_why():
         assert (broken["name"], broken["ready"], broken["fault"]["reason"]) == ("broken", False, "MODEL_DAMAGED")
         assert (broken["state"], broken["state_bytes"], broken["series"]) == ([], None, [])
         assert served["ready"]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8002", "127.0.0.1.evil.example", "localhost.evil", "[x"]
+)
+def test_a_name_that_was_turned_to_this_machine_reads_nothing(host):
+    with test_server([RunningSum()], inspector="write") as server, api(server, None) as http:
+        with Client(server.target) as client:
+            client.session("running-sum", session_id="ours")
+        for path in ("/server", *READS[:-1]):
+            assert refusal(http.get(path, headers={"host": host})) == (403, "PERMISSION_DENIED")
+        for path in WRITES:
+            answer = http.post(path, json={}, headers={"host": host, "origin": f"http://{host}"})
+            assert refusal(answer) == (403, "PERMISSION_DENIED")
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:1", "a.localhost", "127.0.0.1:8002", "[::1]:8002", "10.0.0.7"]
+)
+def test_addresses_and_localhost_are_every_servers(host):
+    with test_server([RunningSum()]) as server, api(server, None) as http:
+        assert http.get("/models", headers={"host": host, "origin": f"http://{host}"}).status_code == 200
+
+
+def test_whoever_shows_a_token_may_call_the_server_by_any_name(it):
+    _, tokens, asking = it
+    with asking(tokens["acme"]) as http:
+        assert http.get("/models", headers={"host": "ntm.example"}).status_code == 200
+
+
+def test_names_are_those_that_are_set():
+    with test_server([RunningSum()], http_names="NTM.example, other") as server, api(server, None) as http:
+        for host, status in (("ntm.example:80", 200), ("other", 200), ("localhost", 200), ("third", 403)):
+            assert http.get("/models", headers={"host": host}).status_code == status
+
+
+@pytest.mark.parametrize("origin", ["http://[::1", "null", "http://evil.example", "evil"])
+def test_an_origin_that_is_not_ours_is_refused(origin):
+    with test_server([RunningSum()]) as server, api(server, None) as http:
+        assert refusal(http.get("/models", headers={"origin": origin})) == (403, "PERMISSION_DENIED")
+
+
+def test_a_session_whose_model_is_not_served_makes_no_steps_by_hand(tmp_path):
+    settings = {"store": f"sqlite:{tmp_path / 'store'}", "durability": "process", "inspector": "write"}
+    with test_server([RunningSum()], **settings) as server, Client(server.target) as client:
+        client.session("running-sum", session_id="ours").step([1])
+    key = ModelKey("running-sum", "1")
+    broken = LoadedModels(
+        [RunningSum(name="other")],
+        {key: ModelDamaged("running-sum/1: model.onnx: expected another sha256")},
+        {ModelKey("other", "1"): 0.0},
+    )
+    with test_server(broken, **settings) as server, api(server, None) as http:
+        assert http.get("/sessions/ours").json()["state_bytes"] == 0
+        for path in READS[3:5]:
+            assert refusal(http.get(path)) == (404, "MODEL_UNKNOWN")
+        assert refusal(http.post("/sessions/ours/steps", json={"inputs": {"x": [[1]]}})) == (404, "MODEL_UNKNOWN")
+
+
+def test_how_many_sessions_others_have_is_not_told(callers, tmp_path, monkeypatch):
+    monkeypatch.setattr("ntm_serve.search.STORED_SLICE", 2)
+    monkeypatch.setattr("ntm_serve.search.STORED_MAX", 4)
+    tokens = {name: callers.add(f"{name}'s", name) for name in ("a", "b", "c", "")}
+    with test_server([RunningSum()], **callers.settings, store=f"sqlite:{tmp_path / 'store'}") as server:
+        for tenant, token in tokens.items():
+            with Client(server.target, token=token) as client:
+                for number in range(5 if tenant else 1):
+                    client.session("running-sum", session_id=f"s-{number}").step([1])
+        with api(server, tokens[""]) as http:
+            found = http.get("/sessions", params={"sort": "-steps"}).json()
+            assert ([one["session_id"] for one in found["sessions"]], found["complete"]) == (["s-0"], True)
