@@ -25,6 +25,21 @@ def copy_lstm(zoo):
     return OrtEngine(read_model_directory(zoo / "copy-lstm" / "1"), name="copy-lstm", version="1", batch_max=64)
 
 
+async def expired_at(server, ids, x):
+    """Step these sessions, x `[S, T, 9]`; those that had expired. One that came back while this process stood still
+    for longer than its lease is asked for again, as clients do.
+    """
+    gone = set()
+    while ids:
+        answer = await server.service.step(StepRequest(ids, [None] * len(ids), {"x": x}))
+        faults = {place: error.reason for place, error in answer.errors.items()}
+        assert set(faults.values()) <= {"EXPIRED", "OWNED_ELSEWHERE"}
+        gone |= {ids[place] for place, reason in faults.items() if reason == "EXPIRED"}
+        again = [place for place, reason in faults.items() if reason == "OWNED_ELSEWHERE"]
+        ids, x = [ids[place] for place in again], x[again]
+    return gone
+
+
 @pytest.mark.parametrize("window", [1, 64])
 async def test_a_day_of_churn_leaves_what_lives_and_what_was_asked_to_be_kept(copy_lstm, tmp_path, clock, window):
     store, random = SqliteStore(tmp_path / "sessions.db"), np.random.default_rng(0)
@@ -41,10 +56,8 @@ async def test_a_day_of_churn_leaves_what_lives_and_what_was_asked_to_be_kept(co
                 ids = [str(one) for one in random.choice(live, min(16, len(live)), replace=False)]
                 shape = (len(ids), int(random.integers(1, 12)), 9)
                 x = random.integers(0, 2, shape).astype(np.float32)
-                answer = await server.service.step(StepRequest(ids, [None] * len(ids), {"x": x}))
-                gone = [place for place, error in answer.errors.items() if error.reason == "EXPIRED"]
-                assert len(gone) == len(answer.errors)
-                live = [one for one in live if one not in {ids[place] for place in gone}]
+                gone = await expired_at(server, ids, x)
+                live = [one for one in live if one not in gone]
                 steps += shape[0] * shape[1]
             for session_id in random.choice(live, CLOSED_AN_HOUR, replace=False):
                 await server.service.close_session(str(session_id))
