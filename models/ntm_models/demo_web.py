@@ -58,6 +58,11 @@ def _name(entry: Entry) -> str:
     return entry.name
 
 
+def session_of(entry: Entry) -> str:
+    """The session that is kept at work."""
+    return f"demo-{entry.name}"
+
+
 def keep_stepping(client: Client, entry: Entry, task: Task, stop: threading.Event) -> None:
     """Episode after episode in one session, each from an empty memory, until told to stop."""
     random = np.random.default_rng(SEED)
@@ -68,8 +73,7 @@ def keep_stepping(client: Client, entry: Entry, task: Task, stop: threading.Even
 
     episode = drawn()
     given = {name: array[0] for name, array in episode.initial_state.items()}
-    name = f"demo-{entry.name}"
-    session = client.session(entry.name, version=entry.version, session_id=name, initial_state=given)
+    session = client.session(entry.name, version=entry.version, session_id=session_of(entry), initial_state=given)
     while not stop.is_set():
         for step in range(episode.steps):
             if stop.wait(STEP_EVERY_S):
@@ -95,10 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = ["--store", f"sqlite:{folder}/sessions.db", "--retain-steps", "100000"]
         options += ["--http-port", given.http_port, "--inspector", "write" if given.writes else "read"]
         with served(given.repository, *options) as (target, http), Client(target) as client:
-            _run(client, entries, http)
+            _run(client, entries, target, http)
 
 
-def _run(client: Client, entries: Sequence[Entry], http: str) -> None:
+def _run(client: Client, entries: Sequence[Entry], target: str, http: str) -> None:
     stop = threading.Event()
     faults: list[BaseException] = []
 
@@ -113,9 +117,8 @@ def _run(client: Client, entries: Sequence[Entry], http: str) -> None:
     threads = [threading.Thread(target=step, args=(entry,), name=entry.name) for entry in entries]
     for thread in threads:
         thread.start()
-    print(
-        f"demo-web: open http://{http}/ (models {', '.join(one.name for one in entries)}; Ctrl-C ends it)", flush=True
-    )
+    print(f"demo-web: open http://{http}/ (models {', '.join(one.name for one in entries)}; Ctrl-C ends it)")
+    print(f"demo-web: or in a terminal: ntm-serve watch {session_of(entries[0])} --server {target}", flush=True)
     try:
         stop.wait()
     except KeyboardInterrupt:

@@ -142,11 +142,11 @@ def open_request(
     """Raises InvalidInput for a durability that there is not, and for what is no array or size."""
     return sessions_pb2.OpenRequest(
         model=model,
-        version=version,
+        version=str(version),
         session_id=session_id,
         resume=resume,
         durability=durability_word(durability),
-        initial_state=state_tensors(initial_state or {}),
+        initial_state=state_tensors({} if initial_state is None else initial_state),
         sizes=_sizes(sizes or {}),
     )
 

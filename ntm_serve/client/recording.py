@@ -88,8 +88,11 @@ class Recording:
             raise InvalidInput(f"recording: expected one that `save` wrote at {path}, got: {fault}") from fault
 
 
-def record(client: "Client", session: "Session", xs: Iterable["Inputs"], *tensors: str) -> Recording:
-    """Step a session, one x a message, and keep what is in its memory after each. tensors: names or roles; none is all.
+def record(
+    client: "Client", session: "Session", xs: "Iterable[Inputs] | Mapping[str, Array]", *tensors: str
+) -> Recording:
+    """Step a session, one x a message, and keep what is in its memory after each. xs: what `Session.step` takes, a step
+    each, or every input by its name, `[T, ...]`. tensors: names or roles; none is all.
     Every step has its state, whole. Raises as Session.step.
     """
     model = client.model(session.model, session.version)
@@ -98,6 +101,8 @@ def record(client: "Client", session: "Session", xs: Iterable["Inputs"], *tensor
     if not names:
         raise InvalidInput(f"tensors: expected names or roles of {roles}, got {list(tensors)}")
     first_step, given, answers, states = session.next_step, [], [], []
+    if isinstance(xs, Mapping):
+        xs = [dict(zip(xs, row, strict=True)) for row in zip(*xs.values(), strict=True)]
     for x in xs:
         answers.append(session.step(x))
         given.append(x)

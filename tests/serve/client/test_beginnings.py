@@ -50,12 +50,18 @@ def test_a_session_that_began_otherwise_is_not_resumed(client):
         ({"total": np.array(["a", "b"])}, "total: expected a dtype of"),
         ({"total": [[1.0], [1.0, 2.0]]}, "initial_state: expected arrays by name"),
         ([np.ones(2, np.float32)], "initial_state: expected arrays by name"),
+        (np.ones(2, np.float32), "initial_state: expected arrays by name"),
     ],
 )
 def test_what_is_no_state_of_the_model_is_refused(client, given, told):
     with pytest.raises(InvalidInput, match=told):
         client.session("running-sum", initial_state=given)
     assert list(client.sessions()) == []
+
+
+def test_a_version_may_be_a_number(client):
+    with client.session("running-sum", version=1) as session:
+        assert session.version == "1"
 
 
 def test_a_model_without_state_begins_with_none(client):

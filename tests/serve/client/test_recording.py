@@ -42,6 +42,14 @@ def test_a_recorded_run_has_every_step_and_every_state(zoo_client):
         assert recording.of_role("write_weighting") == ["write_weighting"]
 
 
+def test_what_is_recorded_may_be_given_by_the_names_of_the_inputs(zoo_client):
+    x = np.random.default_rng(1).integers(0, 2, (3, 9)).astype(np.float32)
+    with zoo_client.session("copy-ff") as one, zoo_client.session("copy-ff") as other:
+        by_name, each = record(zoo_client, one, {"x": x}, "memory"), record(zoo_client, other, x, "memory")
+    np.testing.assert_array_equal(by_name.inputs["x"], x)
+    np.testing.assert_array_equal(by_name.outputs["y"], each.outputs["y"])
+
+
 def test_a_watched_run_is_the_recorded_run_with_gaps_where_nobody_looked(zoo_client):
     x = np.random.default_rng(2).integers(0, 2, (12, 9)).astype(np.float32)
     with zoo_client.session("copy-ff") as watched, zoo_client.session("copy-ff") as stepped:
