@@ -64,11 +64,16 @@ def watch(
 
 
 def _draw(out: Console, info: SessionInfo, frames: Iterator[Frame]) -> None:
-    screen = Screen(info)
-    with Live(Text("looking ..."), console=out, screen=True, auto_refresh=False) as live:
-        for frame in frames:
-            screen.add(frame)
-            live.update(screen.drawn(out.width, out.height, colour=not out.no_color), refresh=True)
+    screen, shown = Screen(info), None
+    try:
+        with Live(Text("looking ..."), console=out, screen=True, auto_refresh=False) as live:
+            for frame in frames:
+                screen.add(frame)
+                shown = screen.drawn(out.width, out.height, colour=not out.no_color)
+                live.update(shown, refresh=True)
+    finally:
+        if shown is not None:  # What it was drawn on is gone.
+            out.print(shown)
 
 
 class Screen:

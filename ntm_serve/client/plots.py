@@ -75,6 +75,7 @@ def memory(seen: Picture | Array, *, title: str = "") -> Figure:
     most = float(np.abs(array).max()) or 1.0
     image = axis.imshow(array, aspect="auto", cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
     figure.colorbar(image, ax=axis, shrink=0.8)
+    axis.locator_params(integer=True)
     axis.set_xlabel("column")
     axis.set_ylabel("slot")
     if title:
@@ -119,4 +120,5 @@ def _draw(figure: Figure, axis: Any, panel: _Panel, *, first_step: int) -> None:
     axis.set_title(panel.title, loc="left", fontsize=9)
     axis.set_ylabel(panel.label, fontsize=8)
     axis.tick_params(labelsize=7)
+    axis.locator_params(integer=True)
     figure.colorbar(image, ax=axis, pad=0.01, fraction=0.03).ax.tick_params(labelsize=6)
