@@ -21,7 +21,8 @@ from ntm_serve.testing import test_server
 
 from .steps import source_of
 
-SLOTS, MOST = 5, 12
+# 16 is a multiple of what a DNC fills its rows up to, and the others are none.
+SLOTS, MOST = 5, 40
 RANGE = {"slots": (1, MOST)}
 
 
@@ -44,7 +45,7 @@ def test_a_dnc_is_served_with_as_many_slots_as_a_session_chooses(tmp_path: Path)
     assert {one.name: one.axes for one in manifest.state} == {**step.axes, "read_vector": ()}
     xs = example(20, 7)["x"]
     with test_server(load_models(tmp_path, batch_max=8)) as server, Client(server.target) as client:
-        for slots in (1, 3, SLOTS, MOST):
+        for slots in (1, 3, SLOTS, 16, MOST):
             other = dnc(slots)
             state = {name: tensor.unsqueeze(0) for name, tensor in other.initial_state().items()}
             wanted = []
@@ -125,6 +126,7 @@ class Counted(Average):
         (Wide(), {}, r"sizes: at {'slots': 1}: expected outputs \['float32\[4\]'\] as at its own"),
         (Average(), {"slots": (5, 9)}, r"sizes: slots: expected a least and a most around its own 4, got \(5, 9\)"),
         (Average(), {"slots": (4, 4)}, "expected a least and a most around its own 4"),
+        (Average(), {"slots": 9}, r"sizes: slots: expected two whole numbers, \(least, most\), got 9"),
         (Average(), {"width": (1, 2)}, "sizes: width: expected it to be an axis of a state tensor"),
     ],
 )

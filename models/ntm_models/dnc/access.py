@@ -21,7 +21,6 @@ USAGE_STEPS = 2.0**16
 # Keeps log(0) out of a product that is taken by logarithms; what is multiplied by it is gone.
 USAGE_MIN = 1e-30
 
-
 # Kernels add and take logarithms of up to so many numbers at once, and of those left over at an end of a row one by
 # one, with other last bits. Rows of a multiple of it have none left over, so a session's bits do not depend on its
 # place in the batch.
@@ -65,8 +64,9 @@ def allocation(usages: Tensor) -> Tensor:
     compared = torch.round(usages * USAGE_STEPS).to(torch.int64) * slots + places
     order = torch.topk(compared, slots, dim=1, largest=False).indices
     by_usage = usages.gather(1, order)
-    lesser = functional.pad(by_usage.clamp(min=USAGE_MIN)[:, :-1], (1, -slots % LANES), value=1.0)
-    products = torch.exp(torch.cumsum(torch.log(lesser), dim=1))[:, :slots]
+    lesser = functional.pad(by_usage.clamp(min=USAGE_MIN)[:, :-1], (1, _missing(slots)), value=1.0)
+    # By their places: of a slice torch would ask whether it takes all, and make a graph for one answer.
+    products = torch.exp(torch.cumsum(torch.log(lesser), dim=1)).index_select(1, places)
     free = (1 - by_usage) * products
     return torch.zeros_like(usages).scatter(1, order, free)
 
@@ -92,4 +92,13 @@ def _over_length(vectors: Tensor) -> Tensor:
 
 def _whole(rows: Tensor) -> Tensor:
     """The last axis with zeros up to a multiple of LANES."""
-    return functional.pad(rows, (0, -rows.shape[-1] % LANES))
+    return functional.pad(rows, (0, _missing(rows.shape[-1])))
+
+
+def _missing(size: int) -> int:
+    """How many numbers a row lacks to be a multiple of LANES. Where its size is free in a graph it is one at least:
+    torch would make a graph either of the sizes that lack none or of those that do.
+    """
+    if type(size) is not int:  # A torch.SymInt.
+        return (size // LANES + 1) * LANES - size
+    return -size % LANES
