@@ -26,16 +26,24 @@ VERSION = re.compile(r"[1-9][0-9]{0,8}")
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def target_directory(out: Path, name: str, version: str, *, force: bool) -> Path:
-    """`<out>/<name>/<version>`, where a model directory may be written. Raises SettingsFault."""
+def target_directory(out: Path, name: str, version: str, *, force: bool, version_chosen: bool = True) -> Path:
+    """`<out>/<name>/<version>`, where a model directory may be written. version_chosen: whether the caller could have
+    said another one. Raises SettingsFault.
+    """
     if not NAME.fullmatch(name):
         raise SettingsFault(f"--name: expected letters, digits and '.', '_', '-' after the first, got {name!r}")
     if not VERSION.fullmatch(version):
         raise SettingsFault(f"--version: expected a whole number of at least 1, got {version!r}")
     target = out / name / version
     if target.exists() and not force:
-        raise SettingsFault(f"{target}: exists; --force replaces it, and another version is written beside it")
+        beside = f", or --version {_next_version(target.parent)} writes one beside it" if version_chosen else ""
+        raise SettingsFault(f"{target}: exists; --force replaces it{beside}")
     return target
+
+
+def _next_version(folder: Path) -> int:
+    """The version after all that a model has."""
+    return 1 + max((int(one.name) for one in folder.iterdir() if VERSION.fullmatch(one.name)), default=0)
 
 
 def file_entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:

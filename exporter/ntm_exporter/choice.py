@@ -38,6 +38,22 @@ def _axes(step: object) -> Mapping[str, tuple[str, ...]]:
     return axes
 
 
+def expect_axes(step: object, initial: Mapping[str, Array]) -> None:
+    """Refuse names of axes that are not those of the state, also of a step that leaves no size to sessions. Raises
+    ContractFault.
+    """
+    for state, names in _axes(step).items():
+        if state not in initial:
+            raise ContractFault(f"axes: expected names of the state, {sorted(initial)}, got {state!r}")
+        shape = initial[state].shape
+        plain = isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
+        if not plain or len(names) != len(shape):
+            raise ContractFault(
+                f'axes: {state}: expected a name or "" for each axis of {list(shape)}, {len(shape)} in all, '
+                f"got {names!r}"
+            )
+
+
 def further_sizes(spec: StepSpec) -> list[Sizes]:
     """Two choices of a session's, beside the model's own sizes, at which a step is looked at too: the least and the
     most of every axis, or what is next to it where that is the model's own.
@@ -52,20 +68,21 @@ def further_sizes(spec: StepSpec) -> list[Sizes]:
 
 
 def axes_of(choice: Choice, initial: Mapping[str, Array]) -> tuple[Axis, ...]:
-    """The axes that a step names, with the sizes of its initial state `[...]`. Raises ContractFault."""
-    unknown = sorted(set(choice.axes) - set(initial))
-    if unknown:
-        raise ContractFault(f"axes: expected names of the state, {sorted(initial)}, got {unknown}")
+    """The axes that a step names, as expect_axes lets them pass, with the sizes of its initial state `[...]`. Raises
+    ContractFault.
+    """
     made = []
     for name, bounds in choice.sizes.items():
         own = [
             size
             for state, names in choice.axes.items()
-            for axis, size in zip(names, initial[state].shape, strict=False)
+            for axis, size in zip(names, initial[state].shape, strict=True)
             if axis == name
         ]
         if not own:
             raise ContractFault(f"sizes: {name}: expected it to be an axis of a state tensor, {dict(choice.axes)}")
+        if not isinstance(bounds, tuple | list) or [type(bound) for bound in bounds] != [int, int]:
+            raise ContractFault(f"sizes: {name}: expected two whole numbers, (least, most), got {bounds!r}")
         least, most = bounds
         if not least <= own[0] <= most or least == most:
             raise ContractFault(f"sizes: {name}: expected a least and a most around its own {own[0]}, got {bounds}")

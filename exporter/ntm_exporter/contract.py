@@ -20,13 +20,13 @@ another row. The shapes and dtypes of everything are read off the step; nothing 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ntm_exporter.choice import NO_CHOICE, Choice, axes_of, further_sizes
+from ntm_exporter.choice import NO_CHOICE, Choice, axes_of, expect_axes, further_sizes
 from ntm_exporter.errors import ContractFault
 from ntm_serve.errors import InvalidInput
 from ntm_serve.sizes import Sizes, expect_same_along_axes, sized_spec, sized_state
@@ -52,6 +52,11 @@ ROWS, STEPS = 2, 2
 # Rows of one batch of one size may be added up in another order; more than this is another function.
 ROW_TOLERANCE = 1e-4
 
+# What a step may say of itself beside its methods.
+ATTRIBUTES: Mapping[str, type[Any]] = {"family": str, "task": str, "roles": Mapping, "sizes": Mapping, "axes": Mapping}
+
+Given = TypeVar("Given")
+
 
 class Step(Protocol):
     """What the exporter calls. `example_inputs` may come from elsewhere, as it does for a recipe."""
@@ -66,7 +71,9 @@ class Step(Protocol):
 
 
 def expect_step(step: object, *, needs_example: bool) -> None:
-    """Refuse an object that lacks a method of the contract. Raises ContractFault."""
+    """Refuse an object that lacks a method of the contract, or says of itself what cannot be read. Raises
+    ContractFault.
+    """
     methods = {"initial_state": "initial_state()", "__call__": "step(inputs, state)"}
     if needs_example:
         methods["example_inputs"] = "example_inputs(steps, seed)"
@@ -75,6 +82,11 @@ def expect_step(step: object, *, needs_example: bool) -> None:
         raise ContractFault(
             f"step: expected {', '.join(methods.values())}, got a {type(step).__name__} without {', '.join(missing)}"
         )
+    for name, kind in ATTRIBUTES.items():
+        said = getattr(step, name, None)
+        if said is not None and not isinstance(said, kind):
+            wanted = "a text" if kind is str else "a dictionary"
+            raise ContractFault(f"{name}: expected {wanted}, got a {type(said).__name__}")
 
 
 def nothing_given(_seed: int) -> Mapping[str, Any]:
@@ -91,6 +103,7 @@ def examined(
 ) -> StepSpec:
     """The step's spec, read off two rows of its own example. Raises ContractFault."""
     initial = initial_arrays(step)
+    expect_axes(step, initial)
     begun = [{**initial, **given_arrays(initial, example_state, seed)} for seed in range(ROWS)]
     first, second = (example_arrays(example_inputs, STEPS, seed) for seed in range(ROWS))
     if any(not np.array_equal(first[name], again) for name, again in example_arrays(example_inputs, STEPS, 0).items()):
@@ -138,13 +151,14 @@ def _expect_step_at(step: Step, rows: Arrays, initial: Arrays, spec: StepSpec, s
 def initial_arrays(step: Step) -> dict[str, Array]:
     """One session's first state, as arrays. Raises ContractFault."""
     with torch.no_grad():
-        state = step.initial_state()
+        state = _of_the_user("initial_state()", step.initial_state)
     return _arrays("initial_state", state, only_tensors=True)
 
 
 def example_arrays(example_inputs: ExampleInputs, steps: int, seed: int) -> dict[str, Array]:
     """One session's run of T steps, `[T, ...]` each. Raises ContractFault."""
-    arrays = _arrays("example_inputs", example_inputs(steps, seed), only_tensors=False)
+    given = _of_the_user(f"example_inputs({steps}, {seed})", lambda: example_inputs(steps, seed))
+    arrays = _arrays("example_inputs", given, only_tensors=False)
     for name, array in arrays.items():
         if array.shape[:1] != (steps,):
             raise ContractFault(f"example_inputs: {name}: expected shape [{steps}, ...], got {list(array.shape)}")
@@ -153,7 +167,8 @@ def example_arrays(example_inputs: ExampleInputs, steps: int, seed: int) -> dict
 
 def given_arrays(initial: Arrays, example_state: ExampleState, seed: int) -> dict[str, Array]:
     """The state tensors that a session of the example is given, `[...]` each. Raises ContractFault."""
-    given = _arrays("example_state", example_state(seed), only_tensors=False)
+    offered = _of_the_user(f"example_state({seed})", lambda: example_state(seed))
+    given = _arrays("example_state", offered, only_tensors=False)
     for name, array in given.items():
         if name not in initial:
             raise ContractFault(f"example_state: expected names of the state, {sorted(initial)}, got {name!r}")
@@ -167,11 +182,13 @@ def given_arrays(initial: Arrays, example_state: ExampleState, seed: int) -> dic
 
 
 def called(step: Step, inputs: Arrays, state: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
-    """One call of the step on copies of arrays `[B, ...]`. Raises ContractFault where what it returns is no step."""
-    with torch.no_grad():
-        given = step({n: torch.tensor(a) for n, a in inputs.items()}, {n: torch.tensor(a) for n, a in state.items()})
+    """One call of the step on copies of arrays `[B, ...]`. Raises ContractFault where it fails, or what it returns is
+    no step's.
+    """
+    given = _stepped(step, *({name: torch.tensor(a) for name, a in part.items()} for part in (inputs, state)))
     if not isinstance(given, tuple) or len(given) != 2:
-        raise ContractFault(f"step: expected a tuple (outputs, next state), got a {type(given).__name__}")
+        got = f"a tuple of {len(given)}" if isinstance(given, tuple) else f"a {type(given).__name__}"
+        raise ContractFault(f"step: expected a tuple of 2, (outputs, next state), got {got}")
     return (
         _arrays("outputs", given[0], only_tensors=True, finite=False),
         _arrays("next state", given[1], only_tensors=True, finite=False),
@@ -205,16 +222,26 @@ def _examined_call(step: Step, inputs: Arrays, state: Arrays, specs: tuple[State
 def _expect_untouched(step: Step, inputs: Arrays, state: Arrays) -> None:
     """Refuse a step that fails, or that writes to what it was given."""
     given = {n: torch.tensor(a) for n, a in inputs.items()}, {n: torch.tensor(a) for n, a in state.items()}
-    try:
-        with torch.no_grad():
-            step(dict(given[0]), dict(given[1]))
-    except Exception as fault:  # The step is the user's code, and whatever it raises is theirs to read.
-        shapes = ", ".join(f"{name} {list(tensor.shape)}" for part in given for name, tensor in part.items())
-        raise ContractFault(f"step: failed on {shapes}: {type(fault).__name__}: {fault}") from fault
+    _stepped(step, dict(given[0]), dict(given[1]))
     for kind, tensors, arrays in zip(("inputs", "state"), given, (inputs, state), strict=True):
         for name, tensor in tensors.items():
             if not np.array_equal(tensor.numpy(), arrays[name]):
                 raise ContractFault(f"{kind}: {name}: expected the step to leave it as it was, the step wrote to it")
+
+
+def _stepped(step: Step, inputs: dict[str, Tensor], state: dict[str, Tensor]) -> object:
+    """Whatever the step returns. Raises ContractFault."""
+    shapes = ", ".join(f"{name} {list(tensor.shape)}" for part in (inputs, state) for name, tensor in part.items())
+    with torch.no_grad():
+        return _of_the_user("step", lambda: step(inputs, state), on=f" on {shapes}")
+
+
+def _of_the_user(what: str, call: Callable[[], Given], on: str = "") -> Given:
+    """What the user's own code gives. Raises ContractFault: whatever it raises is theirs to read."""
+    try:
+        return call()
+    except Exception as fault:
+        raise ContractFault(f"{what}: failed{on}: {type(fault).__name__}: {fault}") from fault
 
 
 def _arrays(kind: str, values: object, *, only_tensors: bool, finite: bool = True) -> dict[str, Array]:

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -132,6 +132,9 @@ def module_source(path: Path, function: str, weights: Path | None, sizes: Mappin
     build = getattr(_module(path), function, None)
     if not callable(build):
         raise SourceFault(f"{path}: expected a function {function}(), found none")
+    if wanted := [name for name in _wanted(build) if name not in sizes]:
+        remedy = " ".join(f"--set {name}=..." for name in wanted)
+        raise SourceFault(f"{path}: {function}() wants {', '.join(wanted)}: {remedy}")
     try:
         inspect.signature(build).bind(**sizes)
     except TypeError as fault:
@@ -174,6 +177,15 @@ def load_weights(step: object, path: Path) -> None:
     except (RuntimeError, TypeError, AttributeError) as fault:
         lines = " ".join(line.strip() for line in str(fault).splitlines())
         raise SourceFault(f"{path}: expected the weights of {type(step).__name__}, got others: {lines}") from fault
+
+
+def _wanted(build: Callable[..., object]) -> list[str]:
+    """The arguments that a function cannot be called without, of those that can be given by name."""
+    return [
+        name
+        for name, one in inspect.signature(build).parameters.items()
+        if one.default is one.empty and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
 
 
 def _roles(step: object) -> dict[str, str]:

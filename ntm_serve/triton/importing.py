@@ -143,7 +143,7 @@ def _versions(folder: Path, config: ModelConfig) -> list[str]:
 def _import(folder: Path, version: str, config: Config, options: Options) -> Imported:
     named = partial(Imported, folder.name, version, ignored=tuple(ignored(config)))
     try:
-        target = target_directory(options.out, folder.name, version, force=options.force)
+        target = target_directory(options.out, folder.name, version, force=options.force, version_chosen=False)
         path = _model_file(folder / version, config.model)
         graph = read_graph(path.read_bytes(), path)
         plan = plan_of(config, graph, options.wishes, name=path, read_initial=partial(_initial_state, folder))

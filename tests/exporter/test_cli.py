@@ -147,6 +147,38 @@ def test_a_size_that_cannot_be_chosen_is_one_message(tmp_path: Path) -> None:
     assert "build() does not take slots: " in refused(f"{EXAMPLE}:build", "--set", "slots=3", "--out", tmp_path)
 
 
+def test_a_size_that_a_function_wants_and_nobody_set_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "needs.py").write_text("def needs(n, *more, width=2, heads, **others):\n    raise AssertionError\n")
+    for said, message in [
+        ((), "needs() wants n, heads: --set n=... --set heads=..."),
+        (("--set", "n=3"), "needs() wants heads: --set heads=..."),
+        (("--set", "slots=3"), "needs() wants n, heads: "),
+    ]:
+        assert message in refused(f"{tmp_path / 'needs.py'}:needs", *said, "--out", tmp_path)
+
+
+METHODS_THAT_FAIL = {
+    "def initial_state(self):\n        raise KeyError('h')": "initial_state(): failed: KeyError: 'h'",
+    "def initial_state(self, batch):\n        return {}": "initial_state(): failed: TypeError: ",
+    "def example_inputs(self, steps):\n        return {}": "example_inputs(2, 0): failed: TypeError: ",
+    "def example_inputs(self, steps, seed):\n        open('/none')": "example_inputs(2, 0): failed: FileNotFound",
+    "def example_state(self):\n        return {}": "example_state(0): failed: TypeError: ",
+    "def example_state(self, seed):\n        return 1 / seed": "example_state(0): failed: ZeroDivisionError: ",
+    "example_state = {}": "example_state(0): failed: TypeError: ",
+    "roles = ['h']": "roles: expected a dictionary, got a list",
+    "task = ['copy']": "task: expected a text, got a list",
+}
+
+
+@pytest.mark.parametrize("method", METHODS_THAT_FAIL)
+def test_a_method_of_the_users_that_fails_is_one_message(tmp_path: Path, method: str) -> None:
+    (tmp_path / "mine.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(EXAMPLE.parent)!r})\nimport gru_cell\n"
+        f"class Mine(gru_cell.GRUCell):\n    {method}\ndef build():\n    return Mine()\n"
+    )
+    assert METHODS_THAT_FAIL[method] in refused(f"{tmp_path / 'mine.py'}:build", "--out", tmp_path)
+
+
 def test_options_may_come_before_the_source(tmp_path: Path, weights: Path) -> None:
     done = typed("--out", tmp_path, "--weights", weights, "--version", 2, f"{EXAMPLE}:build")
 
@@ -209,6 +241,9 @@ def test_weights_that_are_missing_pickled_or_of_another_model_are_one_message(tm
 
 
 def test_a_target_that_exists_is_one_message(tmp_path: Path, weights: Path) -> None:
-    (tmp_path / "gru-cell" / "1").mkdir(parents=True)
+    for version in ("1", "10", "notes"):
+        (tmp_path / "gru-cell" / version).mkdir(parents=True)
 
-    assert "exists; --force replaces it" in refused(f"{EXAMPLE}:build", "--weights", weights, "--out", tmp_path)
+    assert "exists; --force replaces it, or --version 11 writes one beside it" in refused(
+        f"{EXAMPLE}:build", "--weights", weights, "--out", tmp_path
+    )

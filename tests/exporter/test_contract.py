@@ -102,7 +102,8 @@ BROKEN = {
         r"h: expected float32\[2, 4\], got float64",
     ),
     "next state's names": (with_reply(lambda h: ({"y": h}, {"c": h})), r"next state: expected \['h'\], got \['c'\]"),
-    "no pair": (with_reply(lambda h: h), "expected a tuple \\(outputs, next state\\), got a Tensor"),
+    "no pair": (with_reply(lambda h: h), r"expected a tuple of 2, \(outputs, next state\), got a Tensor"),
+    "three": (with_reply(lambda h: ({}, {}, h)), "expected a tuple of 2, .* got a tuple of 3"),
     "no dictionary": (
         with_reply(lambda h: (h, {"h": h})),
         "outputs: expected a dictionary of tensors by name, got a Tensor",
@@ -152,6 +153,38 @@ def test_a_role_of_an_unknown_state_is_refused() -> None:
 
     with pytest.raises(ContractFault, match=r"roles: expected names of the state, \['h'\], got \['memory'\]"):
         examined(step, step.example_inputs, {"memory": "memory"})
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"h": ("slots", "")}, r'axes: h: expected a name or "" for each axis of \[4\], 1 in all, got'),
+        ({"h": ()}, "axes: h: expected a name"),
+        ({"h": "slots"}, "1 in all, got 'slots'"),
+        ({"k": ("slots",)}, r"axes: expected names of the state, \['h'\], got 'k'"),
+    ],
+)
+def test_names_of_axes_must_be_those_of_the_state_though_nobody_chooses_sizes(axes: Any, message: str) -> None:
+    step = Cell()
+    step.axes = axes
+
+    with pytest.raises(ContractFault, match=message):
+        examined(step, step.example_inputs, {})
+
+
+def test_a_step_that_fails_later_than_at_first_is_refused() -> None:
+    class Tires(Cell):
+        calls = 0
+
+        def following(self, x: Tensor, h: Tensor) -> Tensor:
+            self.calls += 1
+            if self.calls > 2:
+                raise ValueError("no more")
+            return super().following(x, h)
+
+    step = Tires()
+    with pytest.raises(ContractFault, match=r"step: failed on x \[2, 3\], h \[2, 4\]: ValueError: no more"):
+        examined(step, step.example_inputs, {})
 
 
 def test_what_sessions_are_given_must_be_state_of_the_steps_dtype_and_shape() -> None:
