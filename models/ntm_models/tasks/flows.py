@@ -2,8 +2,9 @@
 
 The flows are synthetic: no capture, but packets between a client and a server that are drawn from ranges. What a kind
 is lies in what follows what; any single packet may be another kind's. Channels of a packet: 1 where the client sent
-it; its size and the gap before it, from 0 to 1 on a scale of logarithms; 1 where it opens the connection or accepts
-that (SYN); 1 where its sender wants it delivered at once (PSH). The kinds are in `packets.py`: half of the flows are
+it; its size, 0 for 30 bytes and 1 for 1,500, and the gap before it, 0 for 0.1 ms and 1 for 100 s, both on a scale of
+logarithms; 1 where it opens the connection or accepts that (SYN); 1 where its sender wants it delivered at once (PSH).
+`packet_of` makes them of what a capture says. The kinds are in `packets.py`: half of the flows are
 benign, browsing, downloading, uploading or chatting, and all four outputs are wanted 0; of the others that one is
 wanted 1 which is the attack's: slow requests, guessing, exfiltration, beacon.
 

@@ -4,6 +4,7 @@ Rules of this file: a kind is a generator of packets without end, all of its cha
 given; what a single packet looks like is shared by several kinds, what follows what is not.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -14,12 +15,23 @@ Range = tuple[float, float]
 
 CLIENT, SERVER = 1.0, 0.0
 
-# Sizes and gaps, from 0 to 1 on a scale of logarithms.
+# What 0 and 1 stand for, on a scale of logarithms: bytes of an IP packet, and seconds since the one before it.
+SIZE_BYTES, GAP_S = (30.0, 1500.0), (1e-4, 100.0)
+
+# Sizes and gaps, from 0 to 1 on those scales.
 SMALL, LARGE = (0.2, 0.55), (0.75, 1.0)
 QUICK, PAUSE = (0.0, 0.25), (0.5, 0.95)
 
 # How far a size or a gap that is "always the same" strays.
 STRAY = 0.01
+
+
+def packet_of(*, from_client: bool, size_bytes: float, gap_s: float, syn: bool, push: bool) -> Packet:
+    """A packet of a capture. size_bytes: of the IP packet, with its headers. gap_s: since the packet before it in its
+    flow, 0 for the first. syn, push: TCP's flags SYN and PSH.
+    """
+    size, gap = _on_scale(size_bytes, SIZE_BYTES), _on_scale(gap_s, GAP_S)
+    return CLIENT if from_client else SERVER, size, gap, float(syn), float(push)
 
 
 def opening(random: np.random.Generator) -> Iterator[Packet]:
@@ -108,6 +120,12 @@ def _run(random: np.random.Generator, sender: float, packets: int) -> Iterator[P
 def _acknowledged(random: np.random.Generator, sender: float) -> Packet:
     """A packet without content."""
     return sender, 0.1, random.uniform(*QUICK), 0.0, 0.0
+
+
+def _on_scale(value: float, limits: Range) -> float:
+    """From 0 at the least of the limits, or below it, to 1 at the most, or above it."""
+    least, most = limits
+    return math.log(min(max(value, least), most) / least) / math.log(most / least)
 
 
 def _about(random: np.random.Generator, value: float) -> float:
