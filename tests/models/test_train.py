@@ -193,6 +193,17 @@ def test_a_short_training_learns(entries, tmp_path):
     assert rows[-1]["score"]["1"][0] < 0.5  # Of 8; whoever guesses has 4.
 
 
+def test_a_state_space_model_learns_by_recipe(entries, tmp_path):
+    entries |= {"family": "state-space", "task": "tones", "model": {"layers": 1, "channels": 4, "states": 3}}
+    entries["training"].update(steps=30, batch=8, length_min=40, length_max=40, learning_rate=0.02)
+    entries["selection"].update(every=15, lengths=[40], sequences=4)
+
+    train(parse_recipe(entries), tmp_path)
+
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss_bits"][0] < rows[0]["loss_bits"][0]
+
+
 def test_the_first_weights_come_from_the_seed_and_nothing_else_is_drawn(tiny):
     torch.manual_seed(1)
     expected = torch.rand(3)

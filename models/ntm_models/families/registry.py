@@ -13,4 +13,5 @@ FAMILIES: dict[str, str] = {
     "entnet": "ntm_models.families.entnet:EntNet",
     "dntm": "ntm_models.families.dntm:DNTM",
     "lantm": "ntm_models.families.lantm:LANTM",
+    "state-space": "ntm_models.families.state_space:StateSpace",
 }

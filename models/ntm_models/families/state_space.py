@@ -72,7 +72,7 @@ class DiagonalLayer(nn.Module):
 
 
 class StateSpace(TrainableStep):
-    """A step of stacked S4D layers. State of one session: x `[L, H, N, 2]`, real and imaginary parts last."""
+    """A step of stacked S4D layers. State of one session: modes `[L, H, N, 2]`, real and imaginary parts last."""
 
     family = "state-space"
     options_kind = StateSpaceOptions
