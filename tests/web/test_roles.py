@@ -7,6 +7,16 @@ from web.machine import HEADS, SLOTS, WIDTH, LinkedMemory
 from ntm_serve.client import Client
 from ntm_serve.testing import Doubling, RunningSum, test_server
 
+# Whether the line of input x spans from one share of the width to another, but for the breadth of the line.
+DRAWN_FROM_TO = """([from, to]) => {
+  const canvas = document.querySelector('.lines[aria-label^="input x"] canvas');
+  const { width, height } = canvas;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  const inked = [...Array(width * height).keys()].filter((at) => data[4 * at + 3] > 0).map((at) => at % width);
+  const [least, greatest] = [inked.reduce((a, b) => Math.min(a, b)), inked.reduce((a, b) => Math.max(a, b))];
+  return Math.abs(least / width - from) < 0.01 && Math.abs(greatest / width - to) < 0.01;
+}"""
+
 
 @pytest.fixture(scope="module")
 def linked():
@@ -45,8 +55,27 @@ def test_a_state_of_one_number_is_drawn(linked, visit):
         for x in (1, 2, 3):
             session.step(np.array([x], np.float32))
             page.sees(f"after {x} step")
-        strip = page.canvas("total")
-        assert [round(float(strip.column(step).values[0, 0])) for step in range(3)] == [1, 3, 6]
+        page.page.get_by_role("img", name="total over time, 6 at last").wait_for()
+        assert [page.reads("total", step) for step in range(3)] == ["step 0 · 1", "step 1 · 3", "step 2 · 6"]
+
+
+def test_lines_have_the_steps_of_the_maps_beside_them_and_no_colour_scale(visit):
+    with test_server([RunningSum(width=2)]) as running, Client(running.target) as client:
+        session = client.session("running-sum", session_id="pair")
+        page = visit(running.http, "#/sessions/pair")
+        for x in range(6):
+            session.step(np.array([x, -x], np.float32))
+            page.sees(f"after {x + 1} step")
+        # Six steps where there is room for 40: what is drawn begins and ends in the middle of their columns.
+        page.page.wait_for_function(DRAWN_FROM_TO, arg=[0.5 / 40, 5.5 / 40])
+        assert page.reads("input x", 4) == "step 4 · 4 · -4"
+        figure = page.figure("total")
+        assert figure.locator(".legend").all_inner_texts() == ["column 0", "column 1"]
+        assert figure.get_by_role("button").count() == 0, "a line has no colour scale"
+        # A click on a line shows that step, as one on a map does.
+        page.reads("total", 2, click=True)
+        page.sees("after 3 steps")
+        page.sees("paused")
 
 
 def test_a_model_without_state_says_so(linked, visit):

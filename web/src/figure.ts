@@ -8,6 +8,7 @@ const BELOW = 18;
 interface Part {
   readonly title: string;
   readonly scale: string;
+  readonly legend: readonly Entry[];
   readonly canvas: HTMLCanvasElement;
   /** On the screen, in pixels, from the corner of the pictures. */
   readonly box: { readonly x: number; readonly y: number; readonly width: number; readonly height: number };
@@ -21,6 +22,23 @@ interface Label {
   readonly at: number;
 }
 
+interface Entry {
+  readonly text: string;
+  readonly colour: string;
+  readonly dashed: boolean;
+}
+
+function legendOf(figure: Element): Entry[] {
+  return Array.from(figure.querySelectorAll(".legend"), (entry) => {
+    const style = getComputedStyle(entry.querySelector(".swatch") ?? entry);
+    return {
+      text: entry.textContent ?? "",
+      colour: style.borderTopColor,
+      dashed: style.borderTopStyle === "dashed",
+    };
+  });
+}
+
 function labelsOf(figure: Element, axis: "x" | "y"): Label[] {
   return Array.from(figure.querySelectorAll<HTMLElement>(`.ticks.${axis} span`), (span) => ({
     text: span.textContent ?? "",
@@ -31,7 +49,7 @@ function labelsOf(figure: Element, axis: "x" | "y"): Label[] {
 function partsOf(pictures: HTMLElement): Part[] {
   const corner = pictures.getBoundingClientRect();
   return Array.from(pictures.querySelectorAll("figure.plot")).flatMap((figure) => {
-    const canvas = figure.querySelector<HTMLCanvasElement>(".canvas canvas, .uplot canvas");
+    const canvas = figure.querySelector<HTMLCanvasElement>(".canvas canvas");
     if (!canvas) return [];
     const box = canvas.getBoundingClientRect();
     const { least, greatest } = canvas.dataset;
@@ -41,6 +59,7 @@ function partsOf(pictures: HTMLElement): Part[] {
       {
         title: figure.querySelector("h3")?.textContent ?? "",
         scale: least === undefined ? "" : `${low} to ${high}`,
+        legend: legendOf(figure),
         canvas,
         box: { x: box.left - corner.left, y: box.top - corner.top, width: box.width, height: box.height },
         x: labelsOf(figure, "x"),
@@ -49,6 +68,25 @@ function partsOf(pictures: HTMLElement): Part[] {
       },
     ];
   });
+}
+
+/** From right to left: what each line is, and beside it how it is drawn. */
+function drawLegend(context: CanvasRenderingContext2D, part: Part): void {
+  let right = part.box.x + part.box.width;
+  for (const { text, colour, dashed } of [...part.legend].reverse()) {
+    context.fillText(text, right, part.box.y - 7);
+    right -= context.measureText(text).width + 26;
+    context.save();
+    context.strokeStyle = colour;
+    context.lineWidth = 2;
+    if (dashed) context.setLineDash([5, 3]);
+    context.beginPath();
+    context.moveTo(right, part.box.y - 11);
+    context.lineTo(right + 20, part.box.y - 11);
+    context.stroke();
+    context.restore();
+    right -= 12;
+  }
 }
 
 function drawPart(context: CanvasRenderingContext2D, part: Part, ink: string, soft: string, mark: string): void {
@@ -61,6 +99,7 @@ function drawPart(context: CanvasRenderingContext2D, part: Part, ink: string, so
   context.fillStyle = soft;
   context.textAlign = "right";
   context.fillText(part.scale, box.x + box.width, box.y - 7);
+  drawLegend(context, part);
   context.drawImage(part.canvas, box.x, box.y, box.width, box.height);
   context.strokeStyle = soft;
   context.lineWidth = 0.5;

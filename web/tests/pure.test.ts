@@ -5,7 +5,7 @@ import { bytes, counted, duration, latency, value } from "../src/pure/format";
 import { BLANK, dimmed, NOT_FINITE, paintColumn, pixelOf } from "../src/pure/paint";
 import { hrefs, routeOf } from "../src/pure/routing";
 import { drawable, pinned, rangeOf } from "../src/pure/scale";
-import { cellTicks, roundStep, stepTicks } from "../src/pure/ticks";
+import { cellTicks, roundStep, stepTicks, valueTicks } from "../src/pure/ticks";
 import { nested, rowsOf, textOf } from "../src/pure/typed";
 
 describe("routes", () => {
@@ -79,6 +79,7 @@ describe("ticks", () => {
     [3, 5],
     [11, 20],
     [51, 100],
+    [0.03, 0.05],
   ])("are round: at least %d is %d", (atLeast, step) => {
     expect(roundStep(atLeast)).toBe(step);
   });
@@ -95,6 +96,29 @@ describe("ticks", () => {
   test("of steps stand at the columns that have them", () => {
     const columns = [8, 9, null, 20].map((step) => ({ step, frame: null, exact: false }));
     expect(stepTicks(columns, 8, 1)).toEqual([{ at: 3.5 / 8, label: "20" }]);
+  });
+});
+
+describe("ticks of values", () => {
+  const told = (least: number, greatest: number) => valueTicks({ least, greatest }, 3).map(({ label }) => label);
+
+  test.each([
+    [0, 1, ["0", "0.5", "1"]],
+    [-0.3, 0.3, ["-0.2", "0", "0.2"]],
+    [2, 18, ["10"]],
+    [0, 0.6, ["0", "0.2", "0.4", "0.6"]],
+  ])("of %d to %d are round", (least, greatest, labels) => {
+    expect(told(least, greatest)).toEqual(labels);
+  });
+
+  test("stand where the value is drawn, the greatest on top and within the plot", () => {
+    const [bottom, top] = valueTicks({ least: 0, greatest: 1 }, 1);
+    expect(bottom?.at).toBeCloseTo(1.06 / 1.12);
+    expect(top?.at).toBeCloseTo(0.06 / 1.12);
+  });
+
+  test("are not told twice where a few characters do not tell them apart", () => {
+    expect(told(1234.5001, 1234.5009)).toHaveLength(1);
   });
 });
 

@@ -26,9 +26,9 @@ function Latency({ model, series, intervalS }: { model: Model; series: readonly 
       <Lines
         small
         label={`Latency of ${model.name} over the last ${spanS} s: mean ${mean}${p99}`}
-        height={32}
         xs={series.map((point) => point.at_s)}
-        spanMin={POINTS_MIN * intervalS}
+        xRange={(least, greatest) => [Math.min(least, greatest - POINTS_MIN * intervalS), greatest]}
+        yRange={(_, greatest) => [0, greatest || 1]}
         lines={[
           { label: "p99", colour: "--soft", values: series.map((point) => point.latency_p99_s) },
           { label: "mean", colour: "--accent", values: series.map((point) => point.latency_mean_s) },

@@ -7,6 +7,7 @@ import { SHADES, shades } from "../pure/colour";
 import { value } from "../pure/format";
 import { pinned, type Scale } from "../pure/scale";
 import type { Tick } from "../pure/ticks";
+import type { Line } from "./lines";
 
 function ColourBar({ look }: { look: Look }) {
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -86,21 +87,30 @@ function ScaleControl({ look, of, title, scale }: ScaleProps) {
 interface PanelProps {
   readonly look: Look;
   /** Of the colour scale that it shares with pictures of the same tensor. */
-  readonly of: string;
+  readonly of?: string;
   readonly title: string;
   readonly note?: string;
-  readonly scale: Scale;
+  /** None where nothing is coloured by its value, or the scale is shown elsewhere. */
+  readonly scale?: Scale;
+  /** What each line is. */
+  readonly legend?: readonly Pick<Line, "label" | "colour" | "dashed">[];
   readonly readout: string;
   readonly children: ComponentChildren;
 }
 
-export function Panel({ look, of, title, note, scale, readout, children }: PanelProps) {
+export function Panel({ look, of, title, note, scale, legend = [], readout, children }: PanelProps) {
   return (
     <figure class="plot">
       <figcaption>
         <h3>{title}</h3>
         {note ? <span class="small soft">{note}</span> : null}
-        <ScaleControl look={look} of={of} title={title} scale={scale} />
+        {legend.map(({ label, colour, dashed }) => (
+          <span key={label} class="legend small soft">
+            <span class="swatch" style={{ borderTop: `2px ${dashed ? "dashed" : "solid"} var(${colour})` }} />
+            {label}
+          </span>
+        ))}
+        {scale && of ? <ScaleControl look={look} of={of} title={title} scale={scale} /> : null}
         <span class="readout" aria-hidden="true">
           {readout}
         </span>

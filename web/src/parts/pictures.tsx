@@ -1,6 +1,6 @@
 // The pictures of a session: a matrix as it is now, and rows over time.
 
-import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { type Kind, keyOf, type Look, pictureIn, rowIn, scaleOfRows, scaleOfState } from "../look";
 import { shades } from "../pure/colour";
 import { counted, value } from "../pure/format";
@@ -10,10 +10,12 @@ import type { Scale } from "../pure/scale";
 import { cellTicks, stepTicks } from "../pure/ticks";
 import { axesOf, type View } from "../pure/views";
 import { isReduced, type Picture } from "../pure/wire";
+import { Curves } from "./curves";
 import { Field, Panel } from "./panel";
+import { usePointed } from "./pointing";
 
 /** A tensor of so few values is drawn as lines. */
-export const LINES_MAX = 2;
+const LINES_MAX = 2;
 
 /** Pixels of the screen for each row, so that few rows are seen and many have a place. */
 function rowHeight(rows: number): number {
@@ -38,21 +40,15 @@ function matrixSize(view: View): { height: number; width: number } {
 }
 
 /** What a step's values are, where they are drawn over time. */
-interface Values {
+export interface Values {
   readonly data: ArrayLike<number>;
   readonly offset: number;
   readonly exact: boolean;
 }
 
-interface Pointed {
-  readonly x: number;
-  readonly y: number;
-}
-
 /** Paints a canvas of width x height pixels after each change, and tells which of them is pointed at. */
 function useCanvas(width: number, height: number, paint: (pixels: Uint32Array) => void) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [pointed, setPointed] = useState<Pointed | null>(null);
   useLayoutEffect(() => {
     const context = canvas.current?.getContext("2d");
     if (!context) return;
@@ -60,19 +56,7 @@ function useCanvas(width: number, height: number, paint: (pixels: Uint32Array) =
     paint(new Uint32Array(picture.data.buffer));
     context.putImageData(picture, 0, 0);
   });
-  const at = (event: PointerEvent | MouseEvent): Pointed => {
-    const box = (event.currentTarget as HTMLElement).getBoundingClientRect();
-    const cell = (share: number, cells: number) => Math.min(cells - 1, Math.max(0, Math.floor(share * cells)));
-    return {
-      x: cell((event.clientX - box.left) / box.width, width),
-      y: cell((event.clientY - box.top) / box.height, height),
-    };
-  };
-  const events = {
-    onPointerMove: (event: PointerEvent) => setPointed(at(event)),
-    onPointerLeave: () => setPointed(null),
-  };
-  return { canvas, pointed, at, events };
+  return { canvas, ...usePointed(width, height) };
 }
 
 function noteOf(picture: Picture, rows: number, columns: number): string {
@@ -137,7 +121,7 @@ export function MatrixPanel({ look, view }: { look: Look; view: View }) {
   );
 }
 
-interface OverTimeProps {
+export interface OverTimeProps {
   readonly look: Look;
   readonly view: View;
   readonly scale: Scale;
@@ -146,7 +130,7 @@ interface OverTimeProps {
   readonly valuesAt: (column: Column) => Values | null;
 }
 
-function OverTime({ look, view, scale, block, note, valuesAt }: OverTimeProps) {
+function Strip({ look, view, scale, block, note, valuesAt }: OverTimeProps) {
   const { columns, width, frame, map } = look;
   const { canvas, pointed, at, events } = useCanvas(width, view.columns, (pixels) => {
     for (const [index, column] of columns.entries()) {
@@ -203,6 +187,10 @@ function OverTime({ look, view, scale, block, note, valuesAt }: OverTimeProps) {
       </Field>
     </Panel>
   );
+}
+
+function OverTime(props: OverTimeProps) {
+  return props.view.columns <= LINES_MAX ? <Curves {...props} /> : <Strip {...props} />;
 }
 
 /** A row of the state over time: where a head looked. */

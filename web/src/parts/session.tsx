@@ -17,9 +17,8 @@ import { type Status, Watch } from "../watch";
 import { Actions } from "./actions";
 import { Numbers } from "./numbers";
 import { Pad } from "./pad";
-import { MatrixPanel, StateStrip } from "./pictures";
+import { MatrixPanel, RowStrip, StateStrip } from "./pictures";
 import { type Choice, Player } from "./player";
-import { Rows } from "./rows";
 
 /** Columns of an empty picture over time: a few steps are not drawn as broad bars. */
 const COLUMNS_MIN = 40;
@@ -103,7 +102,7 @@ interface PicturesProps {
 function Pictures({ look, inputs, outputs, state }: PicturesProps) {
   const key = (view: View) => `${view.tensor} ${view.offset}`;
   const rows = (views: readonly View[], kind: Kind) =>
-    views.map((view) => <Rows key={key(view)} look={look} view={view} kind={kind} />);
+    views.map((view) => <RowStrip key={key(view)} look={look} view={view} kind={kind} />);
   const matrices = state.filter((view) => view.kind === "matrix");
   const strips = state.filter((view) => view.kind === "strip");
   return (

@@ -37,6 +37,12 @@ export function drawable(range: Scale | null, map: MapName): Scale {
   return { least, greatest };
 }
 
+/** What a plot of lines shows: a little more than the scale, so that no line lies on its edge. */
+export function padded({ least, greatest }: Scale): Scale {
+  const margin = 0.06 * (greatest - least);
+  return { least: least - margin, greatest: greatest + margin };
+}
+
 /** The scale that two typed numbers say, or why they say none. */
 export function pinned(least: string, greatest: string): Scale | string {
   const scale = { least: Number(least), greatest: Number(greatest) };
