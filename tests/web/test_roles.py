@@ -5,6 +5,7 @@ import pytest
 from web.machine import HEADS, SLOTS, WIDTH, LinkedMemory
 
 from ntm_serve.client import Client
+from ntm_serve.spec import frozen
 from ntm_serve.testing import Doubling, RunningSum, test_server
 
 # Whether the line of input x spans from one share of the width to another, but for the breadth of the line.
@@ -83,3 +84,22 @@ def test_a_model_without_state_says_so(linked, visit):
         session.step(np.array([1], np.float32))
         page = visit(linked.http, "#/sessions/none")
         page.sees("This model keeps no state")
+
+
+def test_a_memory_of_one_value_says_that_value_and_can_be_pinned(visit):
+    model = LinkedMemory()
+    model.initial_state = tuple(
+        frozen(np.full(spec.shape, 18 if spec.name == "memory" else 0, np.float32)) for spec in model.spec.state
+    )
+    with test_server([model]) as running, Client(running.target) as client:
+        client.session("linked-memory", session_id="flat")
+        page = visit(running.http, "#/sessions/flat")
+        page.at_step(0)
+        memory = page.figure("memory")
+        assert memory.locator(".bar-of-colour > span").first.inner_text() == "all 18"
+        assert "16.2" not in memory.inner_text()
+        assert memory.get_by_role("img").get_attribute("aria-label").endswith(", all 18")
+        page.button("Pin the colour scale of memory").click()
+        page.page.get_by_label("memory: greatest value of the colour scale").fill("36")
+        page.page.keyboard.press("Tab")
+        page.page.locator('canvas[data-view="memory"][data-greatest="36"]').wait_for()

@@ -52,13 +52,11 @@ function partsOf(pictures: HTMLElement): Part[] {
     const canvas = figure.querySelector<HTMLCanvasElement>(".canvas canvas");
     if (!canvas) return [];
     const box = canvas.getBoundingClientRect();
-    const { least, greatest } = canvas.dataset;
-    const [low, high] = [least, greatest].map((text) => Number(Number(text).toPrecision(3)));
     const cursor = figure.querySelector<HTMLElement>(".cursor");
     return [
       {
         title: figure.querySelector("h3")?.textContent ?? "",
-        scale: least === undefined ? "" : `${low} to ${high}`,
+        scale: canvas.dataset.scale ?? "",
         legend: legendOf(figure),
         canvas,
         box: { x: box.left - corner.left, y: box.top - corner.top, width: box.width, height: box.height },

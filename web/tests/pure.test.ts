@@ -4,7 +4,7 @@ import { SHADES, shades } from "../src/pure/colour";
 import { bytes, counted, duration, latency, value } from "../src/pure/format";
 import { BLANK, dimmed, NOT_FINITE, paintColumn, pixelOf } from "../src/pure/paint";
 import { hrefs, routeOf } from "../src/pure/routing";
-import { drawable, pinned, rangeOf } from "../src/pure/scale";
+import { drawable, inWords, pinned, rangeOf } from "../src/pure/scale";
 import { cellTicks, roundStep, stepTicks, valueTicks } from "../src/pure/ticks";
 import { nested, rowsOf, textOf } from "../src/pure/typed";
 
@@ -33,9 +33,16 @@ describe("a scale", () => {
   });
 
   test("has a width also where all values are the same", () => {
-    const { least, greatest } = drawable({ least: 0, greatest: 0 }, "even");
+    const { least, greatest, only } = drawable({ least: 0, greatest: 0 }, "even");
+    expect(only).toBe(0);
     expect(least).toBeLessThan(0);
     expect(greatest).toBeGreaterThan(0);
+  });
+
+  test("of one value tells that value, and not the room around it", () => {
+    expect(inWords(drawable({ least: 18, greatest: 18 }, "even"))).toBe("all 18");
+    expect(inWords(drawable({ least: 0, greatest: 18 }, "even"))).toBe("0 to 18");
+    expect(valueTicks(drawable({ least: 18, greatest: 18 }, "even"), 3).map(({ label }) => label)).toEqual(["18"]);
   });
 
   test("of signed values has 0 in the middle", () => {
@@ -100,15 +107,15 @@ describe("ticks", () => {
 });
 
 describe("ticks of values", () => {
-  const told = (least: number, greatest: number) => valueTicks({ least, greatest }, 3).map(({ label }) => label);
+  const labels = (least: number, greatest: number) => valueTicks({ least, greatest }, 3).map(({ label }) => label);
 
   test.each([
     [0, 1, ["0", "0.5", "1"]],
     [-0.3, 0.3, ["-0.2", "0", "0.2"]],
     [2, 18, ["10"]],
     [0, 0.6, ["0", "0.2", "0.4", "0.6"]],
-  ])("of %d to %d are round", (least, greatest, labels) => {
-    expect(told(least, greatest)).toEqual(labels);
+  ])("of %d to %d are round", (least, greatest, expected) => {
+    expect(labels(least, greatest)).toEqual(expected);
   });
 
   test("stand where the value is drawn, the greatest on top and within the plot", () => {
@@ -118,7 +125,7 @@ describe("ticks of values", () => {
   });
 
   test("are not told twice where a few characters do not tell them apart", () => {
-    expect(told(1234.5001, 1234.5009)).toHaveLength(1);
+    expect(labels(1234.5001, 1234.5009)).toHaveLength(1);
   });
 });
 

@@ -5,7 +5,7 @@ import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { Look } from "../look";
 import { SHADES, shades } from "../pure/colour";
 import { value } from "../pure/format";
-import { pinned, type Scale } from "../pure/scale";
+import { inWords, pinned, type Scale } from "../pure/scale";
 import type { Tick } from "../pure/ticks";
 import type { Line } from "./lines";
 
@@ -62,9 +62,21 @@ function ScaleControl({ look, of, title, scale }: ScaleProps) {
   );
   return (
     <span class="bar-of-colour">
-      {pin ? field("least") : <span>{value(scale.least)}</span>}
-      <ColourBar look={look} />
-      {pin ? field("greatest") : <span>{value(scale.greatest)}</span>}
+      {pin ? (
+        <>
+          {field("least")}
+          <ColourBar look={look} />
+          {field("greatest")}
+        </>
+      ) : scale.only === undefined ? (
+        <>
+          <span>{value(scale.least)}</span>
+          <ColourBar look={look} />
+          <span>{value(scale.greatest)}</span>
+        </>
+      ) : (
+        <span>{inWords(scale)}</span>
+      )}
       <button
         type="button"
         class="tiny"
@@ -72,7 +84,7 @@ function ScaleControl({ look, of, title, scale }: ScaleProps) {
         aria-label={`Pin the colour scale of ${title}`}
         onClick={() => {
           setFault("");
-          look.onPin(of, pin ? null : scale);
+          look.onPin(of, pin ? null : { least: scale.least, greatest: scale.greatest });
         }}
       >
         Pin

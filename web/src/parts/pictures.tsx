@@ -6,7 +6,7 @@ import { shades } from "../pure/colour";
 import { counted, value } from "../pure/format";
 import type { Column } from "../pure/history";
 import { dimmed, paintColumn, paintMatrix } from "../pure/paint";
-import type { Scale } from "../pure/scale";
+import { inWords, type Scale } from "../pure/scale";
 import { cellTicks, stepTicks } from "../pure/ticks";
 import { axesOf, type View } from "../pure/views";
 import { isReduced, type Picture } from "../pure/wire";
@@ -87,7 +87,7 @@ export function MatrixPanel({ look, view }: { look: Look; view: View }) {
       )}`
     : "";
   const size = matrixSize(view);
-  const label = `${view.title} after ${look.frame.nextStep} steps: ${view.rows} ${rowName}s by ${view.columns} ${columnName}s, colours from ${value(scale.least)} to ${value(scale.greatest)}`;
+  const label = `${view.title} after ${counted(look.frame.nextStep, "step")}: ${view.rows} ${rowName}s by ${view.columns} ${columnName}s, ${scale.only === undefined ? "colours from " : ""}${inWords(scale)}`;
   return (
     <Panel
       look={look}
@@ -114,6 +114,7 @@ export function MatrixPanel({ look, view }: { look: Look; view: View }) {
           data-map={look.map}
           data-least={scale.least}
           data-greatest={scale.greatest}
+          data-scale={inWords(scale)}
           {...events}
         />
       </Field>
@@ -178,6 +179,7 @@ function Strip({ look, view, scale, block, note, valuesAt }: OverTimeProps) {
           data-map={look.map}
           data-least={scale.least}
           data-greatest={scale.greatest}
+          data-scale={inWords(scale)}
           onClick={(event) => {
             const column = columns[at(event).x];
             if (column) look.onPick(column);

@@ -42,6 +42,7 @@ export function stepTicks(columns: readonly Column[], width: number, wanted: num
 export function valueTicks(scale: Scale, wanted: number): Tick[] {
   const { least, greatest } = padded(scale);
   const tick = (of: number): Tick => ({ at: (greatest - of) / (greatest - least), label: value(of) });
+  if (scale.only !== undefined) return [tick(scale.only)];
   const step = roundStep((scale.greatest - scale.least) / wanted);
   const ticks: Tick[] = [];
   // A little wider, for ends that are round themselves and not exact in binary.
