@@ -77,6 +77,9 @@ def test_lines_have_the_steps_of_the_maps_beside_them_and_no_colour_scale(visit)
         page.reads("total", 2, click=True)
         page.sees("after 3 steps")
         page.sees("paused")
+        page.reads("total", 0, click=True)
+        page.page.get_by_text("In numbers").click()
+        page.page.get_by_text("The state after 1 step", exact=True).wait_for()
 
 
 def test_a_model_without_state_says_so(linked, visit):

@@ -6,7 +6,7 @@ import { drawFigure } from "../figure";
 import { usePlace, useRedraw } from "../hooks";
 import { type Kind, type Look, shownColumns } from "../look";
 import { archiveOf } from "../pure/archive";
-import { bytes, count, duration } from "../pure/format";
+import { bytes, count, counted, duration } from "../pure/format";
 import type { Column, Frame } from "../pure/history";
 import { npz } from "../pure/npy";
 import { hrefs } from "../pure/routing";
@@ -205,7 +205,7 @@ export function Session({ id }: { id: string }) {
     if (pictures.current && frame)
       download(
         `${id}-${frame.nextStep}.png`,
-        await drawFigure(pictures.current, `${id}, after ${frame.nextStep} steps`),
+        await drawFigure(pictures.current, `${id}, after ${counted(frame.nextStep, "step")}`),
       );
   };
   const exportNpz = () => {
