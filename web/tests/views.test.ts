@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { PICTURES_MAX, viewsOf, viewsOfState } from "../src/pure/views";
+import { inShort, PICTURES_MAX, viewsOf, viewsOfState } from "../src/pure/views";
+
+const tensor = (name: string, role: string, shape: number[]) => ({ name, role, shape });
 
 const told = (name: string, role: string, shape: number[]) =>
   viewsOf({ name, role, shape }).map(
@@ -31,6 +33,15 @@ describe("a tensor is drawn", () => {
 
   test("in so many pictures at most", () => {
     expect(told("cache", "", [100, 100, 8, 8])).toHaveLength(PICTURES_MAX);
+  });
+
+  test.each([
+    [[tensor("gru_h", "controller", [100]), tensor("memory", "memory", [128, 20])], "memory 128 × 20"],
+    [[tensor("gru_h", "controller", [100]), tensor("cell_state", "", [])], "gru h 100"],
+    [[tensor("count", "", [])], "count 1"],
+    [[], "none"],
+  ])("and told in short %#", (state, expected) => {
+    expect(inShort(state)).toBe(expected);
   });
 
   test("with the telling ones of a state first", () => {

@@ -3,6 +3,7 @@
 import { usePlace, usePolled } from "../hooks";
 import { bytes, count, latency, shape } from "../pure/format";
 import { hrefs } from "../pure/routing";
+import { inShort } from "../pure/views";
 import type { Model, Point, TensorSpec } from "../pure/wire";
 import { Lines } from "./lines";
 
@@ -82,7 +83,7 @@ function Row({ model, intervalS }: { model: Model; intervalS: number }) {
           <td data-label="state of a session" title={specs(model.state)}>
             <span>
               {model.state_bytes === null ? "–" : bytes(model.state_bytes)}
-              <span class="soft"> · {model.state.map((one) => one.shape.join("×")).slice(0, 1)}</span>
+              <span class="soft"> · {inShort(model.state)}</span>
             </span>
           </td>
           <td data-label="batches">

@@ -86,8 +86,18 @@ export function viewsOf({ name, role, shape }: TensorShape): View[] {
 
 const ORDER = ["memory", "write_weighting", "read_weighting", "usage", "precedence", "link"];
 
-/** Views of the tensors of a state, the telling ones first. */
-export function viewsOfState(tensors: readonly TensorShape[]): View[] {
+/** Tensors of a state, the telling ones first. */
+function byTelling<T extends { readonly role: string }>(tensors: readonly T[]): T[] {
   const rank = (role: string) => (ORDER.indexOf(role) + ORDER.length + 1) % (ORDER.length + 1);
-  return [...tensors].sort((one, other) => rank(one.role) - rank(other.role)).flatMap(viewsOf);
+  return [...tensors].sort((one, other) => rank(one.role) - rank(other.role));
+}
+
+export function viewsOfState(tensors: readonly TensorShape[]): View[] {
+  return byTelling(tensors).flatMap(viewsOf);
+}
+
+/** What a state is told by in few words: its memory, where it has one. */
+export function inShort(state: readonly TensorShape[]): string {
+  const first = byTelling(state)[0];
+  return first ? `${first.name.replaceAll("_", " ")} ${first.shape.join(" × ") || "1"}` : "none";
 }
