@@ -43,7 +43,7 @@ def test_models_are_listed_with_what_they_are(opened, visit):
         assert "serving" in said
         assert "ntm" in said
         assert "same bits in any company" in said
-    assert "11.1 KiB · memory 128 × 20" in page.row("copy-ff").inner_text()
+    assert "11.1 KiB · memory 128 \u00d7 20" in page.row("copy-ff").inner_text()
     # Its state begins with that of a recurrent layer.
     assert "· memory " in page.row("flows-gru-ntm").inner_text()
 

@@ -44,10 +44,17 @@ def test_usage_and_link_matrix_of_a_differentiable_neural_computer_are_drawn(lin
                 assert seen.shows(state["read_weighting"][head][:, np.newaxis])
         titles = page.page.locator("figure h3").all_inner_texts()
         assert titles == [
-            "input x", "output y", "write weighting", "read weighting, head 1", "read weighting, head 2", "usage",
-            "memory", "link", "keys, part 1", "keys, part 2",
+            "input x", "output y", "write weighting", "read weighting, head 0", "read weighting, head 1", "usage",
+            "memory", "link", "keys, part 0", "keys, part 1",
         ]  # fmt: skip
         assert page.canvas("keys", 3 * WIDTH).shows(states[-1]["keys"][1])
+        # Its parts are small: side by side, under one colour scale.
+        first, second = (page.figure(f"keys, part {part}").bounding_box() for part in range(2))
+        assert (first["y"], first["x"] < second["x"]) == (second["y"], True)
+        page.button("Pin the colour scale of keys").click()
+        page.page.get_by_label("keys: greatest value of the colour scale").fill("50")
+        page.page.keyboard.press("Tab")
+        assert page.page.locator('canvas[data-view="keys"][data-greatest="50"]').count() == 2
 
 
 def test_a_state_of_one_number_is_drawn(linked, visit):

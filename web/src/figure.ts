@@ -8,6 +8,8 @@ const BELOW = 18;
 interface Part {
   readonly title: string;
   readonly scale: string;
+  /** Or it stands above it, for it and its neighbours. */
+  readonly scaleIsHere: boolean;
   readonly legend: readonly Entry[];
   readonly canvas: HTMLCanvasElement;
   /** On the screen, in pixels, from the corner of the pictures. */
@@ -57,6 +59,7 @@ function partsOf(pictures: HTMLElement): Part[] {
       {
         title: figure.querySelector("h3")?.textContent ?? "",
         scale: canvas.dataset.scale ?? "",
+        scaleIsHere: figure.querySelector(".bar-of-colour") !== null,
         legend: legendOf(figure),
         canvas,
         box: { x: box.left - corner.left, y: box.top - corner.top, width: box.width, height: box.height },
@@ -87,6 +90,20 @@ function drawLegend(context: CanvasRenderingContext2D, part: Part): void {
   }
 }
 
+/** The scales that several pictures share, above them. */
+function drawShared(context: CanvasRenderingContext2D, pictures: HTMLElement, colour: string): void {
+  const corner = pictures.getBoundingClientRect();
+  context.font = "11px system-ui, sans-serif";
+  context.textAlign = "left";
+  context.fillStyle = colour;
+  for (const caption of pictures.querySelectorAll(".parts > .caption")) {
+    const box = caption.getBoundingClientRect();
+    const note = caption.querySelector("span")?.textContent ?? "";
+    const scale = caption.parentElement?.querySelector("canvas[data-scale]")?.getAttribute("data-scale") ?? "";
+    context.fillText(`${note}, ${scale}`, box.left - corner.left, box.bottom - corner.top - 6);
+  }
+}
+
 function drawPart(context: CanvasRenderingContext2D, part: Part, ink: string, soft: string, mark: string): void {
   const { box } = part;
   context.font = "600 12px system-ui, sans-serif";
@@ -96,7 +113,7 @@ function drawPart(context: CanvasRenderingContext2D, part: Part, ink: string, so
   context.font = "11px system-ui, sans-serif";
   context.fillStyle = soft;
   context.textAlign = "right";
-  context.fillText(part.scale, box.x + box.width, box.y - 7);
+  if (part.scaleIsHere) context.fillText(part.scale, box.x + box.width, box.y - 7);
   drawLegend(context, part);
   context.drawImage(part.canvas, box.x, box.y, box.width, box.height);
   context.strokeStyle = soft;
@@ -116,7 +133,7 @@ export async function drawFigure(pictures: HTMLElement, title: string): Promise<
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string) => style.getPropertyValue(name).trim();
   const canvas = document.createElement("canvas");
-  const right = Math.max(0, ...parts.map(({ box }) => box.x + box.width));
+  const right = Math.max(pictures.clientWidth, ...parts.map(({ box }) => box.x + box.width));
   const bottom = Math.max(0, ...parts.map(({ box }) => box.y + box.height));
   canvas.width = Math.ceil(SCALE * (right + 2 * MARGIN));
   canvas.height = Math.ceil(SCALE * (bottom + BELOW + 2 * MARGIN + TITLE));
@@ -131,6 +148,7 @@ export async function drawFigure(pictures: HTMLElement, title: string): Promise<
   context.fillText(title, MARGIN, MARGIN + 6);
   context.translate(MARGIN, MARGIN + TITLE);
   for (const part of parts) drawPart(context, part, colour("--ink"), colour("--soft"), colour("--mark"));
+  drawShared(context, pictures, colour("--soft"));
   return new Promise((give, refuse) =>
     canvas.toBlob(
       (blob) => (blob ? give(blob) : refuse(new Error("the picture is too large for this browser"))),

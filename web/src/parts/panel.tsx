@@ -33,7 +33,7 @@ interface ScaleProps {
 }
 
 /** The colour bar with its ends, which can be pinned and then typed. */
-function ScaleControl({ look, of, title, scale }: ScaleProps) {
+export function ScaleControl({ look, of, title, scale }: ScaleProps) {
   const pin = look.pins.get(of);
   const [fault, setFault] = useState("");
   const id = useId();

@@ -11,7 +11,7 @@ import { cellTicks, stepTicks } from "../pure/ticks";
 import { axesOf, type View } from "../pure/views";
 import { isReduced, type Picture } from "../pure/wire";
 import { Curves } from "./curves";
-import { Field, Panel } from "./panel";
+import { Field, Panel, ScaleControl } from "./panel";
 import { usePointed } from "./pointing";
 
 /** A tensor of so few values is drawn as lines. */
@@ -30,12 +30,20 @@ function rowHeight(rows: number): number {
 const MATRIX_HEIGHT = 540;
 const MATRIX_WIDTH = 320;
 
+/** Of the parts of one tensor, in pixels of the screen: all of them, one with its title, and what is between them. */
+const PARTS_WIDTH = 480;
+const PART_WIDTH_MIN = 120;
+const PARTS_GAP = 20;
+const AXIS_WIDTH = 40;
+
 function matrixSize(view: View): { height: number; width: number } {
   if (view.rows === view.columns) return { height: MATRIX_WIDTH, width: MATRIX_WIDTH };
-  const height = Math.min(12, MATRIX_HEIGHT / view.rows) * view.rows;
+  // Few cells are large ones.
+  const [tall, broad] = Math.max(view.rows, view.columns) <= 8 ? [20, 24] : [12, 16];
+  const height = Math.min(tall, MATRIX_HEIGHT / view.rows) * view.rows;
   return {
     height: Math.max(48, Math.round(height)),
-    width: Math.round(Math.min(16, MATRIX_WIDTH / view.columns) * view.columns),
+    width: Math.round(Math.min(broad, MATRIX_WIDTH / view.columns) * view.columns),
   };
 }
 
@@ -72,7 +80,8 @@ function peakOf(values: ArrayLike<number>, offset: number, length: number): numb
   return peak;
 }
 
-export function MatrixPanel({ look, view }: { look: Look; view: View }) {
+/** ofMany: its colour scale is shown above it, with that of its neighbours. */
+export function MatrixPanel({ look, view, ofMany = false }: { look: Look; view: View; ofMany?: boolean }) {
   const picture = pictureIn(look.frame, view.tensor);
   const scale = scaleOfState(look, view);
   const { canvas, pointed, events } = useCanvas(view.columns, view.rows, (pixels) => {
@@ -91,10 +100,8 @@ export function MatrixPanel({ look, view }: { look: Look; view: View }) {
   return (
     <Panel
       look={look}
-      of={keyOf(view)}
       title={view.title}
-      note={noteOf(picture, view.rows, view.columns)}
-      scale={scale}
+      {...(ofMany ? {} : { of: keyOf(view), note: noteOf(picture, view.rows, view.columns), scale })}
       readout={readout}
     >
       <Field
@@ -119,6 +126,32 @@ export function MatrixPanel({ look, view }: { look: Look; view: View }) {
         />
       </Field>
     </Panel>
+  );
+}
+
+/** The matrices of one tensor: side by side where they are small. */
+export function Parts({ look, views }: { look: Look; views: readonly [View, ...View[]] }) {
+  const [first] = views;
+  const picture = pictureIn(look.frame, first.tensor);
+  if (!picture) return null;
+  const title = first.tensor.replaceAll("_", " ");
+  const one = Math.max(PART_WIDTH_MIN, matrixSize(first).width + AXIS_WIDTH);
+  const across = Math.max(1, Math.floor((PARTS_WIDTH + PARTS_GAP) / (one + PARTS_GAP)));
+  const width = across * one + (across - 1) * PARTS_GAP;
+  return (
+    <div class="parts" style={{ width: `${width}px`, columnGap: `${PARTS_GAP}px` }}>
+      <div class="caption">
+        <span class="small soft">
+          {views.length} of {noteOf(picture, first.rows, first.columns)}
+        </span>
+        <ScaleControl look={look} of={keyOf(first)} title={title} scale={scaleOfState(look, first)} />
+      </div>
+      {views.map((view) => (
+        <div key={view.offset} style={{ width: `${one}px` }}>
+          <MatrixPanel look={look} view={view} ofMany />
+        </div>
+      ))}
+    </div>
   );
 }
 

@@ -11,13 +11,13 @@ import type { Column, Frame } from "../pure/history";
 import { npz } from "../pure/npy";
 import { hrefs } from "../pure/routing";
 import type { Scale } from "../pure/scale";
-import { type View, viewsOf, viewsOfState } from "../pure/views";
+import { byTensor, type View, viewsOf, viewsOfState } from "../pure/views";
 import type { ApiFault, Limits, Session as SessionFacts, TensorSpec } from "../pure/wire";
 import { type Status, Watch } from "../watch";
 import { Actions } from "./actions";
 import { Numbers } from "./numbers";
 import { Pad } from "./pad";
-import { MatrixPanel, RowStrip, StateStrip } from "./pictures";
+import { MatrixPanel, Parts, RowStrip, StateStrip } from "./pictures";
 import { type Choice, Player } from "./player";
 
 /** Columns of an empty picture over time: a few steps are not drawn as broad bars. */
@@ -116,9 +116,13 @@ function Pictures({ look, inputs, outputs, state }: PicturesProps) {
       </section>
       {matrices.length ? (
         <section class="now" aria-label="Now">
-          {matrices.map((view) => (
-            <MatrixPanel key={key(view)} look={look} view={view} />
-          ))}
+          {byTensor(matrices).map(([view, ...others]) =>
+            view && others.length ? (
+              <Parts key={view.tensor} look={look} views={[view, ...others]} />
+            ) : view ? (
+              <MatrixPanel key={view.tensor} look={look} view={view} />
+            ) : null,
+          )}
         </section>
       ) : null}
     </div>

@@ -76,8 +76,7 @@ export function viewsOf({ name, role, shape }: TensorShape): View[] {
     kind: asMatrix ? "matrix" : "strip",
     tensor: name,
     role,
-    title:
-      pictures > 1 ? `${label}, ${STRIP_ROLES.has(role) || role === "link" ? "head" : "part"} ${index + 1}` : label,
+    title: pictures > 1 ? `${label}, ${STRIP_ROLES.has(role) || role === "link" ? "head" : "part"} ${index}` : label,
     rows,
     columns,
     offset: index * rows * columns,
@@ -94,6 +93,13 @@ function byTelling<T extends { readonly role: string }>(tensors: readonly T[]): 
 
 export function viewsOfState(tensors: readonly TensorShape[]): View[] {
   return byTelling(tensors).flatMap(viewsOf);
+}
+
+/** Views of one tensor together, in their order. */
+export function byTensor(views: readonly View[]): View[][] {
+  const groups = new Map<string, View[]>();
+  for (const view of views) groups.set(view.tensor, [...(groups.get(view.tensor) ?? []), view]);
+  return [...groups.values()];
 }
 
 /** What a state is told by in few words: its memory, where it has one. */
