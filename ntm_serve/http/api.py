@@ -35,9 +35,12 @@ from ntm_serve.http.bodies import BODY_BYTES_MAX, body_of, text_in, whole_in
 from ntm_serve.http.forms import (
     PAGE_SIZE_DEFAULT,
     PAGE_SIZE_MAX,
+    QUERY_PARAMETERS,
+    WISH_PARAMETERS,
     Json,
     arrays_of,
     error_json,
+    expect_known,
     frame_json,
     model_json,
     nested,
@@ -124,6 +127,7 @@ class Api:
         access, facts = self._gate.access, self._facts
         asked = access is HttpAccess.OPEN or "authorization" in request.headers
         caller = self._gate.caller_of(request.headers) if asked and access is not HttpAccess.CLOSED else None
+        expect_known(request.query_params, ())
         told: Json = {"api_version": 1, "access": access.value, "ready": self._is_ready(), "caller": None}
         beyond = ("version", "writes_allowed", "has_store", "durability", "started_at_s", "limits")
         if caller is None:
@@ -173,7 +177,7 @@ class Api:
 
     @answering
     async def sessions(self, request: Request) -> Response:
-        service, _ = self._enter(request)
+        service, _ = self._enter(request, *QUERY_PARAMETERS)
         views, last, complete = await service.find_sessions(query_of(request.query_params))
         return json_answer(
             {
@@ -190,7 +194,7 @@ class Api:
 
     @answering
     async def state(self, request: Request) -> Response:
-        service, _ = self._enter(request)
+        service, _ = self._enter(request, *WISH_PARAMETERS, "format")
         session_id, wish = _id_of(request), wish_of(request.query_params)
         form = request.query_params.get("format", "json")
         if form == "json":
@@ -203,7 +207,7 @@ class Api:
 
     @answering
     async def watch(self, request: Request) -> Response:
-        service, caller = self._enter(request)
+        service, caller = self._enter(request, *WISH_PARAMETERS, "frames_per_s")
         session_id, wish = _id_of(request), wish_of(request.query_params)
         events = self._events(service, session_id, wish, request, caller)
         # So that what cannot be watched is an answer with a status.
@@ -257,7 +261,7 @@ class Api:
 
     @answering
     async def snapshot(self, request: Request) -> Response:
-        service, _ = self._enter(request)
+        service, _ = self._enter(request, "step")
         session_id = _id_of(request)
         step, snapshot = await service.snapshot_session(session_id, whole_of(request.query_params, "step", None))
         return _file(snapshot, f"{session_id}-{step}.snapshot", **{"x-ntm-step": str(step)})
@@ -317,9 +321,12 @@ class Api:
 
     # Who asks
 
-    def _enter(self, request: Request) -> tuple[Service | TenantService, Caller]:
-        """The service as whoever asks sees it. Raises Unauthenticated, PermissionDenied."""
+    def _enter(self, request: Request, *parameters: str) -> tuple[Service | TenantService, Caller]:
+        """The service as whoever asks sees it. parameters: of the query, that there may be. Raises Unauthenticated,
+        PermissionDenied, InvalidInput.
+        """
         caller = self._gate.caller_of(request.headers)
+        expect_known(request.query_params, parameters)
         return self._tenancy.of(caller.tenant), caller
 
     def _enter_to_write(self, request: Request) -> Service | TenantService:

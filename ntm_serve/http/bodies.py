@@ -30,8 +30,12 @@ async def body_of(request: Request, known: set[str]) -> Json:
         said = json.loads(bytes(body) or b"{}")
     except (ValueError, RecursionError) as fault:
         raise InvalidInput(f"body: expected JSON, got: {fault}") from fault
-    if not isinstance(said, dict) or set(said) - known:
-        raise InvalidInput(f"body: expected an object with some of {sorted(known)}, got something else")
+    if not isinstance(said, dict):
+        raise InvalidInput(
+            f"body: expected an object with some of {', '.join(sorted(known))}, got {type(said).__name__}"
+        )
+    if unknown := sorted(set(said) - known):
+        raise InvalidInput(f"body: expected fields of {', '.join(sorted(known))}, got {', '.join(unknown)}")
     return said
 
 

@@ -3,7 +3,7 @@
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,12 +15,16 @@ from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError
 from ntm_serve.history import Point
 from ntm_serve.picture import Frame, Picture, Reduction
 from ntm_serve.search import Order, Place, Query, Tier
-from ntm_serve.spec import Array, StateSpec, TensorSpec, described
+from ntm_serve.spec import Array, StateSpec, TensorSpec, described, expect_finite
 from ntm_serve.views import ModelView, SessionView
 from ntm_serve.watching import Wish
 from ntm_serve.wire import code_of
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
+
+# What `query_of` and `wish_of` read.
+QUERY_PARAMETERS = ("prefix", "model", "tier", "sort", "page_size", "page_token")
+WISH_PARAMETERS = ("tensors", "rows_max", "columns_max", "reduction")
 
 # As the rest of the world maps gRPC's statuses.
 STATUS_OF_CODE: Mapping[str, int] = {
@@ -150,6 +154,13 @@ def picture_json(picture: Picture) -> Json:
     }
 
 
+def expect_known(asked: QueryParams, known: Collection[str]) -> None:
+    """A parameter that nothing reads is a typing error more often than not. Raises InvalidInput."""
+    unknown = sorted(set(asked) - set(known))
+    if unknown:
+        raise InvalidInput(f"query: expected parameters of {', '.join(known) or 'none'}, got {', '.join(unknown)}")
+
+
 def query_of(asked: QueryParams) -> Query:
     """Raises InvalidInput."""
     sort = asked.get("sort", "id")
@@ -231,7 +242,11 @@ def arrays_of(specs: Sequence[TensorSpec], inputs: object) -> dict[str, Array]:
     unknown = sorted(set(inputs) - set(by_name))
     if unknown:
         raise InvalidInput(f"inputs: expected {sorted(by_name)}, got {unknown}")
-    return {name: _array_of(by_name[name], given)[np.newaxis] for name, given in inputs.items()}
+    arrays = {name: _array_of(by_name[name], given) for name, given in inputs.items()}
+    steps = {name: len(array) for name, array in arrays.items()}
+    if len(set(steps.values())) > 1:
+        raise InvalidInput(f"inputs: expected as many steps of each, got {steps}")
+    return {name: array[np.newaxis] for name, array in arrays.items()}
 
 
 def _array_of(spec: TensorSpec, given: object) -> Array:
@@ -240,12 +255,15 @@ def _array_of(spec: TensorSpec, given: object) -> Array:
         array = np.array(given)
     except ValueError:
         raise InvalidInput(f"{spec.name}: expected {expected}, got nested arrays of unequal lengths") from None
+    if not array.size or array.ndim == 0 or array.shape[1:] != spec.shape:
+        raise InvalidInput(f"{spec.name}: expected {expected}, T at least 1, got {list(array.shape)}")
     if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and spec.numpy_dtype.kind != "f"):
         raise InvalidInput(f"{spec.name}: expected {expected} as nested arrays of numbers, got {array.dtype} in them")
     with np.errstate(over="ignore"):
         fitting: Array = array.astype(spec.numpy_dtype)
     if spec.numpy_dtype.kind != "f" and not (fitting == array).all():
         raise InvalidInput(f"{spec.name}: expected numbers that are {spec.dtype}")
+    expect_finite(spec.name, fitting)
     return fitting
 
 

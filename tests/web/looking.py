@@ -100,6 +100,17 @@ class Visit:
     def sees(self, text):
         self.page.get_by_text(text).first.wait_for()
 
+    def figure(self, title):
+        return self.page.locator("figure").filter(has=self.page.get_by_role("heading", name=title, exact=True))
+
+    def reads(self, title, column, *, columns=40, click=False) -> str:
+        """What is told of a plot of lines where a column of so many is pointed at."""
+        lines = self.figure(title).locator(".lines")
+        box = lines.bounding_box()
+        position = {"x": box["width"] * (column + 0.5) / columns, "y": box["height"] / 2}
+        (lines.click if click else lines.hover)(position=position)
+        return self.figure(title).locator(".readout").inner_text()
+
     def canvas(self, view, offset=0) -> Seen:
         told = self.page.evaluate(READ_CANVAS, [view, offset])
         pixels = np.frombuffer(base64.b64decode(told["pixels"]), np.uint8)

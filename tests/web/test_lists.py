@@ -43,7 +43,9 @@ def test_models_are_listed_with_what_they_are(opened, visit):
         assert "serving" in said
         assert "ntm" in said
         assert "same bits in any company" in said
-    assert "11.1 KiB" in page.row("copy-ff").inner_text()
+    assert "11.1 KiB · memory 128 \u00d7 20" in page.row("copy-ff").inner_text()
+    # Its state begins with that of a recurrent layer.
+    assert "· memory " in page.row("flows-gru-ntm").inner_text()
 
 
 def test_the_latency_of_a_model_that_steps_is_drawn_and_said(opened, visit):

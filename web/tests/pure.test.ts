@@ -4,8 +4,8 @@ import { SHADES, shades } from "../src/pure/colour";
 import { bytes, counted, duration, latency, value } from "../src/pure/format";
 import { BLANK, dimmed, NOT_FINITE, paintColumn, pixelOf } from "../src/pure/paint";
 import { hrefs, routeOf } from "../src/pure/routing";
-import { drawable, pinned, rangeOf } from "../src/pure/scale";
-import { cellTicks, roundStep, stepTicks } from "../src/pure/ticks";
+import { drawable, inWords, pinned, rangeOf } from "../src/pure/scale";
+import { cellTicks, roundStep, stepTicks, valueTicks } from "../src/pure/ticks";
 import { nested, rowsOf, textOf } from "../src/pure/typed";
 
 describe("routes", () => {
@@ -33,9 +33,16 @@ describe("a scale", () => {
   });
 
   test("has a width also where all values are the same", () => {
-    const { least, greatest } = drawable({ least: 0, greatest: 0 }, "even");
+    const { least, greatest, only } = drawable({ least: 0, greatest: 0 }, "even");
+    expect(only).toBe(0);
     expect(least).toBeLessThan(0);
     expect(greatest).toBeGreaterThan(0);
+  });
+
+  test("of one value tells that value, and not the room around it", () => {
+    expect(inWords(drawable({ least: 18, greatest: 18 }, "even"))).toBe("all 18");
+    expect(inWords(drawable({ least: 0, greatest: 18 }, "even"))).toBe("0 to 18");
+    expect(valueTicks(drawable({ least: 18, greatest: 18 }, "even"), 3).map(({ label }) => label)).toEqual(["18"]);
   });
 
   test("of signed values has 0 in the middle", () => {
@@ -79,6 +86,7 @@ describe("ticks", () => {
     [3, 5],
     [11, 20],
     [51, 100],
+    [0.03, 0.05],
   ])("are round: at least %d is %d", (atLeast, step) => {
     expect(roundStep(atLeast)).toBe(step);
   });
@@ -95,6 +103,29 @@ describe("ticks", () => {
   test("of steps stand at the columns that have them", () => {
     const columns = [8, 9, null, 20].map((step) => ({ step, frame: null, exact: false }));
     expect(stepTicks(columns, 8, 1)).toEqual([{ at: 3.5 / 8, label: "20" }]);
+  });
+});
+
+describe("ticks of values", () => {
+  const labels = (least: number, greatest: number) => valueTicks({ least, greatest }, 3).map(({ label }) => label);
+
+  test.each([
+    [0, 1, ["0", "0.5", "1"]],
+    [-0.3, 0.3, ["-0.2", "0", "0.2"]],
+    [2, 18, ["10"]],
+    [0, 0.6, ["0", "0.2", "0.4", "0.6"]],
+  ])("of %d to %d are round", (least, greatest, expected) => {
+    expect(labels(least, greatest)).toEqual(expected);
+  });
+
+  test("stand where the value is drawn, the greatest on top and within the plot", () => {
+    const [bottom, top] = valueTicks({ least: 0, greatest: 1 }, 1);
+    expect(bottom?.at).toBeCloseTo(1.06 / 1.12);
+    expect(top?.at).toBeCloseTo(0.06 / 1.12);
+  });
+
+  test("are not told twice where a few characters do not tell them apart", () => {
+    expect(labels(1234.5001, 1234.5009)).toHaveLength(1);
   });
 });
 

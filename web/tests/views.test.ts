@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { PICTURES_MAX, viewsOf, viewsOfState } from "../src/pure/views";
+import { byTensor, inShort, PICTURES_MAX, viewsOf, viewsOfState } from "../src/pure/views";
+
+const tensor = (name: string, role: string, shape: number[]) => ({ name, role, shape });
 
 const told = (name: string, role: string, shape: number[]) =>
   viewsOf({ name, role, shape }).map(
@@ -14,15 +16,15 @@ describe("a tensor is drawn", () => {
       "read_weighting",
       "read_weighting",
       [2, 64],
-      ["read weighting, head 1: strip 1x64 @0", "read weighting, head 2: strip 1x64 @64"],
+      ["read weighting, head 0: strip 1x64 @0", "read weighting, head 1: strip 1x64 @64"],
     ],
     ["usage", "usage", [64], ["usage: strip 1x64 @0"]],
     ["link", "link", [64, 64], ["link: matrix 64x64 @0"]],
-    ["link", "link", [2, 64, 64], ["link, head 1: matrix 64x64 @0", "link, head 2: matrix 64x64 @4096"]],
+    ["link", "link", [2, 64, 64], ["link, head 0: matrix 64x64 @0", "link, head 1: matrix 64x64 @4096"]],
     ["cell", "", [100], ["cell: strip 1x100 @0"]],
-    ["keys", "", [2, 20], ["keys, part 1: strip 1x20 @0", "keys, part 2: strip 1x20 @20"]],
+    ["keys", "", [2, 20], ["keys, part 0: strip 1x20 @0", "keys, part 1: strip 1x20 @20"]],
     ["cache", "", [32, 20], ["cache: matrix 32x20 @0"]],
-    ["cache", "", [2, 32, 20], ["cache, part 1: matrix 32x20 @0", "cache, part 2: matrix 32x20 @640"]],
+    ["cache", "", [2, 32, 20], ["cache, part 0: matrix 32x20 @0", "cache, part 1: matrix 32x20 @640"]],
     ["count", "", [], ["count: strip 1x1 @0"]],
     ["memory", "memory", [100], ["memory: strip 1x100 @0"]],
   ] as const)("%s of role %j and shape %j", (name, role, shape, expected) => {
@@ -31,6 +33,23 @@ describe("a tensor is drawn", () => {
 
   test("in so many pictures at most", () => {
     expect(told("cache", "", [100, 100, 8, 8])).toHaveLength(PICTURES_MAX);
+  });
+
+  test("together with the others of its tensor", () => {
+    const views = viewsOfState([tensor("cache", "", [2, 8, 4]), tensor("memory", "memory", [8, 4])]);
+    expect(byTensor(views).map((group) => group.map(({ title }) => title))).toEqual([
+      ["memory"],
+      ["cache, part 0", "cache, part 1"],
+    ]);
+  });
+
+  test.each([
+    [[tensor("gru_h", "controller", [100]), tensor("memory", "memory", [128, 20])], "memory 128 × 20"],
+    [[tensor("gru_h", "controller", [100]), tensor("cell_state", "", [])], "gru h 100"],
+    [[tensor("count", "", [])], "count 1"],
+    [[], "none"],
+  ])("and told in short %#", (state, expected) => {
+    expect(inShort(state)).toBe(expected);
   });
 
   test("with the telling ones of a state first", () => {

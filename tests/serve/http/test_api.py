@@ -12,6 +12,9 @@ import pytest
 from serve.stopping import stopping
 
 from ntm_serve.client import Client
+from ntm_serve.errors import InvalidInput
+from ntm_serve.http.forms import arrays_of
+from ntm_serve.spec import TensorSpec
 from ntm_serve.testing import RunningSum, test_server
 
 WAIT_S = 20.0
@@ -352,10 +355,12 @@ def test_a_fork_begins_where_the_other_stands(writing):
         ({"inputs": {"x": []}}, "x"),
         ({"inputs": {"x": [["1"]]}}, "x"),
         ({"inputs": {"x": [[None]]}}, "x"),
-        ({"inputs": {"x": [[1e999]]}}, "x"),
+        ({"inputs": {"x": [[1e999]]}}, "x: expected finite numbers, got inf at [0, 0]"),
         ({"inputs": {"x": [[1]]}, "first_step": "0"}, "first_step"),
-        ({"inputs": {"x": [[1]]}, "frist_step": 0}, "first_step"),
-        ([], "body"),
+        ({"inputs": {"x": [[1]]}, "frist_step": 0}, "got frist_step"),
+        ({"inputs": {"x": [[1, 2]]}}, "x: expected float32[T, 1], T at least 1, got [1, 2]"),
+        ({"inputs": {"x": 1}}, "x: expected float32[T, 1], T at least 1, got []"),
+        ([], "body: expected an object with some of first_step, inputs, got list"),
     ],
 )
 def test_what_are_no_steps_is_refused_by_name(writing, said, named):
@@ -366,6 +371,12 @@ def test_what_are_no_steps_is_refused_by_name(writing, said, named):
     assert refusal(answer) == (400, "INVALID_INPUT")
     assert named in answer.json()["error"]["message"]
     assert client.session_info("s").next_step == 0
+
+
+def test_inputs_of_unequal_lengths_are_refused_without_an_axis_that_nobody_sent():
+    specs = (TensorSpec("x", "float32", (1,)), TensorSpec("gate", "float32", (2,)))
+    with pytest.raises(InvalidInput, match=r"expected as many steps of each, got \{'x': 1, 'gate': 2\}"):
+        arrays_of(specs, {"x": [[1]], "gate": [[1, 2], [3, 4]]})
 
 
 def test_a_body_is_json_and_not_large(writing):
@@ -428,6 +439,27 @@ def test_what_cannot_be_answered_is_an_error_in_one_form(it, path, reason):
     _, client, api = it
     client.session("running-sum", session_id="s")
     assert refusal(api.get(path)) == reason
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("/server?verbose=1", "none, got verbose"),
+        ("/models?name=copy", "none, got name"),
+        ("/sessions?page=2", "prefix, model, tier, sort, page_size, page_token, got page"),
+        ("/sessions/s?tensors=total", "none, got tensors"),
+        ("/sessions/s/state?row_max=7", "tensors, rows_max, columns_max, reduction, format, got row_max"),
+        ("/sessions/s/state?frames_per_s=7", "got frames_per_s"),
+        ("/sessions/s/watch?format=npz", "tensors, rows_max, columns_max, reduction, frames_per_s, got format"),
+        ("/sessions/s/snapshot?steps=1", "step, got steps"),
+    ],
+)
+def test_a_parameter_that_there_is_not_is_refused_by_its_name(it, path, named):
+    _, client, api = it
+    client.session("running-sum", session_id="s")
+    answer = api.get(path)
+    assert refusal(answer) == (400, "INVALID_INPUT")
+    assert answer.json()["error"]["message"].endswith(named)
 
 
 def test_the_api_is_not_there_where_it_is_turned_off():

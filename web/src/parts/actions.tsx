@@ -31,7 +31,9 @@ export function Actions({ id, step }: ActionsProps) {
   const snapshot = doing(async () => {
     const taken = await api.snapshot(id, step);
     download(`${id}-${taken.step}.snapshot`, taken.bytes);
-    return { done: `A snapshot after ${taken.step} steps was downloaded, ${bytes(taken.bytes.size)}.` };
+    return {
+      done: `A snapshot after ${counted(Number(taken.step), "step")} was downloaded, ${bytes(taken.bytes.size)}.`,
+    };
   });
   const fork = doing(async () => {
     const made = await api.fork(id, name.current?.value.trim() ?? "", step);

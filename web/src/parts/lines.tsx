@@ -1,4 +1,4 @@
-// Lines over time, by uPlot: large with axes, or small without.
+// Lines, by uPlot, without axes: a sparkline, or what stands between the axes of a field.
 
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
@@ -8,72 +8,67 @@ export interface Line {
   readonly label: string;
   /** A variable of the style sheet. */
   readonly colour: string;
-  readonly values: readonly (number | null)[];
+  readonly dashed?: boolean;
+  /** Null breaks the line, undefined does not. */
+  readonly values: readonly (number | null | undefined)[];
 }
+
+type Range = (least: number, greatest: number) => [number, number];
 
 interface LinesProps {
   readonly label: string;
   readonly xs: readonly number[];
   readonly lines: readonly Line[];
-  readonly height: number;
-  /** Without axes: a sparkline. */
+  /** A sparkline: its points are seen, and its size is that of the class. */
   readonly small?: boolean;
-  /** How much of x is shown at least; as much as there is where it is not said. */
-  readonly spanMin?: number;
-  /** Where a mark is drawn, in x. */
-  readonly mark?: number | null;
-  readonly onPick?: (index: number) => void;
+  /** What is shown of x and y, given the least and greatest there is. */
+  readonly xRange: Range;
+  readonly yRange: Range;
+  readonly events?: {
+    readonly onPointerMove: (event: PointerEvent) => void;
+    readonly onPointerLeave: () => void;
+    readonly onClick: (event: MouseEvent) => void;
+  };
 }
 
 function colourOf(variable: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
 }
 
-function optionsOf(props: LinesProps, width: number, mark: () => number | null): uPlot.Options {
-  const { small, lines, height, spanMin } = props;
-  const soft = colourOf("--soft");
-  const grid = { stroke: colourOf("--line"), width: 1 };
-  const axis = { stroke: soft, grid, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+/** Where few values are known a line does not show them all. */
+function wantsPoints(values: readonly (number | null | undefined)[]): boolean {
+  return values.includes(undefined) || values.filter((one) => one !== null).length < 3;
+}
+
+function optionsOf(latest: () => LinesProps, element: HTMLElement): uPlot.Options {
+  const { small, lines } = latest();
   return {
-    width,
-    height,
-    padding: small ? [3, 1, 3, 1] : [6, 0, 0, 0],
+    ...sizeOf(element),
+    padding: small ? [3, 1, 3, 1] : [0, 0, 0, 0],
     legend: { show: false },
-    cursor: small ? { show: false } : { drag: { x: false, y: false }, points: { size: 5 } },
+    cursor: { show: false },
     scales: {
-      x: {
-        time: false,
-        ...(spanMin && { range: (_, least, greatest) => [Math.min(least, greatest - spanMin), greatest] }),
-      },
-      ...(small && { y: { range: (_, _least, greatest) => [0, greatest || 1] } }),
+      x: { time: false, range: (_, least, greatest) => latest().xRange(least, greatest) },
+      y: { range: (_, least, greatest) => latest().yRange(least, greatest) },
     },
-    axes: small
-      ? [{ show: false }, { show: false }]
-      : [
-          { ...axis, size: 22 },
-          { ...axis, size: 40 },
-        ],
+    axes: [{ show: false }, { show: false }],
     series: [
       {},
       ...lines.map((line) => ({
         label: line.label,
         stroke: colourOf(line.colour),
-        width: 1.25,
-        points: small ? { show: true, size: 2.5 } : { show: props.xs.length < 3 },
+        width: small ? 1.25 : 1.5,
+        ...(line.dashed && { dash: [5, 3] }),
+        points: small
+          ? { show: true, size: 2.5 }
+          : { show: (_: uPlot, series: number) => wantsPoints(latest().lines[series - 1]?.values ?? []), size: 4 },
       })),
     ],
-    hooks: {
-      draw: [
-        (plot) => {
-          const at = mark();
-          if (at === null) return;
-          const x = Math.round(plot.valToPos(at, "x", true));
-          plot.ctx.fillStyle = colourOf("--mark");
-          plot.ctx.fillRect(x, plot.bbox.top, Math.ceil(devicePixelRatio * 1.5), plot.bbox.height);
-        },
-      ],
-    },
   };
+}
+
+function sizeOf(element: HTMLElement): { width: number; height: number } {
+  return { width: element.clientWidth || 1, height: element.clientHeight || 1 };
 }
 
 export function Lines(props: LinesProps) {
@@ -87,15 +82,9 @@ export function Lines(props: LinesProps) {
   useLayoutEffect(() => {
     const element = holder.current;
     if (!element) return;
-    const options = optionsOf(latest.current, element.clientWidth || 1, () => latest.current.mark ?? null);
+    const options = optionsOf(() => latest.current, element);
     const made = new uPlot(options, [[], ...latest.current.lines.map(() => [])], element);
-    const pick = () => {
-      if (made.cursor.idx !== null && made.cursor.idx !== undefined) latest.current.onPick?.(made.cursor.idx);
-    };
-    made.over.addEventListener("click", pick);
-    const watched = new ResizeObserver(() =>
-      made.setSize({ width: element.clientWidth || 1, height: latest.current.height }),
-    );
+    const watched = new ResizeObserver(() => made.setSize(sizeOf(element)));
     watched.observe(element);
     plot.current = made;
     return () => {
@@ -107,7 +96,15 @@ export function Lines(props: LinesProps) {
 
   useEffect(() => {
     plot.current?.setData([props.xs as number[], ...props.lines.map((line) => line.values as (number | null)[])]);
-  }, [props.xs, props.lines, props.mark, dark, names]);
+  }, [props.xs, props.lines, dark, names]);
 
-  return <div ref={holder} role="img" aria-label={props.label} class={props.small ? "spark" : "lines"} />;
+  return (
+    <div
+      ref={holder}
+      role="img"
+      aria-label={props.label}
+      class={props.small ? "spark" : "lines"}
+      {...(props.events ?? {})}
+    />
+  );
 }

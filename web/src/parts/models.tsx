@@ -3,6 +3,7 @@
 import { usePlace, usePolled } from "../hooks";
 import { bytes, count, latency, shape } from "../pure/format";
 import { hrefs } from "../pure/routing";
+import { inShort } from "../pure/views";
 import type { Model, Point, TensorSpec } from "../pure/wire";
 import { Lines } from "./lines";
 
@@ -26,9 +27,9 @@ function Latency({ model, series, intervalS }: { model: Model; series: readonly 
       <Lines
         small
         label={`Latency of ${model.name} over the last ${spanS} s: mean ${mean}${p99}`}
-        height={32}
         xs={series.map((point) => point.at_s)}
-        spanMin={POINTS_MIN * intervalS}
+        xRange={(least, greatest) => [Math.min(least, greatest - POINTS_MIN * intervalS), greatest]}
+        yRange={(_, greatest) => [0, greatest || 1]}
         lines={[
           { label: "p99", colour: "--soft", values: series.map((point) => point.latency_p99_s) },
           { label: "mean", colour: "--accent", values: series.map((point) => point.latency_mean_s) },
@@ -82,7 +83,7 @@ function Row({ model, intervalS }: { model: Model; intervalS: number }) {
           <td data-label="state of a session" title={specs(model.state)}>
             <span>
               {model.state_bytes === null ? "–" : bytes(model.state_bytes)}
-              <span class="soft"> · {model.state.map((one) => one.shape.join("×")).slice(0, 1)}</span>
+              <span class="soft"> · {inShort(model.state)}</span>
             </span>
           </td>
           <td data-label="batches">

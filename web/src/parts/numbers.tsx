@@ -1,7 +1,7 @@
 // The frame that is shown, in numbers: for who does not see pictures, and who wants to quote them.
 
 import { type Look, pictureIn } from "../look";
-import { value } from "../pure/format";
+import { counted, value } from "../pure/format";
 import { axesOf, type View } from "../pure/views";
 
 /** Of a strip the places that hold the most. */
@@ -37,7 +37,7 @@ function placeOf(view: View, blocks: readonly number[], at: number): string {
 export function Numbers({ look, views }: { look: Look; views: readonly View[] }) {
   return (
     <table class="lists">
-      <caption class="small soft">The state after {look.frame.nextStep} steps</caption>
+      <caption class="small soft">The state after {counted(look.frame.nextStep, "step")}</caption>
       <thead>
         <tr>
           <th scope="col">tensor</th>

@@ -5,8 +5,9 @@ import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { Look } from "../look";
 import { SHADES, shades } from "../pure/colour";
 import { value } from "../pure/format";
-import { pinned, type Scale } from "../pure/scale";
+import { inWords, pinned, type Scale } from "../pure/scale";
 import type { Tick } from "../pure/ticks";
+import type { Line } from "./lines";
 
 function ColourBar({ look }: { look: Look }) {
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -32,7 +33,7 @@ interface ScaleProps {
 }
 
 /** The colour bar with its ends, which can be pinned and then typed. */
-function ScaleControl({ look, of, title, scale }: ScaleProps) {
+export function ScaleControl({ look, of, title, scale }: ScaleProps) {
   const pin = look.pins.get(of);
   const [fault, setFault] = useState("");
   const id = useId();
@@ -61,9 +62,21 @@ function ScaleControl({ look, of, title, scale }: ScaleProps) {
   );
   return (
     <span class="bar-of-colour">
-      {pin ? field("least") : <span>{value(scale.least)}</span>}
-      <ColourBar look={look} />
-      {pin ? field("greatest") : <span>{value(scale.greatest)}</span>}
+      {pin ? (
+        <>
+          {field("least")}
+          <ColourBar look={look} />
+          {field("greatest")}
+        </>
+      ) : scale.only === undefined ? (
+        <>
+          <span>{value(scale.least)}</span>
+          <ColourBar look={look} />
+          <span>{value(scale.greatest)}</span>
+        </>
+      ) : (
+        <span>{inWords(scale)}</span>
+      )}
       <button
         type="button"
         class="tiny"
@@ -71,7 +84,7 @@ function ScaleControl({ look, of, title, scale }: ScaleProps) {
         aria-label={`Pin the colour scale of ${title}`}
         onClick={() => {
           setFault("");
-          look.onPin(of, pin ? null : scale);
+          look.onPin(of, pin ? null : { least: scale.least, greatest: scale.greatest });
         }}
       >
         Pin
@@ -86,21 +99,30 @@ function ScaleControl({ look, of, title, scale }: ScaleProps) {
 interface PanelProps {
   readonly look: Look;
   /** Of the colour scale that it shares with pictures of the same tensor. */
-  readonly of: string;
+  readonly of?: string;
   readonly title: string;
   readonly note?: string;
-  readonly scale: Scale;
+  /** None where nothing is coloured by its value, or the scale is shown elsewhere. */
+  readonly scale?: Scale;
+  /** What each line is. */
+  readonly legend?: readonly Pick<Line, "label" | "colour" | "dashed">[];
   readonly readout: string;
   readonly children: ComponentChildren;
 }
 
-export function Panel({ look, of, title, note, scale, readout, children }: PanelProps) {
+export function Panel({ look, of, title, note, scale, legend = [], readout, children }: PanelProps) {
   return (
     <figure class="plot">
       <figcaption>
         <h3>{title}</h3>
         {note ? <span class="small soft">{note}</span> : null}
-        <ScaleControl look={look} of={of} title={title} scale={scale} />
+        {legend.map(({ label, colour, dashed }) => (
+          <span key={label} class="legend small soft">
+            <span class="swatch" style={{ borderTop: `2px ${dashed ? "dashed" : "solid"} var(${colour})` }} />
+            {label}
+          </span>
+        ))}
+        {scale && of ? <ScaleControl look={look} of={of} title={title} scale={scale} /> : null}
         <span class="readout" aria-hidden="true">
           {readout}
         </span>

@@ -1,19 +1,21 @@
 // The pictures of a session: a matrix as it is now, and rows over time.
 
-import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { type Kind, keyOf, type Look, pictureIn, rowIn, scaleOfRows, scaleOfState } from "../look";
 import { shades } from "../pure/colour";
 import { counted, value } from "../pure/format";
 import type { Column } from "../pure/history";
 import { dimmed, paintColumn, paintMatrix } from "../pure/paint";
-import type { Scale } from "../pure/scale";
+import { inWords, type Scale } from "../pure/scale";
 import { cellTicks, stepTicks } from "../pure/ticks";
 import { axesOf, type View } from "../pure/views";
 import { isReduced, type Picture } from "../pure/wire";
-import { Field, Panel } from "./panel";
+import { Curves } from "./curves";
+import { Field, Panel, ScaleControl } from "./panel";
+import { usePointed } from "./pointing";
 
 /** A tensor of so few values is drawn as lines. */
-export const LINES_MAX = 2;
+const LINES_MAX = 2;
 
 /** Pixels of the screen for each row, so that few rows are seen and many have a place. */
 function rowHeight(rows: number): number {
@@ -28,31 +30,33 @@ function rowHeight(rows: number): number {
 const MATRIX_HEIGHT = 540;
 const MATRIX_WIDTH = 320;
 
+/** Of the parts of one tensor, in pixels of the screen: all of them, one with its title, and what is between them. */
+const PARTS_WIDTH = 480;
+const PART_WIDTH_MIN = 120;
+const PARTS_GAP = 20;
+const AXIS_WIDTH = 40;
+
 function matrixSize(view: View): { height: number; width: number } {
   if (view.rows === view.columns) return { height: MATRIX_WIDTH, width: MATRIX_WIDTH };
-  const height = Math.min(12, MATRIX_HEIGHT / view.rows) * view.rows;
+  // Few cells are large ones.
+  const [tall, broad] = Math.max(view.rows, view.columns) <= 8 ? [20, 24] : [12, 16];
+  const height = Math.min(tall, MATRIX_HEIGHT / view.rows) * view.rows;
   return {
     height: Math.max(48, Math.round(height)),
-    width: Math.round(Math.min(16, MATRIX_WIDTH / view.columns) * view.columns),
+    width: Math.round(Math.min(broad, MATRIX_WIDTH / view.columns) * view.columns),
   };
 }
 
 /** What a step's values are, where they are drawn over time. */
-interface Values {
+export interface Values {
   readonly data: ArrayLike<number>;
   readonly offset: number;
   readonly exact: boolean;
 }
 
-interface Pointed {
-  readonly x: number;
-  readonly y: number;
-}
-
 /** Paints a canvas of width x height pixels after each change, and tells which of them is pointed at. */
 function useCanvas(width: number, height: number, paint: (pixels: Uint32Array) => void) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [pointed, setPointed] = useState<Pointed | null>(null);
   useLayoutEffect(() => {
     const context = canvas.current?.getContext("2d");
     if (!context) return;
@@ -60,19 +64,7 @@ function useCanvas(width: number, height: number, paint: (pixels: Uint32Array) =
     paint(new Uint32Array(picture.data.buffer));
     context.putImageData(picture, 0, 0);
   });
-  const at = (event: PointerEvent | MouseEvent): Pointed => {
-    const box = (event.currentTarget as HTMLElement).getBoundingClientRect();
-    const cell = (share: number, cells: number) => Math.min(cells - 1, Math.max(0, Math.floor(share * cells)));
-    return {
-      x: cell((event.clientX - box.left) / box.width, width),
-      y: cell((event.clientY - box.top) / box.height, height),
-    };
-  };
-  const events = {
-    onPointerMove: (event: PointerEvent) => setPointed(at(event)),
-    onPointerLeave: () => setPointed(null),
-  };
-  return { canvas, pointed, at, events };
+  return { canvas, ...usePointed(width, height) };
 }
 
 function noteOf(picture: Picture, rows: number, columns: number): string {
@@ -88,7 +80,8 @@ function peakOf(values: ArrayLike<number>, offset: number, length: number): numb
   return peak;
 }
 
-export function MatrixPanel({ look, view }: { look: Look; view: View }) {
+/** ofMany: its colour scale is shown above it, with that of its neighbours. */
+export function MatrixPanel({ look, view, ofMany = false }: { look: Look; view: View; ofMany?: boolean }) {
   const picture = pictureIn(look.frame, view.tensor);
   const scale = scaleOfState(look, view);
   const { canvas, pointed, events } = useCanvas(view.columns, view.rows, (pixels) => {
@@ -103,14 +96,12 @@ export function MatrixPanel({ look, view }: { look: Look; view: View }) {
       )}`
     : "";
   const size = matrixSize(view);
-  const label = `${view.title} after ${look.frame.nextStep} steps: ${view.rows} ${rowName}s by ${view.columns} ${columnName}s, colours from ${value(scale.least)} to ${value(scale.greatest)}`;
+  const label = `${view.title} after ${counted(look.frame.nextStep, "step")}: ${view.rows} ${rowName}s by ${view.columns} ${columnName}s, ${scale.only === undefined ? "colours from " : ""}${inWords(scale)}`;
   return (
     <Panel
       look={look}
-      of={keyOf(view)}
       title={view.title}
-      note={noteOf(picture, view.rows, view.columns)}
-      scale={scale}
+      {...(ofMany ? {} : { of: keyOf(view), note: noteOf(picture, view.rows, view.columns), scale })}
       readout={readout}
     >
       <Field
@@ -130,6 +121,7 @@ export function MatrixPanel({ look, view }: { look: Look; view: View }) {
           data-map={look.map}
           data-least={scale.least}
           data-greatest={scale.greatest}
+          data-scale={inWords(scale)}
           {...events}
         />
       </Field>
@@ -137,7 +129,33 @@ export function MatrixPanel({ look, view }: { look: Look; view: View }) {
   );
 }
 
-interface OverTimeProps {
+/** The matrices of one tensor: side by side where they are small. */
+export function Parts({ look, views }: { look: Look; views: readonly [View, ...View[]] }) {
+  const [first] = views;
+  const picture = pictureIn(look.frame, first.tensor);
+  if (!picture) return null;
+  const title = first.tensor.replaceAll("_", " ");
+  const one = Math.max(PART_WIDTH_MIN, matrixSize(first).width + AXIS_WIDTH);
+  const across = Math.max(1, Math.floor((PARTS_WIDTH + PARTS_GAP) / (one + PARTS_GAP)));
+  const width = across * one + (across - 1) * PARTS_GAP;
+  return (
+    <div class="parts" style={{ width: `${width}px`, columnGap: `${PARTS_GAP}px` }}>
+      <div class="caption">
+        <span class="small soft">
+          {views.length} of {noteOf(picture, first.rows, first.columns)}
+        </span>
+        <ScaleControl look={look} of={keyOf(first)} title={title} scale={scaleOfState(look, first)} />
+      </div>
+      {views.map((view) => (
+        <div key={view.offset} style={{ width: `${one}px` }}>
+          <MatrixPanel look={look} view={view} ofMany />
+        </div>
+      ))}
+    </div>
+  );
+}
+
+export interface OverTimeProps {
   readonly look: Look;
   readonly view: View;
   readonly scale: Scale;
@@ -146,7 +164,7 @@ interface OverTimeProps {
   readonly valuesAt: (column: Column) => Values | null;
 }
 
-function OverTime({ look, view, scale, block, note, valuesAt }: OverTimeProps) {
+function Strip({ look, view, scale, block, note, valuesAt }: OverTimeProps) {
   const { columns, width, frame, map } = look;
   const { canvas, pointed, at, events } = useCanvas(width, view.columns, (pixels) => {
     for (const [index, column] of columns.entries()) {
@@ -194,6 +212,7 @@ function OverTime({ look, view, scale, block, note, valuesAt }: OverTimeProps) {
           data-map={look.map}
           data-least={scale.least}
           data-greatest={scale.greatest}
+          data-scale={inWords(scale)}
           onClick={(event) => {
             const column = columns[at(event).x];
             if (column) look.onPick(column);
@@ -203,6 +222,10 @@ function OverTime({ look, view, scale, block, note, valuesAt }: OverTimeProps) {
       </Field>
     </Panel>
   );
+}
+
+function OverTime(props: OverTimeProps) {
+  return props.view.columns <= LINES_MAX ? <Curves {...props} /> : <Strip {...props} />;
 }
 
 /** A row of the state over time: where a head looked. */

@@ -6,20 +6,19 @@ import { drawFigure } from "../figure";
 import { usePlace, useRedraw } from "../hooks";
 import { type Kind, type Look, shownColumns } from "../look";
 import { archiveOf } from "../pure/archive";
-import { bytes, count, duration } from "../pure/format";
+import { bytes, count, counted, duration } from "../pure/format";
 import type { Column, Frame } from "../pure/history";
 import { npz } from "../pure/npy";
 import { hrefs } from "../pure/routing";
 import type { Scale } from "../pure/scale";
-import { type View, viewsOf, viewsOfState } from "../pure/views";
+import { byTensor, type View, viewsOf, viewsOfState } from "../pure/views";
 import type { ApiFault, Limits, Session as SessionFacts, TensorSpec } from "../pure/wire";
 import { type Status, Watch } from "../watch";
 import { Actions } from "./actions";
 import { Numbers } from "./numbers";
 import { Pad } from "./pad";
-import { MatrixPanel, StateStrip } from "./pictures";
+import { MatrixPanel, Parts, RowStrip, StateStrip } from "./pictures";
 import { type Choice, Player } from "./player";
-import { Rows } from "./rows";
 
 /** Columns of an empty picture over time: a few steps are not drawn as broad bars. */
 const COLUMNS_MIN = 40;
@@ -103,7 +102,7 @@ interface PicturesProps {
 function Pictures({ look, inputs, outputs, state }: PicturesProps) {
   const key = (view: View) => `${view.tensor} ${view.offset}`;
   const rows = (views: readonly View[], kind: Kind) =>
-    views.map((view) => <Rows key={key(view)} look={look} view={view} kind={kind} />);
+    views.map((view) => <RowStrip key={key(view)} look={look} view={view} kind={kind} />);
   const matrices = state.filter((view) => view.kind === "matrix");
   const strips = state.filter((view) => view.kind === "strip");
   return (
@@ -117,9 +116,13 @@ function Pictures({ look, inputs, outputs, state }: PicturesProps) {
       </section>
       {matrices.length ? (
         <section class="now" aria-label="Now">
-          {matrices.map((view) => (
-            <MatrixPanel key={key(view)} look={look} view={view} />
-          ))}
+          {byTensor(matrices).map(([view, ...others]) =>
+            view && others.length ? (
+              <Parts key={view.tensor} look={look} views={[view, ...others]} />
+            ) : view ? (
+              <MatrixPanel key={view.tensor} look={look} view={view} />
+            ) : null,
+          )}
         </section>
       ) : null}
     </div>
@@ -206,7 +209,7 @@ export function Session({ id }: { id: string }) {
     if (pictures.current && frame)
       download(
         `${id}-${frame.nextStep}.png`,
-        await drawFigure(pictures.current, `${id}, after ${frame.nextStep} steps`),
+        await drawFigure(pictures.current, `${id}, after ${counted(frame.nextStep, "step")}`),
       );
   };
   const exportNpz = () => {

@@ -1,10 +1,13 @@
 // What values the ends of the colour scale stand for.
 
 import type { MapName } from "./colour";
+import { value } from "./format";
 
 export interface Scale {
   readonly least: number;
   readonly greatest: number;
+  /** The one value that there is, where the ends are no values but room around it. */
+  readonly only?: number;
 }
 
 /** The least and greatest of the finite values; null where there are none. */
@@ -32,9 +35,20 @@ export function drawable(range: Scale | null, map: MapName): Scale {
   }
   if (least === greatest) {
     const margin = Math.max(Math.abs(least) * 0.1, 1e-6);
-    [least, greatest] = [least - margin, greatest + margin];
+    return { least: least - margin, greatest: greatest + margin, only: least };
   }
   return { least, greatest };
+}
+
+/** What a plot of lines shows: a little more than the scale, so that no line lies on its edge. */
+export function padded({ least, greatest }: Scale): Scale {
+  const margin = 0.06 * (greatest - least);
+  return { least: least - margin, greatest: greatest + margin };
+}
+
+/** What its colours stand for, in words. */
+export function inWords({ least, greatest, only }: Scale): string {
+  return only === undefined ? `${value(least)} to ${value(greatest)}` : `all ${value(only)}`;
 }
 
 /** The scale that two typed numbers say, or why they say none. */

@@ -76,8 +76,7 @@ export function viewsOf({ name, role, shape }: TensorShape): View[] {
     kind: asMatrix ? "matrix" : "strip",
     tensor: name,
     role,
-    title:
-      pictures > 1 ? `${label}, ${STRIP_ROLES.has(role) || role === "link" ? "head" : "part"} ${index + 1}` : label,
+    title: pictures > 1 ? `${label}, ${STRIP_ROLES.has(role) || role === "link" ? "head" : "part"} ${index}` : label,
     rows,
     columns,
     offset: index * rows * columns,
@@ -86,8 +85,25 @@ export function viewsOf({ name, role, shape }: TensorShape): View[] {
 
 const ORDER = ["memory", "write_weighting", "read_weighting", "usage", "precedence", "link"];
 
-/** Views of the tensors of a state, the telling ones first. */
-export function viewsOfState(tensors: readonly TensorShape[]): View[] {
+/** Tensors of a state, the telling ones first. */
+function byTelling<T extends { readonly role: string }>(tensors: readonly T[]): T[] {
   const rank = (role: string) => (ORDER.indexOf(role) + ORDER.length + 1) % (ORDER.length + 1);
-  return [...tensors].sort((one, other) => rank(one.role) - rank(other.role)).flatMap(viewsOf);
+  return [...tensors].sort((one, other) => rank(one.role) - rank(other.role));
+}
+
+export function viewsOfState(tensors: readonly TensorShape[]): View[] {
+  return byTelling(tensors).flatMap(viewsOf);
+}
+
+/** Views of one tensor together, in their order. */
+export function byTensor(views: readonly View[]): View[][] {
+  const groups = new Map<string, View[]>();
+  for (const view of views) groups.set(view.tensor, [...(groups.get(view.tensor) ?? []), view]);
+  return [...groups.values()];
+}
+
+/** What a state is told by in few words: its memory, where it has one. */
+export function inShort(state: readonly TensorShape[]): string {
+  const first = byTelling(state)[0];
+  return first ? `${first.name.replaceAll("_", " ")} ${first.shape.join(" × ") || "1"}` : "none";
 }
