@@ -66,7 +66,7 @@ def shown(request, engines):
     return Shown(ENTRIES[request.param], engines[request.param])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def target(engines):
     with test_server(list(engines.values())) as server:
         yield server.target
