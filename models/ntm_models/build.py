@@ -63,7 +63,7 @@ def first_step(recipe: Recipe, weights: Path = WEIGHTS) -> TrainableStep:
 
 def free_sizes(recipe: Recipe) -> frozenset[str]:
     """The sizes of the recipe's model that no weight knows, so that they can be other ones where it is served."""
-    return frozenset(getattr(step_kind(recipe.family), "free_sizes", ()))
+    return frozenset(name for names in step_kind(recipe.family).axes.values() for name in names if name)
 
 
 def load_step(recipe: Recipe, weights: Path) -> TrainableStep:

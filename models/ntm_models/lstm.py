@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ntm_models.trainable import Tensors, TrainableStep
+from ntm_models.trainable import SequenceStep, Tensors
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class StackedLSTMOptions:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
 
-class StackedLSTM(TrainableStep):
+class StackedLSTM(SequenceStep):
     """A step of stacked LSTM layers; each sees the input and the layer below, the output sees them all.
 
     State of one session: h and c, `[L, C]` each; the first is the hyperbolic tangent of what was learned.
@@ -34,7 +34,6 @@ class StackedLSTM(TrainableStep):
 
     family = "lstm"
     options_kind = StackedLSTMOptions
-    whole_sequences = True
     roles: Mapping[str, str] = {"h": "controller", "c": "controller"}
 
     def __init__(self, options: StackedLSTMOptions) -> None:
@@ -56,7 +55,7 @@ class StackedLSTM(TrainableStep):
         return self.output(h.flatten(1)), {"h": h, "c": c}
 
     def sequence_logits(self, inputs: Tensors) -> Tensor:
-        """inputs `x [B, T, I]`; see TrainableStep.
+        """inputs `x [B, T, I]`; see SequenceStep.
 
         No layer sees one above it, so each can go through the whole sequence before the next: torch has that as one
         operation, several times as fast as step after step.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from ntm_models.trainable import TrainableStep
+from ntm_models.trainable import SequenceStep, TrainableStep
 
 State = dict[str, Tensor]
 
@@ -36,7 +36,7 @@ class Population:
         step = vmap(lambda parameters, inputs, state: functional_call(called, parameters, (inputs, state)))
         # Every batch has the same shape; shapes that are free make slower code.
         self._step: Any = torch.compile(step, dynamic=False) if compiled else step
-        self._sequence = called if steps[0].whole_sequences else None
+        self._sequence = called if isinstance(steps[0], SequenceStep) else None
 
     def logits(self, inputs: Mapping[str, Tensor], given: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits of every step from the initial states. inputs `[P, B, T, ...]`; returns `[P, B, T, O]`.
@@ -90,4 +90,7 @@ class _Called(nn.Module):
     def forward(self, inputs: State | None, state: State | None) -> State | Tensor | tuple[Tensor, State]:
         if inputs is None:
             return self.step.initial_state()
-        return self.step.sequence_logits(inputs) if state is None else self.step.logits(inputs, state)
+        if state is None:
+            assert isinstance(self.step, SequenceStep)
+            return self.step.sequence_logits(inputs)
+        return self.step.logits(inputs, state)

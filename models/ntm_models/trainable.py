@@ -4,6 +4,7 @@ Rules of a family: nothing is kept on `self` but weights and constants; no loop 
 names, dtypes and shapes of the state; options are a frozen dataclass that refuses what cannot be.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -13,30 +14,26 @@ from torch import Tensor, nn
 Tensors = Mapping[str, Tensor]
 
 
-class TrainableStep(nn.Module):
+class TrainableStep(nn.Module, ABC):
     """A pure step with weights: `(inputs, state) -> (outputs, next state)`, each `[B, ...]` by its name.
 
     options_kind: the dataclass that `__init__` takes. An option that the task has an attribute of the same name for is
-    the task's to decide. roles: what state tensors mean, for tools.
-    whole_sequences: whether it has `sequence_logits`, which is faster than step after step where it can be had.
+    the task's to decide. roles: what state tensors mean, for tools. axes: the names of those axes of state tensors
+    whose size no weight knows, so that it can be another where the model is served; "" for those that stay.
     """
 
     family: ClassVar[str]
     options_kind: ClassVar[type[Any]]
     roles: Mapping[str, str]
-    whole_sequences: ClassVar[bool] = False
+    axes: Mapping[str, tuple[str, ...]] = {}
 
+    @abstractmethod
     def initial_state(self) -> dict[str, Tensor]:
         """The state of a session that made no step, without a batch axis."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, inputs: Tensors, state: Tensors) -> tuple[Tensor, dict[str, Tensor]]:
         """The step before its last function: what a stable cross-entropy wants. Returns `[B, O]`, next state."""
-        raise NotImplementedError
-
-    def sequence_logits(self, inputs: Tensors) -> Tensor:
-        """`logits` of every step from the initial state. Inputs `[B, T, ...]`; returns `[B, T, O]`."""
-        raise NotImplementedError
 
     def forward(self, inputs: Tensors, state: Tensors) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Inputs and state with a batch axis; returns outputs `y [B, O]` in (0, 1) and the next state."""
@@ -47,6 +44,14 @@ class TrainableStep(nn.Module):
     def activated(logits: Tensor) -> Tensor:
         """Outputs from logits `[..., O]`: the probability of each bit."""
         return torch.sigmoid(logits)
+
+
+class SequenceStep(TrainableStep):
+    """A step that can take a whole sequence faster than step after step."""
+
+    @abstractmethod
+    def sequence_logits(self, inputs: Tensors) -> Tensor:
+        """`logits` of every step from the initial state. Inputs `[B, T, ...]`; returns `[B, T, O]`."""
 
 
 class ClassifyingStep(TrainableStep):

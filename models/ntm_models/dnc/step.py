@@ -82,8 +82,6 @@ class DNC(TrainableStep):
     family = "dnc"
     options_kind = DNCOptions
     roles: Mapping[str, str] = ROLES
-    # No weight knows them.
-    free_sizes = ("slots",)
     axes: Mapping[str, tuple[str, ...]] = AXES
 
     def __init__(self, options: DNCOptions) -> None:
