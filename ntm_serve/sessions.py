@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ntm_serve.caller import SESSION_KEY, SESSION_NAME, SESSION_NAME_MEANS
 from ntm_serve.errors import (
+    LIMIT,
     CallerFault,
     InvalidInput,
     LimitReached,
@@ -314,7 +315,8 @@ class Sessions:
         if session_id in self._open:
             raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
         if len(self._open) + coming >= self.limits.sessions_max:
-            raise LimitReached(f"sessions: expected at most {self.limits.sessions_max} open at once")
+            wrong = f"sessions: expected at most {self.limits.sessions_max} open at once"
+            raise LimitReached(wrong, fields={LIMIT: "sessions_max"})
         if self._accounts is not None:
             self._accounts.of_key(session_id or "").expect_session(state_bytes)
         return session_id or secrets.token_hex(16)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ntm_serve.caller import tenant_of
-from ntm_serve.errors import InvalidInput, LimitReached
+from ntm_serve.errors import LIMIT, LimitReached, TooLarge
 from ntm_serve.step_model import ModelKey
 
 # When a retry makes sense where nobody knows when there will be room: sessions end when their callers say so, and steps
@@ -19,8 +19,11 @@ from ntm_serve.step_model import ModelKey
 RETRY_SESSIONS_S, RETRY_STEPS_S = 1.0, 0.05
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 60.0
 
-# The field of a refusal that names the limit.
-LIMIT = "limit"
+# What stands before the name of a limit that is a tenant's own.
+OF_TENANT = "tenant_"
+
+# At these no step of the tenant is taken, of whatever session, so that whoever sent one is to be read no sooner.
+HOLDING = frozenset({"steps_per_s_max", f"{OF_TENANT}steps_per_s_max", f"{OF_TENANT}steps_waiting_max"})
 
 # Accounts that are kept of tenants that use nothing; beyond, those are forgotten that are not named in a file.
 IDLE_ACCOUNTS_MAX = 10_000
@@ -122,7 +125,7 @@ class Account:
         return not (self.sessions or self.steps_waiting or self.coming["sessions"] or self.named)
 
     def expect_session(self, state_bytes: int) -> None:
-        """Refuse a session more. Raises LimitReached."""
+        """Refuse a session more. Raises LimitReached, and TooLarge for a state that is never taken."""
         limits, coming = self.limits, self.coming
         sessions, held = self.sessions + coming["sessions"], self.state_bytes + coming["state_bytes"]
         if limits.sessions_max is not None and sessions >= limits.sessions_max:
@@ -132,6 +135,11 @@ class Account:
         if limits.state_bytes_max is not None and held + state_bytes > limits.state_bytes_max:
             self.rejected["state_bytes"] += 1
             most = limits.state_bytes_max
+            if state_bytes > most:
+                wrong = (
+                    f"{self._name}: expected at most {most} bytes of state in memory, got a session of {state_bytes}"
+                )
+                raise TooLarge.beyond(self._limit("state_bytes_max"), wrong, expected=most, actual=state_bytes)
             what = f"expected at most {most} bytes of state in memory, got {held} and {state_bytes} more"
             raise self._refusal("state_bytes_max", what, RETRY_SESSIONS_S)
         if self.total is not None:
@@ -139,7 +147,7 @@ class Account:
 
     def expect_steps(self, steps: int) -> None:
         """Refuse steps that would be too many, or too soon; those that are not refused are paid for. Raises
-        LimitReached, and InvalidInput where waiting does not help.
+        LimitReached, and TooLarge where waiting does not help.
         """
         bounding = self._bounding
         if not bounding:
@@ -193,13 +201,11 @@ class Account:
         return (self,) if self.total is None else (self, self.total)
 
     def _expect_ever(self, steps: int) -> None:
-        if steps > self._steps_most:
+        most = self.limits.steps_waiting_max
+        if most is not None and steps > most:
             self.rejected["steps_waiting"] += 1
-            most = self.limits.steps_waiting_max
-            raise InvalidInput(
-                f"inputs: expected at most {most} steps, as many of {self._name} as may wait, got {steps}",
-                fields={LIMIT: "steps_waiting_max"},
-            )
+            wrong = f"inputs: expected at most {most} steps, as many of {self._name} as may wait, got {steps}"
+            raise TooLarge.beyond(self._limit("steps_waiting_max"), wrong, expected=most, actual=steps)
 
     def _steps_refusal(self, steps: int, now_s: float) -> LimitReached:
         most, bucket = self.limits.steps_waiting_max, self._bucket
@@ -217,7 +223,12 @@ class Account:
         return f"tenant {self.tenant}" if self.tenant else "server"
 
     def _refusal(self, limit: str, what: str, retry_after_s: float) -> LimitReached:
-        return LimitReached(f"{self._name}: {what}", retry_after_s=retry_after_s, fields={LIMIT: limit})
+        fields = {LIMIT: self._limit(limit)}
+        return LimitReached(f"{self._name}: {what}", retry_after_s=retry_after_s, fields=fields)
+
+    def _limit(self, name: str) -> str:
+        """A limit's name as refusals have it."""
+        return name if self.total is None else OF_TENANT + name
 
 
 @dataclass(frozen=True, slots=True)

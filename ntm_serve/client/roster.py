@@ -30,6 +30,7 @@ from ntm_serve.errors import (
     NtmServeError,
     StepAborted,
     StepAhead,
+    TooLarge,
 )
 from ntm_serve.spec import TensorSpec
 from ntm_serve.v1 import sessions_pb2
@@ -267,13 +268,14 @@ class Roster:
         if self._passes(error, again=pieces[0].again):
             return error
         del self._sent[tag]
-        limit = int(error.fields.get("sessions_max", len(pieces)))
-        if 0 < limit < len(pieces):
-            self._sessions_max = min(limit, self._sessions_max)
+        most = int(error.fields["expected"]) if isinstance(error, TooLarge) and "expected" in error.fields else None
+        if most is not None and error.fields["limit"] == "sessions_per_message_max" and 0 < most < len(pieces):
+            self._sessions_max = min(most, self._sessions_max)
             for piece in pieces:
                 self._stumble(piece, [piece])
         else:
-            self._steps_max = min(self._steps_max, max(1, int(error.fields.get("steps_max", self._steps_max))))
+            if most is not None and error.fields["limit"].endswith("steps_per_message_max"):
+                self._steps_max = min(self._steps_max, max(1, most))
             for piece in pieces:
                 self._failed(piece, error)
         self._look_after(pieces)

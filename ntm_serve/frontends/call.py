@@ -14,7 +14,7 @@ import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
-from ntm_serve.errors import EngineFault, InvalidInput, NtmServeError
+from ntm_serve.errors import EngineFault, NtmServeError, TooLarge
 from ntm_serve.frontends.status import details_of
 from ntm_serve.observer import MessageCounts
 from ntm_serve.wire import DETAILS_KEY, code_of
@@ -181,8 +181,9 @@ def fault_of(call: str, fault: Exception) -> EngineFault:
     return EngineFault(f"{call}: an internal fault; the server's log has it")
 
 
-def _too_large(size: int, most: int) -> InvalidInput:
-    return InvalidInput(f"message: expected at most {most} bytes, got {size}", fields={"message_bytes_max": str(most)})
+def _too_large(size: int, most: int) -> TooLarge:
+    wrong = f"message: expected at most {most} bytes, got {size}"
+    return TooLarge.beyond("tenant_message_bytes_max", wrong, expected=most, actual=size)
 
 
 def _done(event: Any) -> None:

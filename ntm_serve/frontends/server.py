@@ -17,7 +17,7 @@ import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from ntm_serve.caller import ANYBODY, Caller, Credentials
-from ntm_serve.errors import LimitReached, NtmServeError, SettingsFault, StreamAged
+from ntm_serve.errors import LIMIT, LimitReached, NtmServeError, SettingsFault, StreamAged
 from ntm_serve.frontends.access import RULES, Gate, Rule, expect_rules
 from ntm_serve.frontends.call import Call, CallObserver
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
@@ -284,7 +284,8 @@ class GrpcServer:
     def _serve(self, event: Any, call: Call, path: str) -> None:
         """Have the method take the call over. Raises Unauthenticated, PermissionDenied, LimitReached."""
         if self._calls > self._limits.calls_max:
-            raise LimitReached(f"server: expected at most {self._limits.calls_max} calls at once")
+            wrong = f"server: expected at most {self._limits.calls_max} calls at once"
+            raise LimitReached(wrong, fields={LIMIT: "calls_max"})
         method, gate = self._common.get(path), self._gate
         if not gate.asks:
             self._enter(call, method or self._doors[""].methods[path], None)
@@ -312,7 +313,8 @@ class GrpcServer:
         if len(self._unasked) >= UNASKED_CALLS_MAX:
             oldest = next(iter(self._unasked))
             del self._unasked[oldest]
-            oldest.fail(LimitReached(f"server: expected at most {UNASKED_CALLS_MAX} such calls at once"))
+            wrong = f"server: expected at most {UNASKED_CALLS_MAX} such calls at once"
+            oldest.fail(LimitReached(wrong, fields={LIMIT: "unasked_calls_max"}))
         self._unasked[call] = None
         self._enter(call, method, None)
 

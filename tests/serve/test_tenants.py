@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ntm_serve.auth.limits import read_tenants
 from ntm_serve.caller import SESSION_KEY, SESSION_NAME, as_told, key_of, keys_of, parted
-from ntm_serve.errors import InvalidInput, LimitReached, SessionUnknown, SettingsFault
+from ntm_serve.errors import InvalidInput, LimitReached, SessionUnknown, SettingsFault, TooLarge
 from ntm_serve.step_model import ModelKey
 from ntm_serve.tenants import IDLE_ACCOUNTS_MAX, NO_LIMITS, Accounts, Bucket, TenantLimits
 from ntm_serve.testing import ManualClock
@@ -50,7 +50,7 @@ def test_steps_a_second_are_refused_until_they_are_paid_for():
     with pytest.raises(LimitReached, match="tenant acme: expected at most 10 steps a second") as refused:
         account.expect_steps(1)
     assert refused.value.retry_after_s == pytest.approx(2.0)
-    assert refused.value.fields == {"limit": "steps_per_s_max"}
+    assert refused.value.fields == {"limit": "tenant_steps_per_s_max"}
     clock.advance(2.01)
     account.expect_steps(1)
     assert account.rejected == {"steps_per_s": 1}
@@ -73,9 +73,9 @@ def test_more_steps_than_may_ever_wait_are_not_to_be_tried_again():
     mine = accounts(TenantLimits(steps_waiting_max=5, steps_per_s_max=10), TenantLimits(steps_waiting_max=8))
     account = mine.of("acme")
     account.admit(5)
-    with pytest.raises(InvalidInput, match="expected at most 5 steps, as many of tenant acme as may wait, got 6") as no:
+    with pytest.raises(TooLarge, match="expected at most 5 steps, as many of tenant acme as may wait, got 6") as no:
         account.expect_steps(6)
-    assert no.value.fields == {"limit": "steps_waiting_max"}
+    assert no.value.fields == {"limit": "tenant_steps_waiting_max", "expected": "5", "actual": "6"}
     assert account.held_s == 0.0
     account.settle(5, answered=True)
     account.expect_steps(5)
