@@ -175,13 +175,14 @@ class Service:
         try:
             # Before anything is made for its sizes.
             self._residency.expect_free(served.key, sized_spec(served.model.spec, chosen).state_bytes, session_id)
-            scheduler = await served.sized(chosen)
-            with scheduler.use.one_more():
-                begin = partial(beginning_with, scheduler.model, wanted[0], chosen)
-                beginning = await offloaded(_bytes_of(wanted[0]), begin)
-                return self._views.of(
-                    await self._residency.create(scheduler, session_id, durability, beginning=beginning)
-                )
+            with self._residency.making(served.key, chosen, session_id):
+                scheduler = await served.sized(chosen)
+                with scheduler.use.one_more():
+                    begin = partial(beginning_with, scheduler.model, wanted[0], chosen)
+                    beginning = await offloaded(_bytes_of(wanted[0]), begin)
+                    return self._views.of(
+                        await self._residency.create(scheduler, session_id, durability, beginning=beginning)
+                    )
         except SessionExists:
             if not resume:  # Nor is it to come back here for that.
                 raise

@@ -7,11 +7,13 @@ the next.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ntm_serve.caller import tenant_of
 from ntm_serve.errors import LIMIT, LimitReached, TooLarge
+from ntm_serve.sizes import OWN_SIZES, Sizes
 from ntm_serve.step_model import ModelKey
 
 # When a retry makes sense where nobody knows when there will be room: sessions end when their callers say so, and steps
@@ -35,8 +37,10 @@ class TenantLimits:
 
     sessions_max, state_bytes_max: of sessions in this server's memory, or coming there to be opened, and their
     states. steps_waiting_max: steps admitted and not yet answered. steps_per_s_max: on the average; a second's may
-    come at once. message_bytes_max, steps_per_message_max: of one message. stream_age_max_s: then a stream is ended,
-    and may be opened again.
+    come at once. message_bytes_max, steps_per_message_max: of one message. calls_max: calls at once, streams among
+    them. call_bytes_max: of the messages of unary calls without their answer; beyond it none is taken. watches_max: who
+    look at sessions at once. model_sizes_max: sizes of one model's state that sessions in memory have beside its own.
+    stream_age_max_s: then a stream is ended, and may be opened again.
     """
 
     sessions_max: int | None = None
@@ -45,6 +49,10 @@ class TenantLimits:
     steps_per_s_max: float | None = None
     message_bytes_max: int | None = None
     steps_per_message_max: int | None = None
+    calls_max: int | None = None
+    call_bytes_max: int | None = None
+    watches_max: int | None = None
+    model_sizes_max: int | None = None
     stream_age_max_s: float | None = None
 
 
@@ -78,8 +86,9 @@ class Account:
     """What one tenant uses, or all of them together: whoever admits and answers steps counts them here."""
 
     __slots__ = (
-        "_bounding", "_bucket", "_clock", "_held_until_s", "_steps_most", "coming", "limits", "named", "rejected",
-        "sessions", "sessions_by_model", "state_bytes", "steps", "steps_waiting", "tenant", "total",
+        "_bounding", "_bucket", "_clock", "_held_until_s", "_sizes", "_steps_most", "call_bytes", "calls", "coming",
+        "limits", "named", "rejected", "sessions", "sessions_by_model", "state_bytes", "steps", "steps_waiting",
+        "tenant", "total", "watches",
     )  # fmt: skip
 
     def __init__(
@@ -97,7 +106,10 @@ class Account:
         self.named = named
         self._clock = clock
         self.sessions = self.state_bytes = self.steps = self.steps_waiting = 0
+        self.calls = self.call_bytes = self.watches = 0
         self.sessions_by_model: Counter[ModelKey] = Counter()
+        # By size, where it is not the model's own: sessions, and those that are being made.
+        self._sizes: Counter[tuple[ModelKey, Sizes]] = Counter()
         # Sessions that are being made, and their states' bytes.
         self.coming = Counter(sessions=0, state_bytes=0)
         self.rejected: Counter[str] = Counter()
@@ -122,7 +134,10 @@ class Account:
     @property
     def is_idle(self) -> bool:
         """Whether nothing would be lost with it but what a second's tokens are."""
-        return not (self.sessions or self.steps_waiting or self.coming["sessions"] or self.named)
+        used = (
+            self.sessions or self.steps_waiting or self.coming["sessions"] or self._sizes or self.calls or self.watches
+        )
+        return not (used or self.named)
 
     def expect_session(self, state_bytes: int) -> None:
         """Refuse a session more. Raises LimitReached, and TooLarge for a state that is never taken."""
@@ -163,15 +178,77 @@ class Account:
             if one._bucket is not None:
                 one._bucket.take(steps)
 
-    def enter(self, model: ModelKey, state_bytes: int) -> None:
+    def pay(self, steps: int) -> None:
+        """Pay for steps that are run again for this tenant, and wait in nobody's way. Raises LimitReached."""
+        if not steps:
+            return
+        paying = [one for one in self._bounding if one._bucket is not None]
+        now_s = self._clock()
+        for one in paying:
+            if one._bucket is not None and one._bucket.wait_s(now_s):
+                raise one._rate_refusal(now_s)
+        for one in paying:
+            if one._bucket is not None:
+                one._bucket.take(steps)
+
+    def begin_call(self) -> None:
+        """A call of this tenant has begun. Raises LimitReached."""
+        self._expect_one_more("calls", self.calls, self.limits.calls_max, RETRY_SESSIONS_S)
+        self.calls += 1
+
+    def end_call(self, message_bytes: int) -> None:
+        """It is over. message_bytes: that were taken of it."""
+        self.calls -= 1
+        for one in self._both():
+            one.call_bytes -= message_bytes
+
+    def take_message(self, message_bytes: int) -> None:
+        """The message of a call came that waits with it for its answer. Raises LimitReached."""
+        for one in self._both():
+            most = one.limits.call_bytes_max
+            if most is not None and one.call_bytes >= most:
+                one.rejected["call_bytes"] += 1
+                what = f"expected less than {most} bytes of calls without their answer, got {one.call_bytes}"
+                raise one._refusal("call_bytes_max", what, RETRY_STEPS_S)
+        for one in self._both():
+            one.call_bytes += message_bytes
+
+    def begin_watch(self) -> None:
+        """This tenant looks at a session. Raises LimitReached."""
+        self._expect_one_more("watches", self.watches, self.limits.watches_max, RETRY_SESSIONS_S)
+        self.watches += 1
+
+    def end_watch(self) -> None:
+        """It does not any more."""
+        self.watches -= 1
+
+    @contextmanager
+    def making(self, model: ModelKey, sizes: Sizes) -> Iterator[None]:
+        """A session of these sizes is being made until the block is left. Raises LimitReached."""
+        most, mine = self.limits.model_sizes_max, (model, sizes)
+        if sizes and most is not None and mine not in self._sizes:
+            there = sum(of == model for of, _ in self._sizes)
+            if there >= most:
+                self.rejected["sizes"] += 1
+                what = f"expected at most {most} sizes beside its own of model {model}, got {there} and {dict(sizes)}"
+                raise self._refusal("model_sizes_max", what, RETRY_SESSIONS_S)
+        self._count_size(model, sizes, 1)
+        try:
+            yield
+        finally:
+            self._count_size(model, sizes, -1)
+
+    def enter(self, model: ModelKey, state_bytes: int, sizes: Sizes = OWN_SIZES) -> None:
         """A session of this tenant is in memory."""
+        self._count_size(model, sizes, 1)
         for one in self._both():
             one.sessions += 1
             one.state_bytes += state_bytes
             one.sessions_by_model[model] += 1
 
-    def leave(self, model: ModelKey, state_bytes: int) -> None:
+    def leave(self, model: ModelKey, state_bytes: int, sizes: Sizes = OWN_SIZES) -> None:
         """It is not any more."""
+        self._count_size(model, sizes, -1)
         for one in self._both():
             one.sessions -= 1
             one.state_bytes -= state_bytes
@@ -208,15 +285,30 @@ class Account:
             raise TooLarge.beyond(self._limit("steps_waiting_max"), wrong, expected=most, actual=steps)
 
     def _steps_refusal(self, steps: int, now_s: float) -> LimitReached:
-        most, bucket = self.limits.steps_waiting_max, self._bucket
+        most = self.limits.steps_waiting_max
         if most is not None and self.steps_waiting + steps > most:
             self.rejected["steps_waiting"] += 1
             what = f"expected at most {most} steps waiting, got {self.steps_waiting} and {steps} more"
             return self._refusal("steps_waiting_max", what, RETRY_STEPS_S)
+        return self._rate_refusal(now_s)
+
+    def _rate_refusal(self, now_s: float) -> LimitReached:
+        bucket = self._bucket
         assert bucket is not None, "there is no other limit"
         self.rejected["steps_per_s"] += 1
         what = f"expected at most {self.limits.steps_per_s_max:g} steps a second"
         return self._refusal("steps_per_s_max", what, min(max(bucket.wait_s(now_s), RETRY_MIN_S), RETRY_MAX_S))
+
+    def _expect_one_more(self, what: str, there: int, most: int | None, retry_after_s: float) -> None:
+        if most is not None and there >= most:
+            self.rejected[what] += 1
+            raise self._refusal(f"{what}_max", f"expected at most {most} {what} at once, got 1 more", retry_after_s)
+
+    def _count_size(self, model: ModelKey, sizes: Sizes, count: int) -> None:
+        if sizes:
+            self._sizes[model, sizes] += count
+            if not self._sizes[model, sizes]:
+                del self._sizes[model, sizes]
 
     @property
     def _name(self) -> str:

@@ -32,6 +32,7 @@ from ntm_serve.renewal import Renewed
 from ntm_serve.sequences import Sequences
 from ntm_serve.step_model import ModelKey
 from ntm_serve.tenancy import Tenancy
+from ntm_serve.tenants import Accounts
 from ntm_serve.tls import TlsContent
 from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
 
@@ -114,6 +115,7 @@ class GrpcServer:
         gate: Gate,
         connections: ConnectionLimits,
         calls: CallLimits,
+        accounts: Accounts,
         tls: Renewed[TlsContent] | None = None,
         observer: CallObserver,
         drain: Callable[[], None],
@@ -121,14 +123,15 @@ class GrpcServer:
         totals: Callable[[ModelKey], ModelTotals],
         tracer: Tracer | None = None,
     ) -> None:
-        """tls: None takes connections as they are, readable to whoever is between. drain: has the whole server stop.
-        totals: what was counted of a model.
+        """accounts: where calls are counted. tls: None takes connections as they are, readable to whoever is between.
+        drain: has the whole server stop. totals: what was counted of a model.
         """
         self._options = options_of(connections)
         self._tls = tls
         self._tenancy = tenancy
         self._gate = gate
         self._limits = calls
+        self._accounts = accounts
         self._inference = inference
         self._totals = totals
         self._loop = loop
@@ -303,8 +306,10 @@ class GrpcServer:
         self._enter(call, method or door.methods[path], opened)
 
     def _enter(self, call: Call, method: Method, opened: _Open | None) -> None:
-        tenant = "" if opened is None else opened.caller.tenant
-        call.bytes_max = self._tenancy.limits_of(tenant).message_bytes_max
+        account = self._accounts.of("" if opened is None else opened.caller.tenant)
+        if call not in self._unasked:
+            call.count_in(account)
+        call.bytes_max = account.limits.message_bytes_max
         if method.kind != "unary":
             self._streams[call] = opened or _Open(ANYBODY, Credentials(None), Rule.ANYBODY, time.monotonic())
         method.serve(call)
