@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     tenant_call_bytes_max: int = Field(
         0,
         ge=0,
-        description="bytes of a tenant's unary calls without their answer, beyond which none is taken; 0 is no limit",
+        description="bytes of a tenant's unary calls in flight, beyond which none is taken; 0 is no limit",
     )
     tenant_watches_max: int = Field(
         0, ge=0, description="most that watch sessions of a tenant at once; 0 is watches_max"
@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     call_bytes_max: int = Field(
         1 << 30,
         ge=0,
-        description="bytes of unary calls without their answer, beyond which none is taken; 0 is no limit",
+        description="bytes of unary calls in flight, beyond which none is taken; 0 is no limit",
     )
     stream_age_max_s: float = Field(
         0, ge=0, description="seconds after which a stream is ended, and may be opened again; 0 is never"

@@ -21,6 +21,10 @@ from ntm_serve.step_model import ModelKey
 RETRY_SESSIONS_S, RETRY_STEPS_S = 1.0, 0.05
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 60.0
 
+# Those who are refused for their steps a second are told to come one after another, so that they do not come all at
+# once, which others would feel: as far apart as their steps, over no more than a bucket keeps for them.
+SPREAD_MAX_S = 1.0
+
 # What stands before the name of a limit that is a tenant's own.
 OF_TENANT = "tenant_"
 
@@ -86,9 +90,9 @@ class Account:
     """What one tenant uses, or all of them together: whoever admits and answers steps counts them here."""
 
     __slots__ = (
-        "_bounding", "_bucket", "_clock", "_held_until_s", "_sizes", "_steps_most", "call_bytes", "calls", "coming",
-        "limits", "named", "rejected", "sessions", "sessions_by_model", "state_bytes", "steps", "steps_waiting",
-        "tenant", "total", "watches",
+        "_bounding", "_bucket", "_clock", "_held_until_s", "_sizes", "_steps_most", "_turn_s", "call_bytes", "calls",
+        "coming", "limits", "named", "rejected", "sessions", "sessions_by_model", "state_bytes", "steps",
+        "steps_waiting", "tenant", "total", "watches",
     )  # fmt: skip
 
     def __init__(
@@ -114,6 +118,8 @@ class Account:
         self.coming = Counter(sessions=0, state_bytes=0)
         self.rejected: Counter[str] = Counter()
         self._held_until_s = 0.0
+        # When the next who is refused is told to come.
+        self._turn_s = 0.0
         self.renew(limits)
 
     def renew(self, limits: TenantLimits) -> None:
@@ -171,9 +177,9 @@ class Account:
         for one in bounding:
             if one.steps_waiting + steps > one._steps_most or (one._bucket is not None and one._bucket.wait_s(now_s)):
                 one._expect_ever(steps)
-                refusal = one._steps_refusal(steps, now_s)
-                self._held_until_s = now_s + refusal.retry_after_s
-                raise refusal
+                wait_s = 0.0 if one._bucket is None else one._bucket.wait_s(now_s)
+                self._held_until_s = now_s + min(max(wait_s, RETRY_STEPS_S), RETRY_MAX_S)
+                raise one._steps_refusal(steps, now_s)
         for one in bounding:
             if one._bucket is not None:
                 one._bucket.take(steps)
@@ -186,7 +192,7 @@ class Account:
         now_s = self._clock()
         for one in paying:
             if one._bucket is not None and one._bucket.wait_s(now_s):
-                raise one._rate_refusal(now_s)
+                raise one._rate_refusal(steps, now_s)
         for one in paying:
             if one._bucket is not None:
                 one._bucket.take(steps)
@@ -290,14 +296,18 @@ class Account:
             self.rejected["steps_waiting"] += 1
             what = f"expected at most {most} steps waiting, got {self.steps_waiting} and {steps} more"
             return self._refusal("steps_waiting_max", what, RETRY_STEPS_S)
-        return self._rate_refusal(now_s)
+        return self._rate_refusal(steps, now_s)
 
-    def _rate_refusal(self, now_s: float) -> LimitReached:
-        bucket = self._bucket
+    def _rate_refusal(self, steps: int, now_s: float) -> LimitReached:
+        bucket, rate = self._bucket, self.limits.steps_per_s_max
         assert bucket is not None, "there is no other limit"
+        assert rate is not None, "there is a bucket"
         self.rejected["steps_per_s"] += 1
-        what = f"expected at most {self.limits.steps_per_s_max:g} steps a second"
-        return self._refusal("steps_per_s_max", what, min(max(bucket.wait_s(now_s), RETRY_MIN_S), RETRY_MAX_S))
+        first_s = now_s + max(bucket.wait_s(now_s), RETRY_MIN_S)
+        turn_s = max(self._turn_s, first_s)
+        self._turn_s = min(turn_s + steps / rate, first_s + SPREAD_MAX_S)
+        what = f"expected at most {rate:g} steps a second"
+        return self._refusal("steps_per_s_max", what, min(turn_s - now_s, RETRY_MAX_S))
 
     def _expect_one_more(self, what: str, there: int, most: int | None, retry_after_s: float) -> None:
         if most is not None and there >= most:

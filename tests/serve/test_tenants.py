@@ -1,5 +1,7 @@
 """What tenants may use: buckets and accounts, by a clock that is moved by hand."""
 
+import heapq
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +56,51 @@ def test_steps_a_second_are_refused_until_they_are_paid_for():
     clock.advance(2.01)
     account.expect_steps(1)
     assert account.rejected == {"steps_per_s": 1}
+
+
+def test_those_who_are_refused_are_told_to_come_one_after_another():
+    clock = ManualClock()
+    account = accounts(TenantLimits(steps_per_s_max=10), clock=clock).of("acme")
+
+    def told(steps):
+        with pytest.raises(LimitReached) as refused:
+            account.expect_steps(steps)
+        return refused.value.retry_after_s
+
+    account.expect_steps(20)
+    assert [told(1), told(3), told(2), told(1)] == pytest.approx([1.0, 1.1, 1.4, 1.6])
+    # Whoever does not listen makes nobody wait for more than there is for a second.
+    assert max(told(5) for _ in range(100)) == pytest.approx(2.0)
+    clock.advance(1.01)
+    account.expect_steps(20)
+    assert told(1) == pytest.approx(2.0, abs=0.02)
+    clock.advance(60)
+    account.expect_steps(11)
+    assert told(1) == pytest.approx(0.1)
+
+
+def test_streams_that_send_without_end_come_spread_and_get_all_that_their_tenant_may():
+    """Each of 32 streams sends on at once where it was answered, and is read again when it was told to come."""
+    clock = ManualClock()
+    account = accounts(TenantLimits(steps_per_s_max=400), clock=clock).of("acme")
+    streams, answered, refused, most_at_once, at_once = [(0.0, one) for one in range(32)], 0, 0, 0, []
+    while streams[0][0] < 10:
+        at_s, one = heapq.heappop(streams)
+        clock.advance(at_s - clock.now_s)
+        try:
+            account.expect_steps(1)
+        except LimitReached as told:
+            again_s, took = told.retry_after_s, 0
+        else:
+            again_s, took = 1e-4, 1
+        heapq.heappush(streams, (at_s + again_s, one))
+        if at_s > 3:
+            answered, refused = answered + took, refused + 1 - took
+            at_once = [seen_s for seen_s in (*at_once, at_s) if seen_s > at_s - 0.01]
+            most_at_once = max(most_at_once, len(at_once))
+    assert answered == pytest.approx(7 * 400, rel=0.01)
+    assert refused <= answered * 1.05
+    assert most_at_once <= 16
 
 
 def test_steps_that_wait_are_counted_until_they_are_answered():
