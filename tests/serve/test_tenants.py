@@ -156,6 +156,83 @@ def test_sessions_and_their_bytes_are_counted_also_while_they_come():
     assert account.is_idle
 
 
+def test_a_state_that_never_fits_is_not_to_be_tried_again():
+    account = accounts(TenantLimits(state_bytes_max=100), TenantLimits(state_bytes_max=500)).of("acme")
+    with pytest.raises(TooLarge, match="at most 100 bytes of state in memory, got a session of 101") as no:
+        account.expect_session(101)
+    assert no.value.fields == {"limit": "tenant_state_bytes_max", "expected": "100", "actual": "101"}
+    with pytest.raises(TooLarge) as no:
+        accounts(total=TenantLimits(state_bytes_max=500)).of("acme").expect_session(501)
+    assert no.value.fields["limit"] == "state_bytes_max"
+
+
+def test_the_bytes_of_calls_are_taken_until_they_are_too_many_and_given_back():
+    mine = accounts(TenantLimits(call_bytes_max=100), TenantLimits(call_bytes_max=250))
+    one, other, third = mine.of("one"), mine.of("other"), mine.of("third")
+    for account in (one, one, other, other, third):
+        account.begin_call()
+    for account in (one, other):
+        account.take_message(60)
+        account.take_message(60)
+        with pytest.raises(LimitReached, match="got 120") as refused:
+            account.take_message(1)
+        assert refused.value.fields == {"limit": "tenant_call_bytes_max"}
+    third.take_message(60)
+    for _ in range(2):
+        with pytest.raises(LimitReached, match="server: expected less than 250 bytes") as refused:
+            mine.of("fourth").take_message(1)
+        assert refused.value.fields == {"limit": "call_bytes_max"}
+    for account in (one, one, other, other, third):
+        account.end_call(60)
+    one.take_message(1000)
+    one.begin_call()
+    one.end_call(1000)
+    assert (one.call_bytes, other.call_bytes, one.is_idle) == (0, 0, True)
+
+
+def test_what_a_tenant_has_at_once_of_calls_and_watches_is_bounded():
+    mine = accounts(TenantLimits(calls_max=2, watches_max=1))
+    account, other = mine.of("acme"), mine.of("other")
+    for one in (account, other):
+        one.begin_call()
+        one.begin_call()
+        one.begin_watch()
+        with pytest.raises(LimitReached, match="expected at most 2 calls at once"):
+            one.begin_call()
+        with pytest.raises(LimitReached, match="expected at most 1 watches at once"):
+            one.begin_watch()
+    assert not account.is_idle
+    account.end_call(0)
+    account.begin_call()
+    account.end_watch()
+    account.begin_watch()
+    assert account.rejected == {"calls": 1, "watches": 1}
+
+
+def test_a_size_counts_while_it_is_made_and_while_a_session_has_it():
+    account, other = (accounts(TenantLimits(model_sizes_max=1)).of(name) for name in ("acme", "other"))
+    small, large = (("slots", 1),), (("slots", 9),)
+    with account.making(MODEL, small):
+        account.enter(MODEL, 4, small)
+        with pytest.raises(LimitReached, match="at most 1 sizes beside its own of model"), account.making(MODEL, large):
+            pass
+    with account.making(MODEL, small), account.making(MODEL, ()), account.making(ModelKey("another", "1"), large):
+        pass
+    with pytest.raises(LimitReached), account.making(MODEL, large):
+        pass
+    with other.making(MODEL, large):
+        pass
+    # One that comes back has its size, whatever the limit.
+    account.enter(MODEL, 4, large)
+    account.leave(MODEL, 4, small)
+    with account.making(MODEL, large):
+        pass
+    account.leave(MODEL, 4, large)
+    assert account.is_idle
+    with account.making(MODEL, small):
+        assert not account.is_idle
+
+
 def test_what_all_may_use_bounds_each():
     mine = accounts(total=TenantLimits(state_bytes_max=100))
     mine.of("one").enter(MODEL, 60)
