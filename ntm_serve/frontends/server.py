@@ -290,10 +290,10 @@ class GrpcServer:
             wrong = f"server: expected at most {self._limits.calls_max} calls at once"
             raise LimitReached(wrong, fields={LIMIT: "calls_max"})
         method, gate = self._common.get(path), self._gate
-        if not gate.asks:
-            self._enter(call, method or self._doors[""].methods[path], None)
-            return
         rule = RULES[path]
+        if not gate.asks:
+            self._enter(call, method or self._doors[""].methods[path], None, counts=rule is not Rule.ANYBODY)
+            return
         if rule is Rule.ANYBODY:
             self._enter_unasked(call, method or self._doors[""].methods[path])
             return
@@ -305,9 +305,10 @@ class GrpcServer:
         opened = _Open(caller, credentials, rule, time.monotonic())
         self._enter(call, method or door.methods[path], opened)
 
-    def _enter(self, call: Call, method: Method, opened: _Open | None) -> None:
+    def _enter(self, call: Call, method: Method, opened: _Open | None, *, counts: bool = True) -> None:
         account = self._accounts.of("" if opened is None else opened.caller.tenant)
-        if call not in self._unasked:
+        # What is for anybody is nobody's: a probe is answered whatever a tenant is at.
+        if counts:
             call.count_in(account)
         call.bytes_max = account.limits.message_bytes_max
         if method.kind != "unary":
@@ -321,7 +322,7 @@ class GrpcServer:
             wrong = f"server: expected at most {UNASKED_CALLS_MAX} such calls at once"
             oldest.fail(LimitReached(wrong, fields={LIMIT: "unasked_calls_max"}))
         self._unasked[call] = None
-        self._enter(call, method, None)
+        self._enter(call, method, None, counts=False)
 
     def _new_door(self, tenant: str) -> _Door:
         if len(self._doors) >= DOORS_MAX:

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serve import slots
 
 from ntm_serve.app import load_models
@@ -88,6 +89,18 @@ def test_a_tenant_has_so_many_calls_and_another_its_own(both, tokens):
         for stream in streams:
             stream.cancel()
         until(lambda: stepped(session))
+
+
+def test_a_probe_is_answered_whatever_calls_there_are():
+    with test_server([RunningSum()], tenant_calls_max=1) as server, grpc.insecure_channel(server.target) as channel:
+        stream = sessions_pb2_grpc.SessionsStub(channel).Stream(iter(threading.Event().wait, True))
+        stream.initial_metadata()
+        with Client(server.target, retry=None) as client, pytest.raises(LimitReached, match="at most 1 calls at once"):
+            client.session("running-sum")
+        probe = health_pb2_grpc.HealthStub(channel)
+        for _ in range(2):
+            assert probe.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+        stream.cancel()
 
 
 def stepped(session):
