@@ -24,6 +24,7 @@ from ntm_serve.client.conversion import asked_outputs
 from ntm_serve.client.healing import Patience, meaning_of
 from ntm_serve.client.rounds import NO_STEP, Round
 from ntm_serve.errors import (
+    LIMIT,
     CallerFault,
     EngineFault,
     InvalidInput,
@@ -268,13 +269,15 @@ class Roster:
         if self._passes(error, again=pieces[0].again):
             return error
         del self._sent[tag]
-        most = int(error.fields["expected"]) if isinstance(error, TooLarge) and "expected" in error.fields else None
-        if most is not None and error.fields["limit"] == "sessions_per_message_max" and 0 < most < len(pieces):
+        limit, most = "", 0
+        if isinstance(error, TooLarge):
+            limit, most = error.fields.get(LIMIT, ""), int(error.fields.get("expected", "0"))
+        if limit == "sessions_per_message_max" and 0 < most < len(pieces):
             self._sessions_max = min(most, self._sessions_max)
             for piece in pieces:
                 self._stumble(piece, [piece])
         else:
-            if most is not None and error.fields["limit"].endswith("steps_per_message_max"):
+            if limit.endswith("steps_per_message_max"):
                 self._steps_max = min(self._steps_max, max(1, most))
             for piece in pieces:
                 self._failed(piece, error)
