@@ -51,6 +51,8 @@ from ntm_serve.turns import Turns
 
 # When memory is full, so much of it is made free at once: looking for who is to rest goes through all sessions.
 ROOM_SHARE = 0.05
+# Where those who could make room are too busy to, whoever comes does not look through all again for so long.
+BUSY_S = 0.1
 # Snapshots written in one commit when a server stops.
 REST_GROUP = 256
 log = structlog.get_logger()
@@ -92,6 +94,8 @@ class Residency:
         self._log = SessionLog(on=settings.log_sessions)
         # How many sessions are being made: there is to be room for all of them.
         self._coming = 0
+        # Till when there was nobody to make room.
+        self._busy_until_s = -math.inf
         # The lease that was found to be over, so that it is dealt with once.
         self._lapsed_s = -math.inf
         self._lapses = 0
@@ -464,8 +468,8 @@ class Residency:
         most = self._settings.resident_bytes_max
         if most is None:
             return
-        over = self._resident_bytes() - most
-        if over <= 0:
+        over, now_s = self._resident_bytes() - most, self._clock()
+        if over <= 0 or (newcomer is not None and now_s < self._busy_until_s):
             return
         # Sessions of models without state take no room that they could make, and are looked past.
         without = {key for key, one in self._schedulers.items() if not _bytes_of(one)}
@@ -481,6 +485,8 @@ class Residency:
             ),
         )
         self.put_to_rest(those, reason="room")
+        if self._resident_bytes() > most:
+            self._busy_until_s = now_s + BUSY_S
 
     def _resident_bytes(self) -> int:
         return self._sessions.state_bytes_by_model.total()
