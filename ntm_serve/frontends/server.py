@@ -148,7 +148,7 @@ class GrpcServer:
         self._common: dict[str, Method] = {
             method.path: method
             for methods in (
-                methods_of(ADMIN, AdminBehaviours(tenancy, drain=drain)),
+                methods_of(ADMIN, AdminBehaviours(tenancy, drain=drain), tracer),
                 self._health.methods(),
                 reflection.methods(),
             )
@@ -165,11 +165,17 @@ class GrpcServer:
             service, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max, tracer=self._tracer
         )
         sequences = Sequences(service)
-        inference = Inference(service, sequences, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max)
-        triton = InferenceBehaviours(service, inference, settings=self._inference, totals=self._totals)
+        inference = Inference(
+            service, sequences, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max, tracer=self._tracer
+        )
+        triton = InferenceBehaviours(
+            service, inference, settings=self._inference, totals=self._totals, tracer=self._tracer
+        )
         methods = (
-            *methods_of(SESSIONS, sessions), *methods_of(MODELS, ModelsBehaviours(service)), *triton.methods()
-        )  # fmt: skip
+            *methods_of(SESSIONS, sessions, self._tracer),
+            *methods_of(MODELS, ModelsBehaviours(service), self._tracer),
+            *triton.methods(),
+        )
         return _Door({method.path: method for method in methods}, sessions, inference, sequences)
 
     def _methods(self, tenant: str) -> Iterator[tuple[str, Method]]:
