@@ -317,7 +317,7 @@ class Scheduler:
                 if (
                     isinstance(error, EngineFault) and not ticket.silent
                 ):  # Ours or the model's: whoever runs the server must see it.
-                    log.error("a step failed", model=str(self.key), session=ticket.session.id, fault=error.message)
+                    log.error("a step failed", model=str(self.key), session=ticket.session.id, fault=error.detail)
                 ticket.session.fail(ticket, error)
                 continue
             ticket.take(ride.outputs, StateRow(ride.block, row), row)
