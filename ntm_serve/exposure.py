@@ -144,7 +144,11 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
 
 
 def warn_of_exposure(settings: Settings) -> None:
-    """Say what whoever reaches the port may read and do, where others than this machine reach it."""
+    """Say what whoever reaches the ports may read and do: where callers are known, what is open all the same; where
+    they are not, all, if others than this machine reach it.
+    """
+    if settings.metrics_access == "open" and not (settings.auth_file is None and settings.auth_jwt_keys is None):
+        log.warning("whoever reaches the HTTP port reads /metrics, which name tenants: set metrics_access to token")
     if is_loopback(settings.host):
         return
     if settings.tls_cert is None:
