@@ -40,6 +40,7 @@ from ntm_serve.metrics import CONTENT_TYPE, Metrics
 from ntm_serve.metrics_compat import TritonCollector
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.observer import Tracer
+from ntm_serve.preflight import expect_store, find_tracing
 from ntm_serve.readiness import Readiness
 from ntm_serve.replay import Replay
 from ntm_serve.repository import Found, find_models
@@ -324,12 +325,7 @@ async def _tracing(settings: Settings) -> AsyncIterator[Tracer | None]:
     if not settings.trace_endpoint:
         yield None
         return
-    try:
-        from ntm_serve.tracing import Tracing
-    except ModuleNotFoundError as missing:
-        hint = "it needs an extra: pip install 'ntm-serve[server,otel]'"
-        raise SettingsFault(f"trace_endpoint: {hint} ({missing})") from missing
-    tracing = Tracing(settings.trace_endpoint, share=settings.trace_share, version=ntm_serve.__version__)
+    tracing = find_tracing()(settings.trace_endpoint, share=settings.trace_share, version=ntm_serve.__version__)
     try:
         yield tracing
     finally:
@@ -475,8 +471,7 @@ def _rollout(parts: _Parts, service: Service, frontend: Callable[[], GrpcServer]
 async def _keeping(settings: Settings, metrics: Metrics, loop: CompletionQueueLoop) -> AsyncIterator[Keeper | None]:
     """The keeper of the store that the settings name, if they do; leaving the block closes both."""
     if not settings.store:
-        if settings.durability in ("process", "disk"):
-            raise SettingsFault(f"durability: expected a store for {settings.durability}, as in --store sqlite:FILE")
+        expect_store(settings)
         yield None
         return
     shared = is_shared(settings.store)

@@ -17,6 +17,7 @@ from ntm_serve.caller import parted
 from ntm_serve.config import Settings, read_settings
 from ntm_serve.engine import OrtEngine
 from ntm_serve.model_directory import read_model_directory
+from ntm_serve.preflight import expect_usable
 
 # How long a compute thread that has finished a run waits for a busy event loop to make room. Python's own
 # 5 ms are the time of ten batches.
@@ -36,6 +37,7 @@ def serve_until_stopped(given: dict[str, Any]) -> None:
     # As the first process of a container it would else not notice, while models are loaded, that it is told to stop.
     signal.signal(signal.SIGTERM, _leave)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    expect_usable(settings)
     loaded = load_models(settings.models, batch_max=settings.batch_max, execution_provider=settings.execution_provider)
     settle_garbage()
     run(_serve(settings, loaded))

@@ -185,7 +185,7 @@ class GrpcServer:
     async def start(self, host: str, port: int) -> int:
         """Listen; port 0 is any free one. Returns the port. Raises SettingsFault where it is taken."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        _expect_free(host, port, address)
+        expect_free(host, port, name="port")
         server = cygrpc.Server(self._options, False)
         server.register_completion_queue(self._loop.queue)
         try:
@@ -339,15 +339,18 @@ class GrpcServer:
         self._leaving.pop(call, None)
 
 
-def _expect_free(host: str, port: int, address: str) -> None:
-    """Refuse a taken port in our words; gRPC's core would log its own first. Raises SettingsFault."""
+def expect_free(host: str, port: int, *, name: str) -> None:
+    """Refuse a taken port in our words; gRPC's core would log its own first. name: of the setting. Raises
+    SettingsFault.
+    """
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
     except OSError as fault:
-        raise SettingsFault(f"port: expected {address} to be free, got: {fault.strerror}") from fault
+        raise SettingsFault(f"{name}: expected {address} to be free, got: {fault.strerror}") from fault
 
 
 def _nobody_counts(call: Call) -> None: ...
