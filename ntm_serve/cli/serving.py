@@ -91,23 +91,34 @@ def _rates(run_s: Mapping[int, float]) -> str:
 
 
 def configure_log(settings: Settings) -> None:
-    """Log lines go to stderr: stdout says where the server listens."""
+    """Log lines go to stderr: stdout says where the server listens. Those of libraries, from warnings on, are written
+    as ours are.
+    """
     rendered: Any = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _name_tenant,
+        structlog.processors.format_exc_info,
+    ]
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _name_tenant,
-            structlog.processors.format_exc_info,
-            rendered,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        processors=[*processors, rendered],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, rendered],
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *processors],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.captureWarnings(True)
 
 
 def _name_tenant(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG001

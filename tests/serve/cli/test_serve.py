@@ -1,5 +1,6 @@
 """`ntm-serve serve`: how it starts, what it refuses, how it ends."""
 
+import json
 import shutil
 import signal
 import socket
@@ -168,3 +169,15 @@ def test_while_models_are_loaded_a_signal_ends_it_at_once(zoo):
         _, err = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in err
+
+
+def test_lines_of_libraries_are_json_where_ours_are(serve, repository):
+    """uvicorn warns of what is no HTTP; a warning of Python's own comes with the same words."""
+    server = serve("--models", str(repository), *FREE, "--log-format", "json", "--log-level", "warning")
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=30) as connection:
+        connection.sendall(b"\0 this is no HTTP\r\n\r\n")
+        assert b"400" in connection.recv(1000)
+    lines = [json.loads(line) for line in server.stop().err.splitlines()]
+    (line,) = [one for one in lines if one.get("logger") == "uvicorn.error"]
+    assert (line["level"], line["event"]) == ("warning", "Invalid HTTP request received.")
+    assert line["timestamp"].endswith("Z")
