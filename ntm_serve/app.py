@@ -40,6 +40,7 @@ from ntm_serve.metrics import CONTENT_TYPE, Metrics
 from ntm_serve.metrics_compat import TritonCollector
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.observer import Tracer
+from ntm_serve.preflight import expect_store, find_tracing
 from ntm_serve.readiness import Readiness
 from ntm_serve.replay import Replay
 from ntm_serve.repository import Found, find_models
@@ -128,9 +129,8 @@ def load_model(found: Found, *, batch_max: int, execution_provider: str = "cpu")
             execution_provider=execution_provider,
         )
     except Exception as fault:  # The boundary: whatever is in a directory, its neighbours are served.
-        said = fault.message if isinstance(fault, NtmServeError) else repr(fault)
-        error = fault if isinstance(fault, OperatorFault) else ModelRejected(f"{found.path}: {said}")
-        log.error("model is not served", model=str(found.key), reason=error.reason, fault=error.message)
+        error = _as_known(found, fault)
+        log.error("model is not served", model=str(found.key), reason=error.reason, fault=error.detail)
         raise error from fault
     log.info(
         "model is served",
@@ -144,6 +144,20 @@ def load_model(found: Found, *, batch_max: int, execution_provider: str = "cpu")
     if not model.batch_independence.holds:
         log.warning("bits depend on the batch's company on this machine", model=str(found.key))
     return model
+
+
+def _as_known(found: Found, fault: Exception) -> OperatorFault:
+    """Why a model is not served, in words that callers know: the model and its files by their names. Its detail is
+    for whoever runs the server.
+    """
+    if not isinstance(fault, NtmServeError):
+        said, detail = "it could not be loaded; the server's log says why", f"{found.path}: {fault!r}"
+    else:
+        said, detail = fault.message, fault.detail
+        for known in (f"{found.path}/", f"{found.path}: ", f"model {found.key}: "):
+            said = said.replace(known, "")
+    kind = type(fault) if isinstance(fault, OperatorFault) else ModelRejected
+    return kind(f"model {found.key}: {said}", detail=detail)
 
 
 def run(serving: Coroutine[Any, Any, None]) -> None:
@@ -181,7 +195,7 @@ async def _first_of(*events: asyncio.Event) -> None:
 async def running(settings: Settings, loaded: LoadedModels) -> AsyncIterator[Running]:
     """A running server; leaving the block drains and stops it. Raises SettingsFault inside a group."""
     if not loaded.models:
-        reasons = "; ".join(fault.message for fault in loaded.faults.values())
+        reasons = "; ".join(fault.detail for fault in loaded.faults.values())
         raise SettingsFault(f"models: expected at least one that can be served; {reasons}")
     loop = asyncio.get_running_loop()
     if not isinstance(loop, CompletionQueueLoop):
@@ -311,12 +325,7 @@ async def _tracing(settings: Settings) -> AsyncIterator[Tracer | None]:
     if not settings.trace_endpoint:
         yield None
         return
-    try:
-        from ntm_serve.tracing import Tracing
-    except ModuleNotFoundError as missing:
-        hint = "it needs an extra: pip install 'ntm-serve[server,otel]'"
-        raise SettingsFault(f"trace_endpoint: {hint} ({missing})") from missing
-    tracing = Tracing(settings.trace_endpoint, share=settings.trace_share, version=ntm_serve.__version__)
+    tracing = find_tracing()(settings.trace_endpoint, share=settings.trace_share, version=ntm_serve.__version__)
     try:
         yield tracing
     finally:
@@ -434,7 +443,7 @@ async def _finish(service: Service, frontend: GrpcServer, *, patience_s: float) 
     except TimeoutError:
         log.warning("stopping before all was done", seconds=patience_s)
     except NtmServeError as error:  # Sessions stay claimed until the lease is over; nothing else is lost.
-        log.warning("sessions were not given up", reason=error.reason, fault=error.message)
+        log.warning("sessions were not given up", reason=error.reason, fault=error.detail)
 
 
 def _names(service: Service) -> list[str]:
@@ -463,8 +472,7 @@ def _rollout(parts: _Parts, service: Service, frontend: Callable[[], GrpcServer]
 async def _keeping(settings: Settings, metrics: Metrics, loop: CompletionQueueLoop) -> AsyncIterator[Keeper | None]:
     """The keeper of the store that the settings name, if they do; leaving the block closes both."""
     if not settings.store:
-        if settings.durability in ("process", "disk"):
-            raise SettingsFault(f"durability: expected a store for {settings.durability}, as in --store sqlite:FILE")
+        expect_store(settings)
         yield None
         return
     shared = is_shared(settings.store)
@@ -499,7 +507,7 @@ async def _expire(service: Service) -> None:
         try:
             expired = await service.expire_sessions()
         except NtmServeError as error:  # They expire the next time.
-            log.warning("sessions did not expire", reason=error.reason, fault=error.message)
+            log.warning("sessions did not expire", reason=error.reason, fault=error.detail)
             continue
         if expired:
             log.info("sessions expired", sessions=expired)

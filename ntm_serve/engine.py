@@ -20,7 +20,7 @@ from ntm_serve.manifest import MODEL_FILE
 from ntm_serve.model_directory import Golden, ModelDirectory
 from ntm_serve.sizes import Sizes, sized_spec, sized_state
 from ntm_serve.spec import Array, StateSpec, StepSpec, TensorSpec, all_finite
-from ntm_serve.step_model import BatchIndependence, ModelCard, State
+from ntm_serve.step_model import BatchIndependence, ModelCard, ModelKey, State
 
 ORT_VERSION = ort.__version__
 
@@ -104,6 +104,7 @@ class OrtEngine:
         provider = find_execution_provider(execution_provider)
         # The others wait, for threads of their own or a device.
         self.runs_inline = execution_provider == "cpu"
+        self._key = ModelKey(name, version)
         self._session = _ort_session(directory.model, directory.path / MODEL_FILE, provider)
         self._spec = directory.spec
         entries = directory.manifest
@@ -202,7 +203,8 @@ class OrtEngine:
         try:
             fetched = self._session.run(self._fetches, dict(zip(self._feeds, [*inputs, *state], strict=True)), options)
         except Exception as fault:  # ORT raises a family of its own for every kernel; the boundary is here.
-            raise EngineFault(f"onnxruntime: {fault}") from fault
+            said = f"model {self._key}: a run failed"
+            raise EngineFault(f"{said}; the server's log says why", detail=f"{said}: onnxruntime: {fault}") from fault
         split = len(self._spec.outputs)
         return fetched[:split], fetched[split:]
 
@@ -348,7 +350,8 @@ def _ort_session(model: bytes, path: Path, provider: ExecutionProvider) -> ort.I
     try:
         session = ort.InferenceSession(model, options, providers=[(provider.name, dict(provider.options))])
     except Exception as fault:  # As above: whatever ORT has against a graph is the operator's to know.
-        raise ModelRejected(f"{path}: onnxruntime refuses it: {fault}") from fault
+        said = f"{path}: onnxruntime refuses it"
+        raise ModelRejected(f"{said}; the server's log says why", detail=f"{said}: {fault}") from fault
     # Where a device or a library is missing ORT says so on stderr and goes on with the CPU.
     if session.get_providers()[0] != provider.name:
         raise ModelRejected(f"{path}: expected {provider.name} to run it, got {session.get_providers()}")

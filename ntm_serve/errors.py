@@ -39,7 +39,9 @@
     └── EngineFault               we act: the engine failed on input that was checked
 
 Each class has a `reason`, the machine-readable word that travels with the status and brings the same
-class back in the client. Messages name the thing, the expected and the actual.
+class back in the client. Messages name the thing, the expected and the actual. What a message may tell of a server
+is what its callers know too: paths, addresses and the words of libraries are for the detail, which the log and
+the commands of whoever runs the server show.
 """
 
 from collections.abc import Iterator, Mapping
@@ -52,16 +54,19 @@ LIMIT = "limit"
 
 
 class NtmServeError(Exception):
-    """The root. `reason` is stable and machine-readable; `fields` are facts a program may act on."""
+    """The root. `reason` is stable and machine-readable; `fields` are facts a program may act on. `message` is what
+    callers are told; `detail`, which stays here, what whoever runs the server is told in its place.
+    """
 
     reason: ClassVar[str] = "ERROR"
 
-    def __init__(self, message: str, *, fields: Mapping[str, str] | None = None) -> None:
+    def __init__(self, message: str, *, fields: Mapping[str, str] | None = None, detail: str = "") -> None:
         # A message may quote what a client sent; the metadata of a gRPC status has room for 16 KiB.
         text = message.encode(errors="replace")
         cut = text[:MESSAGE_BYTES_MAX].decode(errors="ignore")
         self.message = message if len(text) <= MESSAGE_BYTES_MAX else f"{cut}... (shortened)"
-        super().__init__(self.message)
+        self.detail = detail or self.message
+        super().__init__(self.detail)
         self.fields = dict(fields or {})
 
 

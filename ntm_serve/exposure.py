@@ -7,6 +7,8 @@ anybody there, is said in the log.
 import asyncio
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,6 +24,9 @@ from ntm_serve.metrics import Metrics
 from ntm_serve.renewal import LOOK_S, Renewed
 from ntm_serve.tenants import NO_LIMITS, Accounts, TenantLimits
 from ntm_serve.tls import https_context, is_loopback, renew_https, renewed_tls, tls_files
+
+if TYPE_CHECKING:
+    from ntm_serve.auth.jwts import Jwts
 
 log = structlog.get_logger()
 
@@ -89,24 +94,37 @@ class Access:
         return not caller.roles.isdisjoint({Role.METRICS, Role.ADMIN})
 
 
-def _authenticator(settings: Settings) -> Authenticator | None:
-    path, words = settings.auth_file, (settings.auth_jwt_issuer, settings.auth_jwt_audience)
-    if (settings.auth_jwt_keys is None and any(words)) or (settings.auth_jwt_keys is not None and not all(words)):
+def expect_jwts_whole(settings: Settings) -> None:
+    """Raises SettingsFault where some of what says whose tokens are taken is set, and some is not."""
+    parts = settings.auth_jwt_keys, settings.auth_jwt_issuer, settings.auth_jwt_audience
+    if any(parts) and not all(parts):
         raise SettingsFault("auth_jwt_keys, auth_jwt_issuer, auth_jwt_audience: expected all of them or none, got some")
-    if settings.metrics_access == "token" and path is None and settings.auth_jwt_keys is None:
+
+
+def read_jwts(settings: Settings, keys: Path) -> "Jwts":
+    """Who verifies an issuer's tokens, by the keys that the file has now. Raises SettingsFault."""
+    # Here, as it takes a server that knows none 50 ms to import.
+    from ntm_serve.auth.jwts import Jwts, JwtSettings
+
+    words = settings.auth_jwt_issuer, settings.auth_jwt_audience
+    claims = settings.auth_jwt_tenant_claim, settings.auth_jwt_roles_claim
+    return Jwts(JwtSettings(keys, *words, *claims))
+
+
+def expect_readers_known(settings: Settings) -> None:
+    """Raises SettingsFault where metrics are for callers alone, and none is known."""
+    if settings.metrics_access == "token" and settings.auth_file is None and settings.auth_jwt_keys is None:
         raise SettingsFault("metrics_access: expected auth_file or auth_jwt_keys for token, got none")
-    if path is None and settings.auth_jwt_keys is None:
+
+
+def _authenticator(settings: Settings) -> Authenticator | None:
+    expect_jwts_whole(settings)
+    expect_readers_known(settings)
+    path, keys = settings.auth_file, settings.auth_jwt_keys
+    if path is None and keys is None:
         return None
     callers = None if path is None else Renewed("callers", [path], lambda: read_callers(path))
-    jwts = None
-    if settings.auth_jwt_keys is not None:
-        # Here, as it takes a server that knows none 50 ms to import.
-        from ntm_serve.auth.jwts import Jwts, JwtSettings
-
-        said = JwtSettings(
-            settings.auth_jwt_keys, *words, settings.auth_jwt_tenant_claim, settings.auth_jwt_roles_claim
-        )
-        jwts = Renewed("keys of tokens", [said.keys], lambda: Jwts(said))
+    jwts = None if keys is None else Renewed("keys of tokens", [keys], lambda: read_jwts(settings, keys))
     return Authenticator(callers, jwts, now_s=time.time)
 
 
@@ -157,7 +175,11 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
 
 
 def warn_of_exposure(settings: Settings) -> None:
-    """Say what whoever reaches the port may read and do, where others than this machine reach it."""
+    """Say what whoever reaches the ports may read and do: where callers are known, what is open all the same; where
+    they are not, all, if others than this machine reach it.
+    """
+    if settings.metrics_access == "open" and not (settings.auth_file is None and settings.auth_jwt_keys is None):
+        log.warning("whoever reaches the HTTP port reads /metrics, which name tenants: set metrics_access to token")
     if is_loopback(settings.host):
         return
     if settings.tls_cert is None:

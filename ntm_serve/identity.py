@@ -57,10 +57,8 @@ class Identity:
     def channel(self, api: Any, address: str, options: tuple[tuple[str, Any], ...]) -> Any:
         """A connection to that address. api: `grpc` or `grpc.aio`."""
         if self._credentials is None:
-            if self._token is not None and not _stays_here(address):
-                warnings.warn(
-                    f"{address}: the token goes there readable to whoever is between: tls=Tls(...)", stacklevel=4
-                )
+            if self._token is not None:
+                warn_of_token(address, instead="tls=Tls(...)", stacklevel=5)
             channel = api.insecure_channel(address, options=options)
         else:
             named = (("grpc.ssl_target_name_override", self._server_name),) if self._server_name else ()
@@ -128,6 +126,13 @@ def _pem(name: str, given: Path | str | bytes | None) -> bytes | None:
         return Path(given).read_bytes()
     except OSError as fault:
         raise InvalidInput(f"{name}: expected a file that can be read at {given}, got: {fault.strerror}") from fault
+
+
+def warn_of_token(address: str, *, instead: str, stacklevel: int) -> None:
+    """Say that a token goes to that address without TLS, if it leaves this machine. instead: what to do."""
+    if not _stays_here(address):
+        told = f"{address}: the token goes there readable to whoever is between: {instead}"
+        warnings.warn(told, stacklevel=stacklevel)
 
 
 def _stays_here(address: str) -> bool:

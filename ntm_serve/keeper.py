@@ -261,7 +261,7 @@ class Keeper:
             try:
                 self._insist(ask, end_s)
             except NtmServeError as error:
-                log.warning("the store refused", reason=error.reason, fault=error.message)
+                log.warning("the store refused", reason=error.reason, fault=error.detail)
 
         with suppress(RuntimeError):  # It is closed.
             self._thread.submit(told)
@@ -335,7 +335,7 @@ class Keeper:
             wanted = await self._answer(self._word, ask)
         except NtmServeError as error:
             if not self._is_silent:
-                log.warning("the store does not take this server's word", reason=error.reason, fault=error.message)
+                log.warning("the store does not take this server's word", reason=error.reason, fault=error.detail)
             self._is_silent = True
             return
         self._is_silent = False

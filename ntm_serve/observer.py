@@ -61,7 +61,9 @@ class Timeline:
 class MessageTrace(Protocol):
     """Of one message, from its coming in to its answer. It ends once."""
 
-    def answered(self, timeline: Timeline) -> None: ...
+    def answered(self, timeline: Timeline | None = None) -> None:
+        """timeline: None of a message that has no steps."""
+        ...
 
     def failed(self, error: NtmServeError) -> None:
         """It was refused as a whole, or nobody waits for it any more."""

@@ -396,11 +396,11 @@ class Residency:
             try:
                 await self._end(session, Ending.EXPIRED, SessionExpired(message), reason="idle")
             except NtmServeError as error:  # Another has it by now, or nobody knows: it is not this server's to end.
-                log.warning("a session did not expire", session=session.id, reason=error.reason, fault=error.message)
+                log.warning("a session did not expire", session=session.id, reason=error.reason, fault=error.detail)
         try:
             expired = [] if claims is None else await claims.expire(life_s)
         except StoreUnavailable as error:  # They expire the next time.
-            log.warning("sessions of the store did not expire", reason=error.reason, fault=error.message)
+            log.warning("sessions of the store did not expire", reason=error.reason, fault=error.detail)
             return ended
         self._log.expired_in_store(expired)
         return ended + len(expired)
@@ -420,7 +420,7 @@ class Residency:
         if self._sessions.get(session.id) is session:
             log.warning(
                 "session is not here any more", session=session.id, model=str(session.model), step=session.next_step,
-                reason=error.reason, fault=error.message,
+                reason=error.reason, fault=error.detail,
             )  # fmt: skip
             self._observer.session_left(session.model, reason=error.reason)
             self._sessions.put_out(session, error)

@@ -42,7 +42,8 @@ def run_ride(model: StepModel, company: Sequence[Ticket], somebody_waits: Callab
     try:
         return _run_ride(model, company, somebody_waits)
     except Exception as fault:  # The boundary: a fault of ours ends these tickets and not the scheduler.
-        error = EngineFault(f"model {model.card.key}: a batch failed: {fault!r}")
+        said = f"model {model.card.key}: a batch failed"
+        error = EngineFault(f"{said}; the server's log says why", detail=f"{said}: {fault!r}")
         return Ride(0, [], StateBlock([], 0), [error] * len(company), 0.0)
 
 

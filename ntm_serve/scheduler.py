@@ -90,7 +90,9 @@ class Scheduler:
             observer=observer, clock=clock, post=post, look_up=look_up, keep=keep,
         )  # fmt: skip
         # Sessions of different sizes share no batch: each size has a line and lanes of its own.
-        self._sizing = Sizing(self._resized, sizes_max=sizes_max, refuse=self._refuse_size, dropped=self._dropped)
+        self._sizing = Sizing(
+            self._resized, sizes_max=sizes_max, refuse=self._refuse_size, dropped=self._dropped, clock=clock
+        )
         self._sizes_max = sizes_max
         self.use = Use()
         self.model = model
@@ -318,7 +320,7 @@ class Scheduler:
                 if (
                     isinstance(error, EngineFault) and not ticket.silent
                 ):  # Ours or the model's: whoever runs the server must see it.
-                    log.error("a step failed", model=str(self.key), session=ticket.session.id, fault=error.message)
+                    log.error("a step failed", model=str(self.key), session=ticket.session.id, fault=error.detail)
                 ticket.session.fail(ticket, error)
                 continue
             ticket.take(ride.outputs, StateRow(ride.block, row), row)

@@ -387,7 +387,7 @@ class Sequences:
         except GONE:
             pass
         except NtmServeError as error:  # Its steps are made and shall be answered; it expires, or is begun anew.
-            log.warning("a sequence was not closed", session=session_id, reason=error.reason, fault=error.message)
+            log.warning("a sequence was not closed", session=session_id, reason=error.reason, fault=error.detail)
 
 
 def _error_of(asked: Asked, fault: Exception) -> NtmServeError:

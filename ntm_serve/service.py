@@ -563,8 +563,8 @@ class Service:
             session = await self._residency.reach(session_id, from_step)
         except NtmServeError as fault:
             error = fault.with_traceback(None)
-        except Exception as fault:  # The boundary: a fault of ours is the answer to these messages.
-            error = EngineFault(f"session {session_id}: could not come back: {fault!r}")
+        except Exception:  # The boundary: a fault of ours is the answer to these messages.
+            error = EngineFault(f"session {session_id}: could not come back; the server's log says why")
             log.exception("a session could not come back", session=session_id)
         for submission, place in self._waiting.pop(session_id):
             if submission.cancelled:
@@ -577,9 +577,10 @@ class Service:
                 number = submission.first_step(place)
                 reached = number is None or (from_step is not None and number >= from_step)
                 self._admit(submission, place, session, self._clock(), reached=reached)
-            except Exception as fault:  # The same boundary, so that those behind it are answered.
+            except Exception:  # The same boundary, so that those behind it are answered.
                 log.exception("steps were not admitted", session=session_id)
-                self._refuse(submission, place, session_id, EngineFault(f"session {session_id}: failed: {fault!r}"))
+                said = f"session {session_id}: steps were not admitted; the server's log says why"
+                self._refuse(submission, place, session_id, EngineFault(said))
 
     def _refuse(self, submission: Submission, place: int, session_id: str, error: NtmServeError) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""

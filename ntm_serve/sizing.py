@@ -1,7 +1,8 @@
 """What is made for each size that sessions choose: once, and kept for as long as somebody uses it or there is room.
 
 Rules of this file: one is made at a time; whoever asks and leaves does not end the making, so that asking again finds
-it; of those that nobody uses the longest unused makes room; a session that comes back is never refused for its size.
+it; of those that nobody uses the longest unused makes room; a session that comes back is never refused for its size;
+what cannot be made is not tried again for a while, whoever asks, because trying costs what making costs.
 """
 
 import asyncio
@@ -9,7 +10,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Generic, NoReturn, Protocol, TypeVar
 
+from ntm_serve.errors import NtmServeError
 from ntm_serve.sizes import Sizes
+
+# How long a size that could not be made is refused without trying: what made it fail may have been the memory of the
+# moment. And how many are remembered.
+FAULT_LIFE_S = 60.0
+FAULTS_MAX = 256
 
 
 class Use:
@@ -52,8 +59,12 @@ class Sizing(Generic[Made]):
         sizes_max: int,
         refuse: Callable[[Sizes, int], NoReturn],
         dropped: Callable[[Made], None],
+        clock: Callable[[], float],
     ) -> None:
         """refuse: raises, told the size and how many there are. dropped: told what made room."""
+        self._clock = clock
+        # Why a size could not be made, and till when that is believed; the latest is the last.
+        self._faults: dict[Sizes, tuple[NtmServeError, float]] = {}
         self._make = make
         self._sizes_max = sizes_max
         self._refuse = refuse
@@ -74,6 +85,8 @@ class Sizing(Generic[Made]):
         """
         made = self._made.pop(sizes, None)
         if made is None:
+            if not comes_back:
+                self._expect_no_fault(sizes)
             task = self._making.get(sizes) or self._begin(sizes, comes_back=comes_back)
             made = await asyncio.shield(task)
         # Since it was made it may have had to make room.
@@ -93,9 +106,26 @@ class Sizing(Generic[Made]):
         try:
             async with self._turn:
                 made = self._made[sizes] = await self._make(sizes)
+        except NtmServeError as fault:
+            if len(self._faults) >= FAULTS_MAX:
+                del self._faults[next(iter(self._faults))]
+            self._faults.pop(sizes, None)
+            self._faults[sizes] = fault, self._clock() + FAULT_LIFE_S
+            raise
+        else:
+            self._faults.pop(sizes, None)
         finally:
             del self._making[sizes]
         return made
+
+    def _expect_no_fault(self, sizes: Sizes) -> None:
+        """Raises what a size could not be made for, while it is believed."""
+        fault, until_s = self._faults.get(sizes, (None, 0.0))
+        if fault is None:
+            return
+        if self._clock() < until_s:
+            raise fault.with_traceback(None)
+        del self._faults[sizes]
 
     def _has_room(self) -> bool:
         """Whether one more may be made; what nobody uses is dropped for it."""

@@ -112,7 +112,7 @@ class _Account:
         else:
             error = submission.errors[min(submission.errors)]
             if isinstance(error, EngineFault):  # Whoever runs the server must see it, and not once for each row.
-                log.error("rows failed", model=str(self._key), rows=len(submission.errors), fault=error.message)
+                log.error("rows failed", model=str(self._key), rows=len(submission.errors), fault=error.detail)
             self._tell("error", error.reason)
         self._reply(submission, places)
 

@@ -72,7 +72,16 @@ class _Message:
     def __init__(self, span: Any) -> None:
         self._span = span
 
-    def answered(self, timeline: Timeline) -> None:
+    def answered(self, timeline: Timeline | None = None) -> None:
+        if timeline is not None:
+            self._describe(timeline)
+        self._span.end()
+
+    def failed(self, error: NtmServeError) -> None:
+        self._fail(error)
+        self._span.end()
+
+    def _describe(self, timeline: Timeline) -> None:
         span, sessions = self._span, timeline.session_ids
         # What the parts of a server know are times of the monotonic clock.
         epoch_s = time.time() - time.monotonic()
@@ -82,18 +91,16 @@ class _Message:
         if timeline.model is not None:
             span.set_attribute("ntm_serve.model", timeline.model.name)
             span.set_attribute("ntm_serve.version", timeline.model.version)
-        span.set_attribute("ntm_serve.sessions", len(sessions))
-        span.set_attribute("ntm_serve.steps", timeline.steps)
-        if len(sessions) == 1:
-            span.set_attribute("ntm_serve.session_hash", hashlib.sha256(sessions[0].encode()).hexdigest()[:16])
+        if not sessions[0]:  # Rows of a model without state, which are nobody's.
+            span.set_attribute("ntm_serve.rows", len(sessions))
+        else:
+            span.set_attribute("ntm_serve.sessions", len(sessions))
+            span.set_attribute("ntm_serve.steps", timeline.steps)
+            if len(sessions) == 1:
+                span.set_attribute("ntm_serve.session_hash", hashlib.sha256(sessions[0].encode()).hexdigest()[:16])
         if timeline.errors:
             span.set_attribute("ntm_serve.failures", len(timeline.errors))
             self._fail(timeline.errors[0])
-        span.end()
-
-    def failed(self, error: NtmServeError) -> None:
-        self._fail(error)
-        self._span.end()
 
     def _fail(self, error: NtmServeError) -> None:
         self._span.set_attribute("error.type", error.reason)

@@ -4,6 +4,7 @@ Rules of this file: issuer, audience and end are always asked for; the key says 
 public ones, so a token cannot be signed with what everybody may read; why one is refused is told without quoting it.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from ntm_serve.renewal import bytes_of
 
 # Of asymmetric keys alone.
 ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
+# Members of a key that is not public: RFC 7518, 6.2.2, 6.3.2 and 6.4.1; RFC 8037, 2.
+SECRETS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+KEY_ID_SHOWN_MAX = 64
 # Clocks differ.
 LEEWAY_S = 30.0
 
@@ -90,8 +94,10 @@ class Jwts:
 
 
 def _read_keys(path: Path) -> dict[str, jwt.PyJWK]:
+    text = bytes_of(path, "auth_jwt_keys")
+    _expect_public(text, path)
     try:
-        keys = jwt.PyJWKSet.from_json(bytes_of(path, "auth_jwt_keys").decode()).keys
+        keys = jwt.PyJWKSet.from_json(text.decode()).keys
     except (jwt.PyJWTError, ValueError, AttributeError, TypeError, NotImplementedError, RecursionError) as fault:
         raise SettingsFault(f"auth_jwt_keys: expected a JWK set in {path}, got: {type(fault).__name__}") from fault
     for key in keys:
@@ -105,3 +111,18 @@ def _read_keys(path: Path) -> dict[str, jwt.PyJWK]:
     if len({key.key_id for key in keys}) != len(keys):
         raise SettingsFault(f"auth_jwt_keys: expected each key of {path} with a `kid` of its own")
     return {key.key_id or "": key for key in keys}
+
+
+def _expect_public(text: bytes, path: Path) -> None:
+    """Refuse a set with a secret in it: whoever reads the file could sign as the issuer. Raises SettingsFault."""
+    try:
+        keys = json.loads(text)["keys"]
+        secret = [one.get("kid", f"number {place}") for place, one in enumerate(keys) if SECRETS & one.keys()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # No set at all, as is told elsewhere.
+        return
+    if secret:
+        raise SettingsFault(
+            f"auth_jwt_keys: expected public keys alone in {path}, got a private or symmetric one: "
+            f"{', '.join(str(one)[:KEY_ID_SHOWN_MAX] for one in secret)}; have the issuer give its public set, "
+            "and take these for known to others"
+        )

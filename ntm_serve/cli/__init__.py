@@ -13,7 +13,7 @@ def main() -> None:
     try:
         _application(sys.argv[1:2])(prog_name="ntm-serve")
     except NtmServeError as error:
-        print(f"ntm-serve: {' '.join(error.message.splitlines())}", file=sys.stderr)
+        print(f"ntm-serve: {' '.join(error.detail.splitlines())}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

@@ -49,7 +49,7 @@ def models(
         faults = []
         for model in client.models():
             if model.fault is not None:
-                faults.append(f"{model.name}/{model.version}: {model.fault.message}")
+                faults.append(model.fault.message)
             rows.add_row(
                 model.name,
                 model.version,
@@ -142,7 +142,7 @@ def version() -> None:
 
 def _print_model(model: ModelInfo) -> None:
     if model.fault is not None:
-        raise SettingsFault(f"model {model.name}/{model.version} is not served: {model.fault.message}")
+        raise SettingsFault(f"not served: {model.fault.message}")
     independence = model.batch_independence
     print_facts(
         {

@@ -50,7 +50,7 @@ def import_triton(
 def _lines(one: Imported) -> Iterable[str]:
     name = f"{one.model}/{one.version}" if one.version else one.model
     if one.fault is not None:
-        return [f"{name}: refused: {one.fault.message}"]
+        return [f"{name}: refused: {one.fault.detail}"]
     return [
         f"{name}: imported to {one.path}",
         *(f"  {note}" for note in one.notes),

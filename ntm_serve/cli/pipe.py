@@ -79,6 +79,7 @@ def pipe(
         OnError, typer.Option(help="stop at an event that fails, or write its error and go on")
     ] = OnError.STOP,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run that wrote --output stopped")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="begin anew where --output is there already")] = False,
     batch: Annotated[int, typer.Option(min=1, max=BATCH_MAX, help="most events sent together")] = BATCH_MAX,
     close: Annotated[bool, typer.Option("--close", help="close the sessions at the end; else they stay open")] = False,
     patience_s: Annotated[
@@ -97,6 +98,8 @@ def pipe(
     """
     if resume and output is None:
         raise SettingsFault("resume: expected --output, the file that says how far the run came, got none")
+    if resume and overwrite:
+        raise SettingsFault("resume, overwrite: expected one of them: go on after the outputs, or write anew, got both")
     form_in, form_out = _format_of(format, input, output), _format_of(format, output, input)
     begins_with, sizes, names = read_state(initial_state), read_sizes(size or []), output_name or []
     name, _, version = model.partition("/")
@@ -118,7 +121,9 @@ def pipe(
         if output is None:
             sink = StandardOutput(writer)
         else:
-            sink = stack.enter_context(Record(output, writer, form_out, resume=resume, about=about))
+            sink = stack.enter_context(
+                Record(output, writer, form_out, resume=resume, overwrite=overwrite, about=about)
+            )
         progress = sink.progress
         group = client.group(
             name,

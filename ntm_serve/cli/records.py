@@ -145,13 +145,23 @@ class StandardOutput:
 class Record:
     """The file of outputs of a run, and its journal. Raises SettingsFault where they are not what they should be."""
 
-    def __init__(self, path: Path, writer: LineWriter, form: Format, *, resume: bool, about: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        writer: LineWriter,
+        form: Format,
+        *,
+        resume: bool,
+        overwrite: bool = False,
+        about: Mapping[str, str],
+    ) -> None:
         journal = path.with_name(path.name + JOURNAL_SUFFIX)
         if path.is_dir() or not path.parent.is_dir():
             raise SettingsFault(f"output: expected a file in a folder that is there, got {path}")
-        if journal.exists() and not resume:
+        if not (resume or overwrite) and (journal.exists() or (path.is_file() and path.stat().st_size)):
+            which = "the run that wrote it was interrupted" if journal.exists() else "it is not empty"
             raise SettingsFault(
-                f"output: the run that wrote {path} was interrupted: go on with --resume, or remove {journal}"
+                f"output: {path} exists, and {which}: --resume goes on after it, --overwrite begins anew"
             )
         self.progress = Progress()
         goes_on = resume and path.exists()

@@ -17,6 +17,7 @@ from ntm_serve.caller import parted
 from ntm_serve.config import Settings, read_settings
 from ntm_serve.engine import OrtEngine
 from ntm_serve.model_directory import read_model_directory
+from ntm_serve.preflight import expect_usable
 
 # How long a compute thread that has finished a run waits for a busy event loop to make room. Python's own
 # 5 ms are the time of ten batches.
@@ -36,6 +37,7 @@ def serve_until_stopped(given: dict[str, Any]) -> None:
     # As the first process of a container it would else not notice, while models are loaded, that it is told to stop.
     signal.signal(signal.SIGTERM, _leave)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    expect_usable(settings)
     loaded = load_models(settings.models, batch_max=settings.batch_max, execution_provider=settings.execution_provider)
     settle_garbage()
     run(_serve(settings, loaded))
@@ -89,23 +91,34 @@ def _rates(run_s: Mapping[int, float]) -> str:
 
 
 def configure_log(settings: Settings) -> None:
-    """Log lines go to stderr: stdout says where the server listens."""
+    """Log lines go to stderr: stdout says where the server listens. Those of libraries, from warnings on, are written
+    as ours are.
+    """
     rendered: Any = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _name_tenant,
+        structlog.processors.format_exc_info,
+    ]
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _name_tenant,
-            structlog.processors.format_exc_info,
-            rendered,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
+        processors=[*processors, rendered],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, rendered],
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *processors],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.captureWarnings(True)
 
 
 def _name_tenant(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG001

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import typer
@@ -21,6 +22,7 @@ from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.cli.tables import console, table
 from ntm_serve.client import Client, SessionInfo
 from ntm_serve.errors import ServerUnreachable
+from ntm_serve.identity import warn_of_token
 
 # Sessions that are looked at for the busiest: one page. More would be work for the server again and again.
 LOOKED_AT = 1000
@@ -77,15 +79,20 @@ class Metrics:
         self.urls = urls
         self._context = ssl.create_default_context(cafile=connection.tls_ca)
         self._token = connection.token()
+        if self._token is not None:
+            for where in (urlsplit(url) for url in urls if not url.startswith("https:")):
+                warn_of_token(f"{where.hostname}:{where.port or 80}", instead="https://", stacklevel=3)
 
     def read(self) -> Reading:
         """All of them, now. Raises ServerUnreachable."""
         texts = []
         for url in self.urls:
-            headers = {} if self._token is None else {"authorization": f"Bearer {self._token()}"}
+            request = Request(url)
+            if self._token is not None:  # Not for whoever is redirected to.
+                request.add_unredirected_header("authorization", f"Bearer {self._token()}")
             context = self._context if url.startswith("https:") else None
             try:
-                with urlopen(Request(url, headers=headers), timeout=SCRAPE_MAX_S, context=context) as response:
+                with urlopen(request, timeout=SCRAPE_MAX_S, context=context) as response:
                     texts.append(response.read().decode())
             except (OSError, ValueError) as fault:
                 raise ServerUnreachable(f"metrics: expected a server's metrics at {url}, got: {fault}") from fault

@@ -42,7 +42,7 @@ def verify_store(where: str, *, prefix: str, models: Path | None, replay: bool) 
         rows = table("session", "next step", "fault")
         for one in bad[:SHOWN_MAX]:
             differs = f"step {one.differs}, run again, gives other bits"
-            rows.add_row(one.session_id, str(one.next_step), one.fault.message if one.fault else differs)
+            rows.add_row(one.session_id, str(one.next_step), one.fault.detail if one.fault else differs)
         console().print(rows)
     more = f", {run} steps run again" if replay else ""
     print(f"{without_password(where)}: {len(findings)} sessions, {len(bad)} with a fault{more}")

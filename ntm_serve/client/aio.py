@@ -39,7 +39,7 @@ from ntm_serve.client.conversion import (
 )
 from ntm_serve.client.dialogues import GroupState, Opening
 from ntm_serve.client.frames import Frame, frame_of, watch_request
-from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy
+from ntm_serve.client.healing import RETRY_DEFAULT, Healing, Patience, RetryPolicy, expect_timeout
 from ntm_serve.client.lines import Lines, Turn, affinity
 from ntm_serve.client.views import ModelInfo, SessionInfo, SessionSnapshot, model_info, session_info
 from ntm_serve.durability import Durability
@@ -71,6 +71,8 @@ class AsyncClient:
         tls: Tls | None = None,
         token: Token | None = None,
     ) -> None:
+        """Raises InvalidInput for a time that is none, a file of TLS that cannot be read."""
+        expect_timeout(timeout_s)
         options = channel_options(retry)
         identity = Identity(tls, token)
         self._lines = Lines(target)

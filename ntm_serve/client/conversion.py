@@ -325,9 +325,15 @@ def expect_positive(name: str, value: int) -> None:
 def _as_input(spec: TensorSpec, value: ArrayLike) -> Array:
     """Python numbers and lists take the spec's dtype; an array has one of its own, and it must be the spec's."""
     array = value if isinstance(value, np.ndarray) else _array_of(spec, value)
-    if array.dtype != spec.numpy_dtype or (array.shape != spec.shape and array.shape[1:] != spec.shape):
-        raise InvalidInput(f"{spec.name}: expected {_expected(spec)}, got {described(array.dtype, array.shape)}")
-    return array
+    fits = array.shape == spec.shape or array.shape[1:] == spec.shape
+    if array.dtype == spec.numpy_dtype:
+        if fits:
+            return array
+        shapes = f"shape {[*spec.shape]} for one step or {_shown(('T', *spec.shape))} for several"
+        raise InvalidInput(f"{spec.name}: expected {shapes}, got {[*array.shape]}")
+    got = described(array.dtype, array.shape) if array.dtype.kind in "biufc" else f"no numbers: {type(value).__name__}"
+    hint = f"; .astype({spec.dtype!r}) makes it that" if fits and isinstance(value, np.ndarray) else ""
+    raise InvalidInput(f"{spec.name}: expected {_expected(spec)}, got {got}{hint}")
 
 
 def _array_of(spec: TensorSpec, value: ArrayLike) -> Array:
@@ -340,6 +346,10 @@ def _array_of(spec: TensorSpec, value: ArrayLike) -> Array:
             return np.asarray(value, spec.numpy_dtype)
     except (ValueError, TypeError, ArithmeticError) as fault:
         raise InvalidInput(f"{spec.name}: expected {_expected(spec)}, got no such array: {fault}") from fault
+
+
+def _shown(axes: Sequence[object]) -> str:
+    return f"[{', '.join(str(axis) for axis in axes)}]"
 
 
 def _expected(spec: TensorSpec) -> str:

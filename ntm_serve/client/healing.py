@@ -14,6 +14,8 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
+from numbers import Real
 
 from ntm_serve.errors import (
     DeadlinePassed,
@@ -104,12 +106,20 @@ class Healing:
         return min(self.policy.patience_s, FIRST_ANSWER_S)
 
 
+def expect_timeout(timeout_s: object) -> None:
+    """Refuse what is no time to wait for an answer; 0 is what is left of a time that is over. Raises InvalidInput."""
+    if timeout_s is not None and not (isinstance(timeout_s, Real) and 0 <= float(timeout_s) < inf):
+        raise InvalidInput(f"timeout_s: expected seconds, at least 0, or None for no limit, got {timeout_s!r}")
+
+
 class Patience:
     """The tries of one call, or of a stream from one reply to the next. timeout_s: the longest that all of them may
     take together, from now on; None is no limit.
     """
 
     def __init__(self, healing: Healing, *, timeout_s: float | None = None) -> None:
+        """Raises InvalidInput for a time that is none."""
+        expect_timeout(timeout_s)
         self._healing = healing
         self._timeout_s = timeout_s
         self._deadline_s = None if timeout_s is None else healing.clock() + timeout_s

@@ -15,6 +15,7 @@ from ntm_serve.frontends.stream import MessageStream
 from ntm_serve.frontends.tensors import Ports
 from ntm_serve.inference import service_pb2
 from ntm_serve.message import StepRequest
+from ntm_serve.observer import CallTrace, Tracer
 from ntm_serve.sequences import Sequences
 from ntm_serve.service import Service
 from ntm_serve.step_model import ModelKey, StepModel
@@ -35,8 +36,10 @@ class Inference:
         *,
         messages_in_flight_max: int,
         stream_bytes_max: int,
+        tracer: Tracer | None = None,
     ) -> None:
         self._service = service
+        self._tracer = tracer
         self._sequences = sequences
         self._messages_in_flight_max = messages_in_flight_max
         self._stream_bytes_max = stream_bytes_max
@@ -48,11 +51,11 @@ class Inference:
         self._writer = ResponseWriter(streamed=False)
 
     def ModelInfer(self, call: Call) -> None:
-        call.read(_Single(self, call, self._writer).take)
+        call.read(_Single(self, call, self._writer, self._trace_of(call)).take)
 
     def ModelStreamInfer(self, call: Call) -> None:
         strict = any(key == STRICT_KEY and value in ("true", b"true", "1", b"1") for key, value in call.metadata)
-        conversation = _Conversation(self, strict=strict)
+        conversation = _Conversation(self, strict=strict, trace=self._trace_of(call))
         conversation.stream = stream = MessageStream(
             call,
             conversation,
@@ -63,6 +66,9 @@ class Inference:
         )
         self._streams.add(stream)
         stream.begin(draining=self._service.draining)
+
+    def _trace_of(self, call: Call) -> CallTrace | None:
+        return None if self._tracer is None else self._tracer.call(call.method, call.metadata)
 
     def drain(self) -> None:
         """Have every stream answer what it has in flight, and end with a status that says: connect again."""
@@ -141,19 +147,21 @@ def _expected(model: StepModel, key: ModelKey) -> StepModel:
 class _Single:
     """A call with one request."""
 
-    def __init__(self, inference: Inference, call: Call, writer: ResponseWriter) -> None:
+    def __init__(self, inference: Inference, call: Call, writer: ResponseWriter, trace: CallTrace | None) -> None:
         self._inference = inference
+        self._trace = trace
         self._call = call
         self._writer = writer
 
     def take(self, data: bytes | None) -> None:
         if data is None:
             return self._call.fail(InvalidInput("call: expected one message, got none"))
+        trace = None if self._trace is None else self._trace.message()
         try:
             message = parsed(service_pb2.ModelInferRequest, data)
         except InvalidInput as error:
-            return fail(self._call, error)
-        request = Request(self, message, len(data))
+            return fail(self._call, error, trace)
+        request = Request(self, message, len(data), trace)
         self._call.on_over = lambda cut_short: request.leave() if cut_short else None
         return self._inference.ask(request, message)
 
@@ -170,8 +178,9 @@ class _Single:
 class _Conversation:
     """The requests of a stream."""
 
-    def __init__(self, inference: Inference, *, strict: bool) -> None:
+    def __init__(self, inference: Inference, *, strict: bool, trace: CallTrace | None) -> None:
         self._inference = inference
+        self._trace = trace
         self._strict = strict
         self._writer = ResponseWriter(streamed=True)
         self._requests: deque[Request] = deque()
@@ -179,7 +188,8 @@ class _Conversation:
 
     def take(self, data: bytes) -> None:
         message = parsed(service_pb2.ModelInferRequest, data)
-        request = Request(self, message, len(data))
+        trace = None if self._trace is None else self._trace.message()
+        request = Request(self, message, len(data), trace)
         self._requests.append(request)
         self._inference.ask(request, message)
 

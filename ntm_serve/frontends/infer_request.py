@@ -11,11 +11,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ntm_serve.errors import DeadlinePassed, InvalidInput, ModelUnknown, NtmServeError, Unsupported
+from ntm_serve.frontends.methods import LEFT
 from ntm_serve.frontends.parameters import Parameters
 from ntm_serve.frontends.responses import CAUSE, SNAPSHOT
 from ntm_serve.frontends.tensors import Axes, Ports, arrays_of, expect_no_shared_memory
 from ntm_serve.inference import service_pb2
 from ntm_serve.message import StepRequest
+from ntm_serve.observer import MessageTrace
 from ntm_serve.sequences import GONE, Asked, Change, SequenceId, session_name
 from ntm_serve.stateless import InferRequest
 from ntm_serve.step_model import ModelKey, StepModel
@@ -98,15 +100,19 @@ class Request(Asked):
     """
 
     __slots__ = (
-        "_asker", "_numbered", "_unread", "answer", "axes", "id", "model", "model_key", "numbers", "rows",
+        "_asker", "_numbered", "_trace", "_unread", "answer", "axes", "id", "model", "model_key", "numbers", "rows",
         "sequence_id", "size", "timer", "wants_final",
     )  # fmt: skip
 
     model: StepModel
 
-    def __init__(self, asker: Asker, message: service_pb2.ModelInferRequest, size: int) -> None:
+    def __init__(
+        self, asker: Asker, message: service_pb2.ModelInferRequest, size: int, trace: MessageTrace | None = None
+    ) -> None:
         super().__init__(_NOTHING, None)
         self._asker: Asker | None = asker
+        # Until it is told how the request ended.
+        self._trace = trace
         self._numbered = False
         # Reads what waits for its turn.
         self._unread: Callable[[], None] | None = None
@@ -258,6 +264,9 @@ class Request(Asked):
 
     def answered(self, submission: Submission) -> None:
         self._end_timer()
+        trace, self._trace = self._trace, None
+        if trace is not None:
+            trace.answered(submission.timeline())
         if self._numbered:
             self.numbers = submission.next_steps[0], submission.durable_steps[0]
         asker, self._asker = self._asker, None
@@ -266,6 +275,7 @@ class Request(Asked):
 
     def failed(self, error: NtmServeError) -> None:
         self._end_timer()
+        self._end_trace(error)
         asker, self._asker = self._asker, None
         if asker is not None:
             started = self.change is not None and self.change.start
@@ -275,15 +285,23 @@ class Request(Asked):
         """Whoever asked is gone."""
         self._asker = None
         self._end_timer()
+        self._end_trace(LEFT)
         self.cancel()
 
     def expire(self, timeout_s: float) -> None:
         """Its time is over."""
         self.timer = None
         asker, self._asker = self._asker, None
+        error = DeadlinePassed(f"Request timeout expired: it was not answered within {timeout_s:g} s")
+        self._end_trace(error)
         self.cancel()
         if asker is not None:
-            asker.refuse(self, DeadlinePassed(f"Request timeout expired: it was not answered within {timeout_s:g} s"))
+            asker.refuse(self, error)
+
+    def _end_trace(self, error: NtmServeError) -> None:
+        trace, self._trace = self._trace, None
+        if trace is not None:
+            trace.failed(error)
 
     def _end_timer(self) -> None:
         if self.timer is not None:

@@ -10,7 +10,7 @@ from ntm_serve.frontends.infer import Inference
 from ntm_serve.frontends.methods import Method, kind_of, methods_of
 from ntm_serve.frontends.model_config import config_of, metadata_of, statistics_of
 from ntm_serve.inference import service_pb2
-from ntm_serve.observer import ModelTotals
+from ntm_serve.observer import ModelTotals, Tracer
 from ntm_serve.service import Service
 from ntm_serve.step_model import ModelKey
 from ntm_serve.tenancy import TenantService
@@ -67,7 +67,9 @@ class InferenceBehaviours:
         *,
         settings: InferenceSettings,
         totals: Callable[[ModelKey], ModelTotals],
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._service = service
         self._settings = settings
         self._totals = totals
@@ -80,7 +82,7 @@ class InferenceBehaviours:
         """Every method; both that infer take their calls over."""
         infer = INFERENCE.methods_by_name["ModelInfer"]
         own = Method(f"/{INFERENCE.full_name}/{infer.name}", kind_of(infer), self.ModelInfer)
-        for method in methods_of(INFERENCE, self):
+        for method in methods_of(INFERENCE, self, self._tracer):
             yield own if method.path == own.path else method
 
     def ServerLive(self, request: service_pb2.ServerLiveRequest) -> service_pb2.ServerLiveResponse:

@@ -151,7 +151,7 @@ class GrpcServer:
         self._common: dict[str, Method] = {
             method.path: method
             for methods in (
-                methods_of(ADMIN, AdminBehaviours(tenancy, drain=drain)),
+                methods_of(ADMIN, AdminBehaviours(tenancy, drain=drain), tracer),
                 self._health.methods(),
                 reflection.methods(),
             )
@@ -168,11 +168,17 @@ class GrpcServer:
             service, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max, tracer=self._tracer
         )
         sequences = Sequences(service)
-        inference = Inference(service, sequences, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max)
-        triton = InferenceBehaviours(service, inference, settings=self._inference, totals=self._totals)
+        inference = Inference(
+            service, sequences, messages_in_flight_max=messages_max, stream_bytes_max=bytes_max, tracer=self._tracer
+        )
+        triton = InferenceBehaviours(
+            service, inference, settings=self._inference, totals=self._totals, tracer=self._tracer
+        )
         methods = (
-            *methods_of(SESSIONS, sessions), *methods_of(MODELS, ModelsBehaviours(service)), *triton.methods()
-        )  # fmt: skip
+            *methods_of(SESSIONS, sessions, self._tracer),
+            *methods_of(MODELS, ModelsBehaviours(service), self._tracer),
+            *triton.methods(),
+        )
         return _Door({method.path: method for method in methods}, sessions, inference, sequences)
 
     def _methods(self, tenant: str) -> Iterator[tuple[str, Method]]:
@@ -182,7 +188,7 @@ class GrpcServer:
     async def start(self, host: str, port: int) -> int:
         """Listen; port 0 is any free one. Returns the port. Raises SettingsFault where it is taken."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        _expect_free(host, port, address)
+        expect_free(host, port, name="port")
         server = cygrpc.Server(self._options, False)
         server.register_completion_queue(self._loop.queue)
         try:
@@ -341,15 +347,18 @@ class GrpcServer:
         self._leaving.pop(call, None)
 
 
-def _expect_free(host: str, port: int, address: str) -> None:
-    """Refuse a taken port in our words; gRPC's core would log its own first. Raises SettingsFault."""
+def expect_free(host: str, port: int, *, name: str) -> None:
+    """Refuse a taken port in our words; gRPC's core would log its own first. name: of the setting. Raises
+    SettingsFault.
+    """
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
     except OSError as fault:
-        raise SettingsFault(f"port: expected {address} to be free, got: {fault.strerror}") from fault
+        raise SettingsFault(f"{name}: expected {address} to be free, got: {fault.strerror}") from fault
 
 
 def _nobody_counts(call: Call) -> None: ...

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from ntm_serve.errors import InvalidInput, NtmServeError, ServerDraining, StepCancelled
+from ntm_serve.errors import InvalidInput, NtmServeError, ServerDraining
 from ntm_serve.frontends.call import Call, fault_of
 from ntm_serve.frontends.messages import (
     ReplyWriter,
@@ -21,7 +21,7 @@ from ntm_serve.frontends.messages import (
     wire_session,
     wire_specs,
 )
-from ntm_serve.frontends.methods import parsed, takes_call
+from ntm_serve.frontends.methods import LEFT, parsed, takes_trace
 from ntm_serve.frontends.stream import HELD_BACK_MAX_S
 from ntm_serve.frontends.watch import WatchCall
 from ntm_serve.observer import CallTrace, MessageTrace, Tracer
@@ -30,9 +30,6 @@ from ntm_serve.submission import Submission
 from ntm_serve.tenancy import Tenancy, TenantService, place_of
 from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
 from ntm_serve.wire import arrays_of, durability_of, tensor_of, wire_error
-
-# What a trace says of messages that nobody waits for any more.
-LEFT = StepCancelled("call: ended before the message was answered")
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
 
@@ -104,26 +101,17 @@ class SessionsBehaviours:
         inputs, outputs = wire_specs(self._service.model(*view.model))
         return sessions_pb2.OpenResponse(session=wire_session(view), inputs=inputs, outputs=outputs)
 
-    @takes_call
-    async def Step(self, request: sessions_pb2.StepRequest, call: Call) -> sessions_pb2.StepResponse:
-        trace = None if self._tracer is None else self._tracer.call(call.method, call.metadata).message()
-        try:
-            submission = await self._step(request)
-        except (NtmServeError, asyncio.CancelledError) as error:
-            if trace is not None:
-                trace.failed(error if isinstance(error, NtmServeError) else LEFT)
-            raise
-        if trace is not None:
-            trace.answered(submission.timeline())
-        return step_response(submission, range(len(submission.session_ids)))
-
-    async def _step(self, request: sessions_pb2.StepRequest) -> Submission:
+    @takes_trace
+    async def Step(self, request: sessions_pb2.StepRequest, trace: MessageTrace | None) -> sessions_pb2.StepResponse:
         if request.reply_mode == sessions_pb2.REPLY_MODE_AS_FINISHED:
             raise InvalidInput("reply_mode: expected TOGETHER for a call with one reply, got AS_FINISHED")
         submission = await self._service.step(step_request(request), tag=request.tag)
         if len(submission.session_ids) == 1 and submission.errors:
             raise submission.errors[0]
-        return submission
+        response = step_response(submission, range(len(submission.session_ids)))
+        if trace is not None:
+            trace.answered(submission.timeline())
+        return response
 
     def Stream(self, call: Call) -> None:
         stream = _Stream(

@@ -1,14 +1,15 @@
 """Watching a session over gRPC: one request, and frames until it ends.
 
 Rules of this file: the next frame is taken when the client has room for it, so that one that does not read is sent no
-more and costs nothing; whatever way a call ends, its task ends with it.
+more and costs nothing, and one that takes nothing for long gives its place to others; whatever way a call ends, its
+task ends with it.
 """
 
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 
-from ntm_serve.errors import InvalidInput, NtmServeError
+from ntm_serve.errors import InvalidInput, NtmServeError, StreamAged
 from ntm_serve.frontends.call import Call
 from ntm_serve.frontends.messages import wire_session
 from ntm_serve.frontends.methods import fail, parsed
@@ -20,6 +21,10 @@ from ntm_serve.views import SessionView
 from ntm_serve.watching import Wish
 from ntm_serve.wire import tensor_of
 
+# How long a client may take to make room for what was written. Pulses come every few seconds, so one whose buffers are
+# full has not read for longer.
+TAKEN_MAX_S = 30.0
+
 _REDUCTION_OF_WIRE = {
     sessions_pb2.REDUCTION_UNSPECIFIED: Reduction.PEAK,
     sessions_pb2.REDUCTION_PEAK: Reduction.PEAK,
@@ -29,6 +34,10 @@ _WIRE_OF_REDUCTION = {
     Reduction.PEAK: sessions_pb2.REDUCTION_PEAK,
     Reduction.MEAN: sessions_pb2.REDUCTION_MEAN,
 }
+
+
+class _NotTaken(Exception):
+    """The client had no room for what was written, for TAKEN_MAX_S."""
 
 
 class WatchCall:
@@ -65,6 +74,8 @@ class WatchCall:
                 async for one in seen:
                     await self._write(self._response(one, wish, begun=begun))
                     begun = True
+        except _NotTaken:  # What ends it cannot wait for room, as all else would.
+            self._call.cut(StreamAged(f"watch: its client took nothing for {TAKEN_MAX_S:g} s; watch again"))
         except Exception as fault:
             fail(self._call, fault)
 
@@ -93,7 +104,11 @@ class WatchCall:
                 written.set_result(None)
 
         self._call.write(response.SerializeToString(), tell)
-        await written
+        try:
+            async with asyncio.timeout(TAKEN_MAX_S):
+                await written
+        except TimeoutError:
+            raise _NotTaken from None
 
     def _over(self, cut_short: bool) -> None:
         if self._task is not None:

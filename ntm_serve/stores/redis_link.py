@@ -64,7 +64,9 @@ class RedisLink:
             with self._translated():
                 info = self._client.info()
         except StoreUnavailable as error:
-            raise StoreUnavailable(f"{error.message}; expected a redis or valkey that listens there") from error
+            raise StoreUnavailable(
+                error.message, detail=f"{error.detail}; expected a redis or valkey that listens there"
+            ) from error
         self._expect_usable(info)
         self.is_cluster = bool(info.get("cluster_enabled"))
         if self.is_cluster:
@@ -149,13 +151,14 @@ class RedisLink:
             raise self._fault(error) from error
 
     def _fault(self, error: Exception) -> NtmServeError:
-        said = f"store: {self.address}: {error}"
+        # Where it is, and what redis says of it, is not for callers.
+        told, said = f"store: redis: {type(error).__name__}", f"store: {self.address}: {error}"
         if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-            return SettingsFault(f"{said}; expected a user and password that redis lets in")
+            return SettingsFault(told, detail=f"{said}; expected a user and password that redis lets in")
         # A script stumbles ("attempt to compare nil ...") where a key holds something that no script has left there.
         if isinstance(error, ResponseError) and ("WRONGTYPE" in str(error) or "attempt to" in str(error)):
-            return StoreDamaged(f"{said}; expected what was left there")
-        return StoreUnavailable(said)
+            return StoreDamaged(told, detail=f"{said}; expected what was left there")
+        return StoreUnavailable(told, detail=said)
 
 
 def script_command(script: Script, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Command:

@@ -215,14 +215,14 @@ class SqliteFile:
     def fault(self, error: sqlite3.Error) -> NtmServeError:
         """StoreDamaged, SettingsFault or StoreUnavailable for what SQLite raised."""
         code = getattr(error, "sqlite_errorcode", None)
-        said = f"store: {self.path}: {error}"
+        told, said = f"store: {error}", f"store: {self.path}: {error}"
         if isinstance(error, sqlite3.ProgrammingError):
-            return StoreUnavailable(said)
+            return StoreUnavailable(told, detail=said)
         if code is None or code in _DAMAGED or code & 0xFF in _DAMAGED:
-            return StoreDamaged(f"{said}; expected the database that was left there")
+            return StoreDamaged(told, detail=f"{said}; expected the database that was left there")
         if code & 0xFF in _UNUSABLE:
-            return SettingsFault(f"{said}; expected a path that this process may write")
-        return StoreUnavailable(said)
+            return SettingsFault(told, detail=f"{said}; expected a path that this process may write")
+        return StoreUnavailable(told, detail=said)
 
 
 @cache

@@ -314,13 +314,12 @@ class SqliteLog:
     def _load(self, number: int) -> _Standing:
         rows = self._file.run("SELECT * FROM progress WHERE session = ?", (number,))
         if not rows:
-            raise StoreDamaged(f"store: {self._file.path}: expected progress of session number {number}, got none")
+            raise StoreDamaged(f"store: expected progress of session number {number}, got none")
         snapshots = self._file.run("SELECT step, length(payload) FROM snapshots WHERE session = ?", (number,))
         standing = _Standing._make((*rows[0][:7], dict(snapshots), {}))
         if standing.row() != rows[0]:
             raise StoreDamaged(
-                f"store: {self._file.path}: expected snapshots of session number {number} as in {rows[0]}, "
-                f"got {standing.snapshots}"
+                f"store: expected snapshots of session number {number} as in {rows[0]}, got {standing.snapshots}"
             )
         return standing
 

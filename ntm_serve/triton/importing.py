@@ -36,6 +36,8 @@ from ntm_serve.triton.recording import Example, recorded_run
 CONFIG_FILE = "config.pbtxt"
 INITIAL_STATE_FOLDER = "initial_state"
 
+LEFT_ALONE = "a version has no leading zero and at most nine digits"
+
 # How far another machine's kernels may differ from the recorded run: as an export's.
 TOLERANCE = 1e-5
 
@@ -129,19 +131,28 @@ def _versions(folder: Path, config: ModelConfig) -> list[str]:
     found = sorted((one.name for one in folder.iterdir() if one.is_dir() and VERSION.fullmatch(one.name)), key=int)
     policy = config.version_policy
     if not found:
-        raise ModelRejected(f"{folder}: expected folders of versions named by whole numbers from 1 on, got none")
+        others = f"none; {LEFT_ALONE}: {left_alone}" if (left_alone := _left_alone(folder)) else "none"
+        raise ModelRejected(f"{folder}: expected folders of versions named by whole numbers from 1 on, got {others}")
     if policy.WhichOneof("policy_choice") == "all":
         return found
     if policy.WhichOneof("policy_choice") == "specific":
-        wanted = [str(one) for one in policy.specific.versions]
+        wanted = list(dict.fromkeys(str(one) for one in policy.specific.versions))
         if missing := [one for one in wanted if one not in found]:
             raise ModelRejected(f"{folder}: version_policy: expected versions {missing}, got {found}")
         return wanted
     return found[-(policy.latest.num_versions or 1) :]
 
 
+def _left_alone(folder: Path) -> list[str]:
+    """Folders with the name of a number that is no version's: 01 would be another 1."""
+    return sorted(
+        one.name for one in folder.iterdir() if one.is_dir() and one.name.isdigit() and not VERSION.fullmatch(one.name)
+    )
+
+
 def _import(folder: Path, version: str, config: Config, options: Options) -> Imported:
-    named = partial(Imported, folder.name, version, ignored=tuple(ignored(config)))
+    folders = [f"folder {name}: {LEFT_ALONE}" for name in _left_alone(folder)]
+    named = partial(Imported, folder.name, version, ignored=(*ignored(config), *folders))
     try:
         target = target_directory(options.out, folder.name, version, force=options.force, version_chosen=False)
         path = _model_file(folder / version, config.model)
@@ -159,6 +170,8 @@ def _import(folder: Path, version: str, config: Config, options: Options) -> Imp
 def _model_file(folder: Path, config: ModelConfig) -> Path:
     name = config.default_model_filename or MODEL_FILE
     path = folder / name
+    if "\0" in name:
+        raise ModelRejected(f"{folder}: default_model_filename: expected the name of a file, got {name!r}")
     if Path(name).name != name or not path.is_file():
         raise ModelRejected(f"{path}: expected the model as one file, got {'a folder' if path.is_dir() else 'none'}")
     return path

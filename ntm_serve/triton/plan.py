@@ -6,6 +6,7 @@ says whether a step was made; all faults of a model are told at once.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ UNFED = {
     END: "whether a request is the last of its sequence is not known when its step runs",
     CORRID: "a session's name is no number, and a step must not depend on it",
 }
+
+
+# Of one tensor of one session: beyond it a batch of a few has no room on any machine that serves.
+ROW_BYTES_MAX = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,11 @@ class _Planning:
         planned = []
         for name, one in given:
             node = nodes.get(name)
-            if node is None:
+            if "\0" in name:
+                self.faults.append(f"{kind} {name!r}: expected a name without NUL, which ends names in archives")
+            elif node is None:
                 self.faults.append(f"{kind} {name}: is not in the graph, which has {sorted(nodes)}")
+            if node is None:
                 continue
             dims = None if one is None else [] if is_scalar(one) else list(one.dims)
             dtype = node.dtype if one is None else self._dtype(f"{kind} {name}", one.data_type)
@@ -188,6 +196,8 @@ class _Planning:
             faults.append(f"{what}: expected a shape of fixed sizes, got {dims or shown}{more}")
         if any(size is not None and size < 1 for size in sizes):
             faults.append(f"{what}: expected every axis to be at least 1, got {sizes}")
+        elif dtype in DTYPES and prod(one or 1 for one in sizes) * np.dtype(dtype).itemsize > ROW_BYTES_MAX:
+            faults.append(f"{what}: expected at most {ROW_BYTES_MAX} bytes in a row, got {described(dtype, sizes)}")
         return tuple(sizes)
 
     def _sizes(self, name: str, node: GraphTensor) -> list[int | None]:
@@ -207,6 +217,8 @@ class _Planning:
 
     def _state(self, state: pb.ModelSequenceBatching.State) -> PlannedState:
         name, what = state.input_name, f"state {state.input_name}"
+        if "\0" in name:
+            self.faults.append(f"state {name!r}: expected a name without NUL, which ends names in archives")
         dtype, dims = self._dtype(what, state.data_type), list(state.dims)
         nothing = PlannedState(name, state.output_name, np.zeros(()))
         source, target = self._graph.inputs.get(name), self._graph.outputs.get(state.output_name)
@@ -247,8 +259,9 @@ class _Planning:
     def _from_file(self, what: str, file: str, zeros: Array) -> Array:
         try:
             content = self._read_initial(file)
-        except OSError as fault:
-            self.faults.append(f"{what}: {file!r}: expected a readable file, got: {fault.strerror or fault}")
+        except (OSError, ValueError) as fault:  # The latter of a name that no file can have.
+            said = getattr(fault, "strerror", None) or fault
+            self.faults.append(f"{what}: {file!r}: expected a readable file, got: {said}")
             return zeros
         if len(content) != zeros.nbytes:
             wanted = f"{zeros.nbytes} bytes of {described(zeros.dtype, zeros.shape)}"

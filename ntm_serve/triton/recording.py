@@ -38,7 +38,7 @@ def recorded_run(model: bytes, path: Path, plan: Plan, example: Example | None) 
         try:
             given = run(dict(zip(fed_by, rows, strict=True)), wanted)
         except EngineFault as fault:
-            raise ModelRejected(f"{fault.message}; {EXAMPLE}") from fault
+            raise ModelRejected(f"{fault.detail}; {EXAMPLE}") from fault
         made, state = given[: len(plan.outputs)], given[len(plan.outputs) :]
         _expect_outputs(path, plan, made)
         state = _expected_state(path, plan, state, step)

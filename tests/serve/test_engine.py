@@ -199,8 +199,9 @@ def test_a_run_is_padded_and_the_padding_is_not_seen(engine, directory, monkeypa
 
 
 def test_an_error_of_the_runtime_is_an_engine_fault(engine, directory):
-    with pytest.raises(EngineFault, match="onnxruntime: "):
+    with pytest.raises(EngineFault, match="onnxruntime: ") as raised:
         engine.run([np.zeros((1, 3), np.float32)], [array[:1] for array in directory.golden.state])
+    assert raised.value.message == f"model {engine.card.key}: a run failed; the server's log says why"
 
 
 def test_a_golden_run_that_differs_is_refused(directory):

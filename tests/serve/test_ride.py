@@ -101,7 +101,7 @@ def test_a_fault_of_ours_is_every_places_error():
     model = Broken()
     ride = run_ride(model, company(model, [1], [1]), nobody_waits)
     assert ride.steps == 0
-    assert all(isinstance(error, EngineFault) and "not what the contract" in error.message for error in ride.errors)
+    assert all(type(error) is EngineFault and "not what the contract" in error.detail for error in ride.errors)
 
 
 @pytest.mark.parametrize("part", ["outputs", "state"])

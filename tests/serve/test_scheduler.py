@@ -120,7 +120,7 @@ async def test_an_engine_that_breaks_its_promise_fails_the_tickets_and_not_the_s
         session = it.session("a")
         outcome = await it.submit(session, 1)
         assert isinstance(outcome, EngineFault)
-        assert "not what the contract says" in outcome.message
+        assert "not what the contract says" in outcome.detail
         it.model.broken = False
         assert await it.submit(session, 1) == [1]
 

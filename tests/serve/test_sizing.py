@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from ntm_serve.errors import LimitReached, ModelRejected
-from ntm_serve.sizing import Sizing, Use
+from ntm_serve.sizing import FAULT_LIFE_S, FAULTS_MAX, Sizing, Use
+from ntm_serve.testing import ManualClock
 
 
 class Made:
@@ -25,7 +26,10 @@ class Making:
         self.may = asyncio.Event()
         self.made, self.dropped, self.at_work, self.most_at_work = [], [], 0, 0
         self.fault = None
-        self.sizing = Sizing(self.make, sizes_max=sizes_max, refuse=self.refuse, dropped=self.dropped.append)
+        self.clock = ManualClock()
+        self.sizing = Sizing(
+            self.make, sizes_max=sizes_max, refuse=self.refuse, dropped=self.dropped.append, clock=self.clock
+        )
 
     async def make(self, sizes):
         self.made.append(sizes)
@@ -93,7 +97,7 @@ async def test_the_longest_unused_makes_room_and_what_is_used_stays():
     assert len(making.sizing.made) == 2
 
 
-async def test_what_could_not_be_made_is_told_to_all_and_tried_again():
+async def test_what_could_not_be_made_is_told_to_all_and_tried_again_after_a_while():
     making = Making()
     making.fault = ModelRejected("not finite")
     waiting = [making.of(1), making.of(1)]
@@ -102,5 +106,35 @@ async def test_what_could_not_be_made_is_told_to_all_and_tried_again():
         with pytest.raises(ModelRejected):
             await one
     making.fault = None
+    making.clock.advance(FAULT_LIFE_S - 1)
+    with pytest.raises(ModelRejected, match="not finite"):
+        await making.of(1)
+    assert len(making.made) == 1
+    assert (await making.of(2)).sizes == (("slots", 2),)
+    making.clock.advance(2)
     assert (await making.of(1)).sizes == (("slots", 1),)
-    assert len(making.made) == 2
+    assert len(making.made) == 3
+
+
+async def test_a_session_that_comes_back_is_not_refused_for_what_failed_before():
+    making = Making()
+    making.fault = ModelRejected("no memory")
+    making.may.set()
+    with pytest.raises(ModelRejected):
+        await making.of(1)
+    making.fault = None
+    made = await making.of(1, comes_back=True)
+    assert await making.of(1) is made
+
+
+async def test_no_more_faults_are_remembered_than_there_may_be():
+    making = Making(sizes_max=10_000)
+    making.fault = ModelRejected("not finite")
+    making.may.set()
+    for size in range(FAULTS_MAX + 1):
+        with pytest.raises(ModelRejected):
+            await making.of(size)
+    making.fault = None
+    with pytest.raises(ModelRejected):
+        await making.of(1)
+    assert (await making.of(0)).sizes == (("slots", 0),)

@@ -120,7 +120,8 @@ def test_csv_is_read_and_written_by_the_names_of_the_files(pipe, tmp_path):
 def test_sessions_stay_open_and_the_next_file_goes_on(pipe, tmp_path):
     for turn in range(2):
         write_events(tmp_path / "x.jsonl", [("a", 1), ("a", 1)])
-        assert pipe("-i", tmp_path / "x.jsonl", "-o", tmp_path / "y.jsonl", "--prefix", "plant-").status == 0
+        files = ("-i", tmp_path / "x.jsonl", "-o", tmp_path / "y.jsonl", "--overwrite")
+        assert pipe(*files, "--prefix", "plant-").status == 0
         assert [line["step"] for line in written(tmp_path / "y.jsonl")] == [2 * turn, 2 * turn + 1]
 
 
@@ -334,8 +335,30 @@ def test_an_interrupted_run_is_not_written_over(pipe, tmp_path):
     assert pipe("-i", tmp_path / "x.jsonl", "-o", tmp_path / "y.jsonl").status == 1
     ran = pipe("-i", tmp_path / "x.jsonl", "-o", tmp_path / "y.jsonl")
     assert ran.status == 1
-    assert "was interrupted: go on with --resume, or remove " in ran.err
+    assert "was interrupted: --resume goes on after it, --overwrite begins anew" in ran.err
     assert len(written(tmp_path / "y.jsonl")) == 1
+    write_events(tmp_path / "x.jsonl", [("b", 1)])
+    assert pipe("-i", tmp_path / "x.jsonl", "-o", tmp_path / "y.jsonl", "--overwrite").status == 0
+    assert written(tmp_path / "y.jsonl") == sums_of([("b", 1)])
+    assert not (tmp_path / "y.jsonl.journal").exists()
+
+
+def test_outputs_that_are_there_are_not_written_over_unless_that_is_asked_for(pipe, tmp_path):
+    write_events(tmp_path / "x.jsonl", [("a", 1)])
+    path = tmp_path / "y.jsonl"
+    path.touch()
+    assert pipe("-i", tmp_path / "x.jsonl", "-o", path).status == 0, "nothing is lost of an empty file"
+    before = path.read_bytes()
+    ran = pipe("-i", tmp_path / "x.jsonl", "-o", path)
+    told = (
+        f"ntm-serve: output: {path} exists, and it is not empty: --resume goes on after it, --overwrite begins anew\n"
+    )
+    assert (ran.status, ran.err.splitlines(keepends=True)[-1]) == (1, told)
+    assert path.read_bytes() == before
+    write_events(tmp_path / "x.jsonl", [("b", 2), ("b", 3)])
+    assert pipe("-i", tmp_path / "x.jsonl", "-o", path, "--overwrite").status == 0
+    assert written(path) == sums_of([("b", 2), ("b", 3)])
+    assert "expected one of them" in pipe("-i", tmp_path / "x.jsonl", "-o", path, "--overwrite", "--resume").err
 
 
 def test_a_run_goes_on_with_its_own_input_and_model_alone(pipe, tmp_path):

@@ -1,5 +1,6 @@
 """`ntm-serve serve`: how it starts, what it refuses, how it ends."""
 
+import json
 import shutil
 import signal
 import socket
@@ -79,6 +80,30 @@ def test_all_faults_of_settings_are_told_at_once(cli, monkeypatch):
         assert part in line
 
 
+def test_all_that_cannot_be_used_is_told_at_once_and_before_models_are_loaded(cli, repository, tmp_path):
+    """Of values that are good by themselves: files, ports, and what goes together."""
+    (tmp_path / "tenants.toml").write_text("[tenants.acme]\nsessions_max = -1\n")
+    (tmp_path / "keys.json").write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        ended = cli(
+            "serve", "--models", repository, "--port", number, "--http-port", "0", "--durability", "disk",
+            "--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem",
+            "--auth-file", tmp_path / "none.toml", "--auth-jwt-keys", tmp_path / "keys.json", "--auth-jwt-issuer", "i",
+            "--auth-jwt-audience", "a",
+            "--tenants-file", tmp_path / "tenants.toml", "--execution-provider", "cuda",
+        )  # fmt: skip
+    assert (ended.status, ended.out) == (1, "")
+    (line,) = ended.err.splitlines()
+    for part in ("execution_provider: expected", f"port: expected 127.0.0.1:{number} to be free", "tls_cert: expected",
+                 "auth_file: expected", "auth_jwt_keys: expected a JWK set", "tenants_file: ",
+                 "durability: expected a store for disk"):  # fmt: skip
+        assert part in line, part
+    ended = cli("serve", "--models", repository, "--port", "7", "--http-port", "7", "--store", "mysql://x")
+    assert ended.err.count("\n") == 1
+    assert "port, http_port: expected two, got 7 for both; store: expected sqlite:PATH" in ended.err
+
+
 def test_a_repository_that_is_none_is_refused(cli, tmp_path):
     for folder, says in ((tmp_path / "nope", "which is not a folder"), (tmp_path, "got none")):
         ended = cli("serve", "--models", folder)
@@ -99,7 +124,7 @@ def test_a_damaged_model_does_not_keep_the_others_from_being_served(serve, repos
         client.session("copy-ff").close()
     listed = cli("models", "--server", server.target)
     assert "not served: MODEL_DAMAGED" in listed.out
-    assert f"damaged/1: {tmp_path}/damaged/1/model.onnx: expected" in listed.out
+    assert "\nmodel damaged/1: model.onnx: expected" in listed.out
     shown = cli("models", "damaged", "--server", server.target)
     assert (shown.status, shown.out) == (1, "")
     ended = server.stop()
@@ -144,3 +169,15 @@ def test_while_models_are_loaded_a_signal_ends_it_at_once(zoo):
         _, err = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in err
+
+
+def test_lines_of_libraries_are_json_where_ours_are(serve, repository):
+    """uvicorn warns of what is no HTTP; a warning of Python's own comes with the same words."""
+    server = serve("--models", str(repository), *FREE, "--log-format", "json", "--log-level", "warning")
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=30) as connection:
+        connection.sendall(b"\0 this is no HTTP\r\n\r\n")
+        assert b"400" in connection.recv(1000)
+    lines = [json.loads(line) for line in server.stop().err.splitlines()]
+    (line,) = [one for one in lines if one.get("logger") == "uvicorn.error"]
+    assert (line["level"], line["event"]) == ("warning", "Invalid HTTP request received.")
+    assert line["timestamp"].endswith("Z")

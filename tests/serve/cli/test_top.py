@@ -5,14 +5,17 @@ import re
 import signal
 import subprocess
 import threading
+import warnings
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from ntm_serve.cli.gauging import Between, ModelLine, quantile, reading
-from ntm_serve.cli.top import View, busiest, drawn
+from ntm_serve.cli.options import Connection
+from ntm_serve.cli.top import Metrics, View, busiest, drawn
 from ntm_serve.client import Client
 
 from .conftest import SCRIPT, environment
@@ -129,6 +132,50 @@ def test_as_json_it_has_the_same_figures_again_and_again_until_it_is_told_to_end
         assert session["session_id"] == "stepped"
         assert session["steps_s"] > 0
     assert views[1]["sessions"][0]["next_step"] > views[0]["sessions"][0]["next_step"]
+
+
+@pytest.fixture
+def elsewhere():
+    """A server of metrics that redirects, and the headers that it and whoever it redirects to were sent."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers.get("authorization")))
+            if self.path == "/moved":
+                self.send_response(302)
+                self.send_header("location", f"http://127.0.0.1:{self.server.server_port}/metrics")
+                self.end_headers()
+            else:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(TEXT.format(**one()).encode())
+
+        def log_message(self, *said):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port, asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_token_that_goes_elsewhere_without_tls_is_told_of_and_goes_to_nobody_else(elsewhere, tmp_path):
+    port, asked = elsewhere
+    (tmp_path / "token").write_text("t0ken")
+    connection = Connection(token_file=tmp_path / "token")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Metrics([f"http://localhost:{port}/metrics", "https://far.example/metrics"], connection)
+        Metrics(["http://far.example/metrics"], Connection())
+        here = Metrics([f"http://127.0.0.1:{port}/moved"], connection)
+    assert here.read().models()
+    assert asked == [("/moved", "Bearer t0ken"), ("/metrics", None)]
+    with pytest.warns(UserWarning, match=r"far\.example:8002: the token goes there readable .*: https://"):
+        Metrics(["http://far.example:8002/metrics"], connection)
 
 
 def test_sessions_that_are_new_or_were_taken_back_have_made_no_steps(stepped):

@@ -1,5 +1,6 @@
 """What both clients promise but for streams: forms, errors, sessions, connections."""
 
+import re
 import secrets
 import socket
 
@@ -23,6 +24,7 @@ from ntm_serve.errors import (
 )
 from ntm_serve.testing import Gate, RunningSum, test_server
 
+SHAPES = "x: expected shape [1] for one step or [T, 1] for several, got "
 ONE_OR_SEVERAL = "x: expected float32[1] for one step or float32[T, 1] for several, got "
 
 
@@ -60,12 +62,12 @@ def test_an_array_that_is_not_contiguous_arrives_as_it_is(session):
     [
         (np.zeros(1), ONE_OR_SEVERAL + "float64[1]"),
         (np.zeros(1, ">f4"), ONE_OR_SEVERAL + ">f4[1]"),
-        (np.zeros(2, np.float32), ONE_OR_SEVERAL + "float32[2]"),
-        (np.zeros((2, 3, 1), np.float32), ONE_OR_SEVERAL + "float32[2, 3, 1]"),
-        (1.0, ONE_OR_SEVERAL + "float32[]"),
-        ([], ONE_OR_SEVERAL + "float32[0]"),
-        (["1"], ONE_OR_SEVERAL + "<U1[1]"),
-        (None, ONE_OR_SEVERAL + "object[]"),
+        (np.zeros(2, np.float32), SHAPES + "[2]"),
+        (np.zeros((2, 3, 1), np.float32), SHAPES + "[2, 3, 1]"),
+        (1.0, SHAPES + "[]"),
+        ([], SHAPES + "[0]"),
+        (["1"], ONE_OR_SEVERAL + "no numbers: list"),
+        (None, ONE_OR_SEVERAL + "no numbers: NoneType"),
         ([[1], [2, 3]], ONE_OR_SEVERAL + "no such array"),
         ([1e300], ONE_OR_SEVERAL + "no such array: overflow"),
         (np.zeros((0, 1), np.float32), "inputs: expected the same T >= 1 steps of each, got [0]"),
@@ -284,3 +286,34 @@ def test_sessions_outlive_their_client(connect, server):
     kept = connect(server.target).session("running-sum")
     kept.step([1])
     assert connect(server.target).session("running-sum", session_id=kept.id, resume=True).step([1]).tolist() == [2]
+
+
+@pytest.mark.parametrize("timeout_s", [-1, -0.5, float("nan"), float("inf"), "5"])
+def test_a_time_that_is_none_is_refused(connect, server, client, timeout_s):
+    told = re.escape(f"timeout_s: expected seconds, at least 0, or None for no limit, got {timeout_s!r}")
+    with pytest.raises(InvalidInput, match=told):
+        connect(server.target, timeout_s=timeout_s)
+    with client.session("running-sum") as session:
+        with pytest.raises(InvalidInput, match=told):
+            session.step([1], timeout_s=timeout_s)
+        assert session.step([1], timeout_s=np.float32(30)).tolist() == [1], "and nothing was sent before"
+    with pytest.raises(InvalidInput, match=told):
+        client.group("running-sum").step({"a": [1]}, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (np.zeros(2, np.float32), "x: expected shape [1] for one step or [T, 1] for several, got [2]"),
+        ([1, 2], "x: expected shape [1] for one step or [T, 1] for several, got [2]"),
+        (np.zeros(1), "x: expected float32[1] for one step or float32[T, 1] for several, got float64[1]; "
+                      ".astype('float32') makes it that"),
+        (np.zeros((2, 2)), "x: expected float32[1] for one step or float32[T, 1] for several, got float64[2, 2]"),
+        ("abc", "x: expected float32[1] for one step or float32[T, 1] for several, got no numbers: str"),
+        (None, "x: expected float32[1] for one step or float32[T, 1] for several, got no numbers: NoneType"),
+    ],
+)  # fmt: skip
+def test_an_input_that_does_not_fit_is_told_what_is_wrong_of_it(session, x, says):
+    with pytest.raises(InvalidInput) as refused:
+        session.step(x)
+    assert refused.value.message == says

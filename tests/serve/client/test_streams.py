@@ -153,7 +153,7 @@ def test_a_fault_of_the_inputs_reaches_the_caller_after_the_outputs_before_it(se
 
 def test_a_wrong_input_in_a_stream_is_refused_where_it_stands(session):
     taken = []
-    with pytest.raises(InvalidInput, match=r"got float32\[2\]"):
+    with pytest.raises(InvalidInput, match=r"got \[2\]"):
         taken.extend(map(np.ndarray.tolist, session.stream([ONE, ONE, np.ones(2, np.float32), ONE])))
     assert taken == [[1], [2]]
     assert session.step(ONE).tolist() == [3]

@@ -14,7 +14,9 @@ from grpc_health.v1 import health_pb2
 from benchmarks.fuzz import Bystander, attack, corpus
 from benchmarks.overload import measured
 from ntm_serve.client import Client
+from ntm_serve.errors import LimitReached
 from ntm_serve.frontends import server as grpc_server
+from ntm_serve.frontends import watch as grpc_watch
 from ntm_serve.frontends.server import UNASKED_CALLS_MAX
 from ntm_serve.testing import RunningSum, test_server
 from ntm_serve.v1 import sessions_pb2, sessions_pb2_grpc
@@ -132,6 +134,34 @@ def test_a_client_that_does_not_read_does_not_keep_a_stream_that_is_too_old(monk
             finally:
                 over.set()
                 call.cancel()
+
+
+def test_a_client_that_does_not_read_does_not_keep_its_place_among_those_that_watch(monkeypatch):
+    monkeypatch.setattr(grpc_watch, "TAKEN_MAX_S", 0.5)
+    wide = np.ones((1, 1, WIDTH), np.float32)
+    settings = {"watches_max": 1, "watch_frames_per_s_max": 1000}
+    with test_server([RunningSum(width=WIDTH)], **settings) as server, Client(server.target, retry=None) as client:
+        session = client.session("running-sum")
+        request = sessions_pb2.WatchRequest(session_id=session.id, frames_per_s=1000, columns_max=WIDTH)
+        # It would take megabytes, were the window to grow.
+        with grpc.insecure_channel(server.target, [("grpc.http2.bdp_probe", 0)]) as channel:
+            call = sessions_pb2_grpc.SessionsStub(channel).Watch(request)
+            assert next(call).HasField("begun")
+
+            def another_has_its_place():
+                session.step(wide[0, 0])
+                try:
+                    next(client.watch(session.id, rows_max=1, columns_max=1))
+                except LimitReached:
+                    return False
+                return True
+
+            until(another_has_its_place)
+            with pytest.raises(grpc.RpcError) as ended:
+                for _ in call:
+                    pass
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert ended.value.details() == "watch: its client took nothing for 0.5 s; watch again"
 
 
 def scraped(server):

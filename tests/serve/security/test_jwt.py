@@ -200,7 +200,10 @@ def test_a_verified_token_is_remembered_until_it_ends(issuer, monkeypatch):
     [
         ("no json", "expected a JWK set"),
         ('{"keys": []}', "expected a JWK set"),
-        ('{"keys": [{"kty": "oct", "kid": "a", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"}]}', "key a: expected one of"),
+        (
+            '{"keys": [{"kty": "oct", "kid": "a", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"}]}',
+            "a private or symmetric one: a;",
+        ),
         ("[" * 100_000, "expected a JWK set"),
         ('{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "alg": "none"}]}', "expected a JWK set"),
         (
@@ -228,6 +231,32 @@ def test_renewed_keys_that_nobody_thought_of_take_nothing_from_anybody(issuer, c
         issuer.publish()
         until(lambda: "files were renewed" in "".join(capfd.readouterr()))
         assert tenants_sessions(server, issuer.token(kid="two")) == ["s"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        rsa.generate_private_key(65537, 2048),
+        ec.generate_private_key(ec.SECP256R1()),
+        ed25519.Ed25519PrivateKey.generate(),
+    ],
+)
+def test_a_set_with_a_private_key_keeps_a_server_from_starting_and_is_not_taken_in_place_of_another(issuer, capfd, key):
+    whole = json.loads(jwt.get_algorithm_by_name(kind_of(key)).to_jwk(key)) | {"kid": "leaked", "alg": kind_of(key)}
+    mixed = json.dumps({"keys": [public(issuer.keys["one"], "one"), whole]})
+    token = issuer.token()
+    with test_server([RunningSum()], **issuer.settings) as server:
+        replace(issuer.path, mixed.encode())
+        until(lambda: "a private or symmetric one: leaked;" in "".join(capfd.readouterr()))
+        assert tenants_sessions(server, token) == ["s"]
+    with (
+        pytest.raises(
+            SettingsFault, match=r"expected public keys alone in .*, got a private .* one: leaked;"
+        ) as raised,
+        test_server([RunningSum()], **issuer.settings),
+    ):
+        pass
+    assert whole["d"] not in str(raised.value)
 
 
 def test_settings_of_tokens_are_all_or_none(issuer):

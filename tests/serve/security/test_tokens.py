@@ -9,6 +9,7 @@ from urllib.request import Request, urlopen
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from ntm_serve.auth.callers import read_callers
 from ntm_serve.auth.tokens import hash_of, is_token, new_token
@@ -219,9 +220,16 @@ def test_health_is_open_and_its_list_is_not(server):
 
 def test_metrics_are_open_or_for_those_who_may(callers):
     token, reader = callers.add("gateway", "acme"), callers.add("prometheus", roles=["metrics"])
-    with test_server([RunningSum()], **callers.settings) as server:
+    with capture_logs() as logged, test_server([RunningSum()], **callers.settings) as server:
         assert b"ntm_serve_sessions" in urlopen(server.http + "/metrics", timeout=10).read()
-    with test_server([RunningSum()], **callers.settings, metrics_access="token") as server:
+    assert [one["event"] for one in logged if one["log_level"] == "warning"] == [
+        "whoever reaches the HTTP port reads /metrics, which name tenants: set metrics_access to token"
+    ]
+    with (
+        capture_logs() as logged,
+        test_server([RunningSum()], **callers.settings, metrics_access="token") as server,
+    ):
+        assert not any("/metrics" in one["event"] for one in logged)
         assert b"ntm_serve_sessions" in read_metrics(server, f"Bearer {reader}")
         for shown in (None, f"Bearer {token}", reader, f"Basic {reader}", "Bearer x"):
             with pytest.raises(HTTPError, match="401") as refused:

@@ -201,6 +201,77 @@ def test_the_versions_that_the_policy_names_are_imported(triton, out):
     assert "version_policy: expected versions ['7'], got ['1', '2', '10']" in one.fault.message
 
 
+def test_of_two_folders_of_one_number_the_one_that_is_a_version_is_imported(triton, out):
+    """Triton leaves names alone that begin with a zero."""
+    folder = put(triton, "mlp", f"{PERCEPTRON_CONFIG} version_policy {{ all {{ }} }}", onnx.perceptron())
+    shutil.copytree(folder / "1", folder / "01")
+    [one] = import_all(triton, out)
+    assert (one.version, one.fault) == ("1", None)
+    assert "folder 01: a version has no leading zero and at most nine digits" in one.ignored
+    shutil.rmtree(folder / "1")
+    shutil.rmtree(out)
+    assert "from 1 on, got none; a version has no leading zero and at most nine digits: ['01']" in the_fault(
+        triton, out
+    )
+
+
+def test_a_version_that_is_named_twice_is_imported_once(triton, out):
+    words = "version_policy { specific { versions: [1, 1] } }"
+    put(triton, "mlp", f"{PERCEPTRON_CONFIG} {words}", onnx.perceptron())
+    assert [(one.version, one.fault) for one in import_all(triton, out)] == [("1", None)]
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "reason"),
+    [
+        (
+            PERCEPTRON_CONFIG.replace('"x"', '"x\\000"'),
+            onnx.perceptron(),
+            r"input 'x\\x00': expected a name without NUL",
+        ),
+        (
+            None,
+            onnx.model(
+                [onnx.node("Tanh", ["x\0"], ["y"])], [("x\0", "float32", ("N", 3))], [("y", "float32", ("N", 3))]
+            ),
+            r"input 'x\\x00': expected a name without NUL",
+        ),
+        (
+            PERCEPTRON_CONFIG + 'default_model_filename: "a\\000b"',
+            onnx.perceptron(),
+            r"default_model_filename: expected the name of a file, got 'a\\x00b'",
+        ),
+        (
+            sequence(STATE % INITIAL.replace("first", "a\\000b")),
+            onnx.accumulator(),
+            r"'a\\x00b': expected a readable file, got: embedded null byte",
+        ),
+    ],
+)
+def test_names_with_a_nul_are_refused_by_name(triton, out, config, model, reason):
+    put(triton, "m", config, model)
+    fault = the_fault(triton, out)
+    assert re.search(reason, fault), fault
+    assert "\0" not in fault
+
+
+@pytest.mark.parametrize("size", [1 << 40, (1 << 63) - 1])
+def test_sizes_that_no_memory_has_are_refused_before_they_are_made(triton, out, size):
+    shape = ("N", "W")
+    tanh = onnx.model([onnx.node("Tanh", ["x"], ["y"])], [("x", "float32", shape)], [("y", "float32", shape)])
+    put(triton, "m", None, tanh)
+    told = rf"input x: expected at most {1 << 30} bytes in a row, got float32\[{size}\]"
+    assert re.search(told, the_fault(triton, out, wishes=Wishes(dims={"x": (size,)})))
+    sums = onnx.model(
+        [onnx.node("Add", ["total_in", "x"], ["total_out"]), onnx.node("Add", ["total_out", "total_out"], ["y"])],
+        [("x", "float32", ("N", 1)), ("total_in", "float32", shape)],
+        [("y", "float32", shape), ("total_out", "float32", shape)],
+    )
+    shutil.rmtree(triton / "m")
+    put(triton, "m", sequence(STATE.replace("[ 3 ]", f"[ {size} ]") % "").replace("dims: 3", "dims: 1", 1), sums)
+    assert f"state total_in: expected at most {1 << 30} bytes in a row" in the_fault(triton, out)
+
+
 def test_what_is_there_is_replaced_only_by_force(triton, out):
     put(triton, "mlp", None, onnx.perceptron())
     import_all(triton, out)

@@ -1,0 +1,33 @@
+"""A model directory whose input is a token: an index that a table of so many rows knows."""
+
+import numpy as np
+
+from .model_directories import write_model
+from .onnx_graphs import model, node
+
+TOKENS, WIDTH = 8, 3
+TABLE = np.arange(TOKENS * WIDTH, dtype=np.float32).reshape(TOKENS, WIDTH)
+
+
+def write_embedding(target):
+    """total' = total + TABLE[token], y = total'. Another token is a fault of the runtime."""
+    shape = ("N", 1, WIDTH)
+    graph = model(
+        [
+            node("Gather", ["table", "token"], ["row"]),
+            node("Add", ["total", "row"], ["next_total"]),
+            node("Identity", ["next_total"], ["y"]),
+        ],
+        [("token", "int64", ("N", 1)), ("total", "float32", shape)],
+        [("y", "float32", shape), ("next_total", "float32", shape)],
+        {"table": TABLE},
+    )
+    return write_model(
+        target,
+        graph,
+        {"token": ("int64", (1,))},
+        {"y": ("float32", (1, WIDTH))},
+        {"total": ("float32", (1, WIDTH), "sum")},
+        {"total": np.zeros((1, WIDTH), np.float32)},
+        {"token": np.array([[0], [7], [3]])},
+    )
