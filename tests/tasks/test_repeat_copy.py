@@ -69,3 +69,13 @@ def test_mixed_repeats_are_each_sequences_own_and_nothing_after_its_end_marker_i
 def test_a_training_with_mixed_repeats_draws_none_for_the_batch():
     task = RepeatCopy(mixed=True)
     assert task.varied(np.random.default_rng(5)) is task
+
+
+def test_a_training_may_meet_vectors_of_zeros_more_often():
+    drawn = RepeatCopy().episodes(length=20, sequences=50, seed=3).x[:, :20, :8]
+    more = RepeatCopy(zeros=0.3).episodes(length=20, sequences=50, seed=3).x[:, :20, :8]
+    emptied = ~more.any(axis=2)
+    assert np.array_equal(more[~emptied], drawn[~emptied])
+    assert 0.25 < emptied.mean() < 0.35
+    with pytest.raises(ValueError, match=r"zeros: expected a chance from 0 to 1, got 1\.5"):
+        RepeatCopy(zeros=1.5)

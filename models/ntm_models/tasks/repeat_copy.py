@@ -23,7 +23,8 @@ class RepeatCopy:
 
     A training draws the repeats of each batch from `repeats_min` to `repeats`; or where they are mixed, those of each
     sequence: it is scored up to its own end marker, and blank from there to where `repeats` would end. What tells the
-    ninth repeat from the tenth is then in one batch, not in the drift from one to the next.
+    ninth repeat from the tenth is then in one batch, not in the drift from one to the next. zeros is the chance of each
+    vector to be all zeros beyond those that are drawn: at the end of a sequence such a one looks like its end.
     """
 
     length_min: ClassVar[int] = 1
@@ -34,8 +35,11 @@ class RepeatCopy:
     repeats: int = 10
     repeats_min: int = 1
     mixed: bool = False
+    zeros: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.zeros <= 1:
+            raise ValueError(f"zeros: expected a chance from 0 to 1, got {self.zeros}")
         for name in ("repeats", "repeats_min"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -58,6 +62,8 @@ class RepeatCopy:
         repeats = np.full(sequences, self.repeats)
         if self.mixed:
             repeats = random.integers(self._fewest, self.repeats + 1, sequences)
+        if self.zeros:
+            vectors[random.random((sequences, length)) < self.zeros] = 0
         ends = length + 1 + length * repeats
         steps = length + 1 + length * self.repeats + 1
         at = np.arange(steps)
