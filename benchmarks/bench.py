@@ -135,6 +135,19 @@ def kernel(bench: Bench) -> Figures:
     }
 
 
+def cores(_: Bench) -> Figures:
+    """What a core of this machine does while another is busy: one loop beside another, over one alone. Where cores are
+    threads of one, a client slows whatever it waits for.
+    """
+    alone = kernel_steps_per_s()
+    with (
+        process("benchmarks.baselines", "loop", str(SECONDS)) as one,
+        process("benchmarks.baselines", "loop", str(SECONDS)) as other,
+    ):
+        beside = (float(line(one)) + float(line(other))) / 2
+    return {"beside_ratio": beside / alone}
+
+
 def gateway(bench: Bench) -> Figures:
     """256 sessions on one stream, a step of each per message, over the loop and over 32 separate streams."""
     ids = bench.sessions(256 + 32)
@@ -221,6 +234,7 @@ SOLO = solo_session()
 QUESTIONS: dict[str, tuple[Callable[[Bench], Figures], int]] = {
     "wire": (wire, ROUNDS),
     "kernel": (kernel, ROUNDS),
+    "cores": (cores, ROUNDS),
     "gateway": (gateway, ROUNDS),
     "fairness": (fairness, ROUNDS),
     "naive": (naive, ROUNDS),

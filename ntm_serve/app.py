@@ -359,6 +359,7 @@ async def _listening(parts: _Parts, service: Service, tracer: Tracer | None) -> 
         gate=Gate(access.authenticator),
         connections=connection_limits(settings),
         calls=call_limits(settings),
+        accounts=access.calls,
         tls=tls.content,
         observer=metrics,
         drain=drain_asked.set,

@@ -75,11 +75,30 @@ class Settings(BaseSettings):
     tenant_steps_per_message_max: int = Field(
         0, ge=0, description="most steps of one session in one message of a tenant; 0 is steps_per_message_max"
     )
+    tenant_calls_max: int = Field(
+        0, ge=0, description="most calls of a tenant at once, streams among them; 0 is calls_max"
+    )
+    tenant_call_bytes_max: int = Field(
+        0,
+        ge=0,
+        description="bytes of a tenant's unary calls in flight, beyond which none is taken; 0 is no limit",
+    )
+    tenant_watches_max: int = Field(
+        0, ge=0, description="most that watch sessions of a tenant at once; 0 is watches_max"
+    )
+    tenant_model_sizes_max: int = Field(
+        0, ge=0, description="sizes of a model's state that a tenant's sessions may have at once; 0 is model_sizes_max"
+    )
     state_bytes_max: int = Field(
         0, ge=0, description="bytes of states in memory beyond which no session is opened; 0 is no limit"
     )
     steps_per_s_max: float = Field(0, ge=0, description="most steps a second on the average, of all; 0 is no limit")
     calls_max: int = Field(100_000, ge=1, description="most calls at once, streams among them")
+    call_bytes_max: int = Field(
+        1 << 30,
+        ge=0,
+        description="bytes of unary calls in flight, beyond which none is taken; 0 is no limit",
+    )
     stream_age_max_s: float = Field(
         0, ge=0, description="seconds after which a stream is ended, and may be opened again; 0 is never"
     )

@@ -3,6 +3,7 @@
     NtmServeError
     ├── CallerFault               the caller changes the request
     │   ├── InvalidInput          a wrong dtype, shape, size, number or name
+    │   ├── TooLarge              more than there may ever be: to send less helps, to wait does not
     │   ├── Unsupported           what this server does not do, or is not set to do
     │   ├── Unauthenticated       a token or certificate that is missing, wrong, or of the past
     │   ├── PermissionDenied      the caller is known, and has not the role that the call needs
@@ -48,6 +49,9 @@ from typing import ClassVar
 
 MESSAGE_BYTES_MAX = 1000
 
+# The field that names the limit, where one is the reason.
+LIMIT = "limit"
+
 
 class NtmServeError(Exception):
     """The root. `reason` is stable and machine-readable; `fields` are facts a program may act on. `message` is what
@@ -76,6 +80,21 @@ class InvalidInput(CallerFault):
     """A value that does not fit its spec, named with the expected and the actual."""
 
     reason = "INVALID_INPUT"
+
+
+class TooLarge(CallerFault):
+    """More than a limit ever lets through, however long one waits: a message's bytes, its steps, a session's state.
+
+    `fields["limit"]` is the limit's name, a tenant's beginning with "tenant_"; `fields["expected"]` is the most, and
+    `fields["actual"]` what there was.
+    """
+
+    reason = "TOO_LARGE"
+
+    @classmethod
+    def beyond(cls, limit: str, message: str, *, expected: int, actual: int) -> "TooLarge":
+        """Of what is beyond that limit."""
+        return cls(message, fields={LIMIT: limit, "expected": str(expected), "actual": str(actual)})
 
 
 class Unsupported(CallerFault):
@@ -191,7 +210,7 @@ class SnapshotRejected(CallerFault):
 
 
 class LimitReached(NtmServeError):
-    """A limit of the server is reached; `retry_after_s` is when a retry makes sense."""
+    """A limit is reached, `fields["limit"]` by name; `retry_after_s` is when a retry makes sense."""
 
     reason = "LIMIT_REACHED"
 

@@ -6,6 +6,7 @@ anybody there, is said in the log.
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,8 +71,11 @@ class Access:
         counts = self._tenants is not None or (every, total) != (NO_LIMITS, NO_LIMITS)
         self.accounts: Accounts | None = None
         if counts or self.authenticator is not None:
+            total = replace(total, call_bytes_max=_of_calls(settings).call_bytes_max)
             self.accounts = Accounts(every=every, total=total, clock=time.monotonic)
             self.accounts.renew({} if self._tenants is None else self._tenants.value)
+        # Where calls are counted also if nothing else is.
+        self.calls = self.accounts or Accounts(every=NO_LIMITS, total=_of_calls(settings), clock=time.monotonic)
 
     def look(self) -> bool:
         """Take renewed files; whether what callers may has changed."""
@@ -132,6 +136,10 @@ def _limits_of_each(settings: Settings) -> TenantLimits:
         steps_per_s_max=settings.tenant_steps_per_s_max or None,
         message_bytes_max=settings.tenant_message_bytes_max or None,
         steps_per_message_max=settings.tenant_steps_per_message_max or None,
+        calls_max=settings.tenant_calls_max or None,
+        call_bytes_max=settings.tenant_call_bytes_max or None,
+        watches_max=settings.tenant_watches_max or None,
+        model_sizes_max=settings.tenant_model_sizes_max or None,
     )
 
 
@@ -140,6 +148,11 @@ def _limits_of_all(settings: Settings) -> TenantLimits:
     return TenantLimits(
         state_bytes_max=settings.state_bytes_max or None, steps_per_s_max=settings.steps_per_s_max or None
     )
+
+
+def _of_calls(settings: Settings) -> TenantLimits:
+    """What calls of all tenants may hold."""
+    return TenantLimits(call_bytes_max=settings.call_bytes_max or None)
 
 
 def call_limits(settings: Settings) -> CallLimits:

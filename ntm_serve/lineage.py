@@ -12,7 +12,7 @@ from ntm_serve.claims import Claims
 from ntm_serve.durability import Durability
 from ntm_serve.errors import InvalidInput, SnapshotRejected, StepAborted, StepForgotten
 from ntm_serve.keeping import Kept
-from ntm_serve.replay import Replay, bases_of
+from ntm_serve.replay import Replay, bases_of, steps_again
 from ntm_serve.residency import Residency
 from ntm_serve.scheduler import Scheduler, scheduler_of
 from ntm_serve.sessions import Session
@@ -46,6 +46,7 @@ class Lineage:
         if step is None or step == session.next_step:
             return session, self._saved(session)
         _expect_retained(session, step)
+        _pay(session, step)
         past = await self._past(session, step)
         saved = self._saved(past)
         # The block knows its holder, which knows the block: left so, both would wait for the garbage collector.
@@ -81,9 +82,11 @@ class Lineage:
                 for spec, array in zip(specs, saved.state, strict=True):
                     expect_finite(f"snapshot: {spec.name}", array)
                 self._residency.expect_free(served.key, sized_spec(served.model.spec, sizes).state_bytes, session_id)
-                scheduler, began = await served.sized(sizes), Beginning(saved, recorded(sizes=sizes))
-                with scheduler.use.one_more():
-                    return await self._residency.create(scheduler, session_id, durability, beginning=began)
+                began = Beginning(saved, recorded(sizes=sizes))
+                with self._residency.making(served.key, sizes, session_id):
+                    scheduler = await served.sized(sizes)
+                    with scheduler.use.one_more():
+                        return await self._residency.create(scheduler, session_id, durability, beginning=began)
         known = ", ".join(f"{key} with digest {one.model.card.digest}" for key, one in self._schedulers.items())
         raise SnapshotRejected(
             f"snapshot: expected one of a model that is served here ({known}), "
@@ -96,6 +99,8 @@ class Lineage:
         def expect(session: Session) -> None:
             if step != session.next_step:
                 _expect_retained(session, step)
+            # While the session is still here: a refusal changes nothing.
+            _pay(session, step)
 
         aborted = StepAborted(f"session {session_id}: was rewound to step {step}")
         return await self._residency.replace(
@@ -136,6 +141,12 @@ def _sizes_of(saved: SavedState, model: StepModel) -> Sizes:
         return sizes_of_state(model.spec, saved.state)
     except InvalidInput as fault:
         raise SnapshotRejected(f"snapshot: {fault.message}") from fault
+
+
+def _pay(session: Session, step: int) -> None:
+    """Pay for what is run again to have the session's state before that step. Raises LimitReached."""
+    if session.account is not None and session.kept is not None:
+        session.account.pay(steps_again(session.kept.snapshot_steps, step))
 
 
 def _expect_retained(session: Session, step: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ntm_serve.errors import InvalidInput
+from ntm_serve.errors import InvalidInput, TooLarge
 from ntm_serve.spec import Array, StepSpec, all_finite, expect_finite, expect_names, expect_tensor
 
 
@@ -27,14 +27,20 @@ class Message:
 
     __slots__ = ("_all_finite", "_arrays", "_spec", "request", "steps", "wanted")
 
-    def __init__(self, request: StepRequest, *, sessions_max: int, steps_max: int) -> None:
-        """Refuse a message that cannot be read, whatever its sessions are. Raises InvalidInput."""
+    def __init__(
+        self, request: StepRequest, *, sessions_max: int, steps_max: int, steps_limit: str = "steps_per_message_max"
+    ) -> None:
+        """Refuse a message that cannot be read, whatever its sessions are. Raises InvalidInput, TooLarge."""
         ids, numbers = request.session_ids, request.first_steps
         count = len(ids)
-        if not 1 <= count <= sessions_max:
-            raise InvalidInput(
+        if not count:
+            raise InvalidInput(f"session_ids: expected 1 to {sessions_max} sessions, got 0")
+        if count > sessions_max:
+            raise TooLarge.beyond(
+                "sessions_per_message_max",
                 f"session_ids: expected 1 to {sessions_max} sessions, got {count}",
-                fields={"sessions_max": str(sessions_max)},
+                expected=sessions_max,
+                actual=count,
             )
         if count > 1 and len(set(ids)) != count:
             raise InvalidInput("session_ids: expected each session once in a message")
@@ -48,10 +54,10 @@ class Message:
         self.request = request
         self.steps = _steps(request.inputs, count)
         if not 1 <= self.steps <= steps_max:
-            raise InvalidInput(
-                f"inputs: expected 1 <= T <= {steps_max} steps, got T = {self.steps}",
-                fields={"steps_max": str(steps_max)},
-            )
+            wrong = f"inputs: expected 1 <= T <= {steps_max} steps, got T = {self.steps}"
+            if not self.steps:
+                raise InvalidInput(wrong)
+            raise TooLarge.beyond(steps_limit, wrong, expected=steps_max, actual=self.steps)
         self.wanted: Sequence[int] = ()
         self._spec: StepSpec | None = None
         self._arrays: tuple[Array, ...] = ()

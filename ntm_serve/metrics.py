@@ -61,7 +61,9 @@ TENANTS = (
     ("state_bytes", "Bytes of their state."),
     ("steps_waiting", "A tenant's steps admitted, not answered."),
 )
-TENANT_REJECTIONS = ("sessions", "state_bytes", "steps_waiting", "steps_per_s")
+TENANT_REJECTIONS = (
+    "sessions", "state_bytes", "steps_waiting", "steps_per_s", "calls", "call_bytes", "watches", "sizes",
+)  # fmt: skip
 # Tenants may come from an issuer's tokens, and no label may grow with what others name.
 TENANT_LABELS_MAX = 100
 # No tenant is called that: a name has no brackets.

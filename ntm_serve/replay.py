@@ -146,6 +146,11 @@ def bases_of(stored: StoredSession) -> list[int]:
     return [0, *steps] if from_the_start and 0 not in steps else steps
 
 
+def steps_again(bases: Sequence[int], step: int) -> int:
+    """How many steps are run again for the state before that step. bases: the steps that the store has a state of."""
+    return step - max(base for base in bases if base <= step)
+
+
 def saved_at(stored: StoredSession, step: int, model: StepModel) -> SavedState | None:
     """The state that the store has of that step; None is the initial one. Raises StoreDamaged."""
     payloads = [snapshot.payload for snapshot in stored.snapshots if snapshot.step == step]

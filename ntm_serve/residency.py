@@ -11,7 +11,8 @@ Rules of this file:
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,6 +35,7 @@ from ntm_serve.errors import (
     StepAborted,
     StoreUnavailable,
 )
+from ntm_serve.eviction import leaving
 from ntm_serve.keeping import RECORD_OVERHEAD_BYTES, Kept
 from ntm_serve.observer import Observer
 from ntm_serve.offload import offloaded
@@ -41,6 +43,7 @@ from ntm_serve.replay import Replay, bases_of
 from ntm_serve.scheduler import Scheduler, scheduler_of
 from ntm_serve.session_log import SessionLog
 from ntm_serve.sessions import Session, Sessions
+from ntm_serve.sizes import Sizes
 from ntm_serve.snapshot import encoded
 from ntm_serve.step_model import ModelKey
 from ntm_serve.store import Claim, Commit, Ending, Head, Snapshot, StoredSession, StoredSummary, StoreStatistics
@@ -48,6 +51,8 @@ from ntm_serve.turns import Turns
 
 # When memory is full, so much of it is made free at once: looking for who is to rest goes through all sessions.
 ROOM_SHARE = 0.05
+# Where those who could make room are too busy to, whoever comes does not look through all again for so long.
+BUSY_S = 0.1
 # Snapshots written in one commit when a server stops.
 REST_GROUP = 256
 log = structlog.get_logger()
@@ -89,6 +94,8 @@ class Residency:
         self._log = SessionLog(on=settings.log_sessions)
         # How many sessions are being made: there is to be room for all of them.
         self._coming = 0
+        # Till when there was nobody to make room.
+        self._busy_until_s = -math.inf
         # The lease that was found to be over, so that it is dealt with once.
         self._lapsed_s = -math.inf
         self._lapses = 0
@@ -180,6 +187,21 @@ class Residency:
         except LimitReached:
             self._observer.rejected(model, reason="sessions")
             raise
+
+    @contextmanager
+    def making(self, model: ModelKey, sizes: Sizes, session_id: str | None) -> Iterator[None]:
+        """A session of these sizes is being made until the block is left. Raises LimitReached."""
+        account = self._sessions.account_of(session_id or "")
+        if account is None:
+            yield
+            return
+        with ExitStack() as made:
+            try:
+                made.enter_context(account.making(model, sizes))
+            except LimitReached:
+                self._observer.rejected(model, reason="sizes")
+                raise
+            yield
 
     async def create(
         self,
@@ -446,24 +468,25 @@ class Residency:
         most = self._settings.resident_bytes_max
         if most is None:
             return
-        over = self._resident_bytes() - most
-        if over <= 0:
+        over, now_s = self._resident_bytes() - most, self._clock()
+        if over <= 0 or (newcomer is not None and now_s < self._busy_until_s):
             return
         # Sessions of models without state take no room that they could make, and are looked past.
-        without = sum(self._sessions.open_by_model[key] for key, one in self._schedulers.items() if not _bytes_of(one))
-        smallest = min(size for of in self._schedulers.values() for one in of.sized_alike if (size := _bytes_of(one)))
-        leaving: list[Session] = []
-        over += int(ROOM_SHARE * most)
-        # One more, as the newcomer may be among them.
-        for session in self._sessions.least_used(-(-over // smallest) + without + 1):
-            if over <= 0:
-                break
-            state_bytes = _bytes_of(scheduler_of(self._schedulers, session))
-            if session is newcomer or not state_bytes:
-                continue
-            over -= state_bytes
-            leaving.append(session)
-        self.put_to_rest(leaving, reason="room")
+        without = {key for key, one in self._schedulers.items() if not _bytes_of(one)}
+        those = leaving(
+            (one for one in self._sessions if one.model not in without),
+            newcomer=newcomer,
+            over=over,
+            spare=int(ROOM_SHARE * most),
+            held_by=lambda account: self._resident_bytes() if account is None else account.state_bytes,
+            bytes_of=lambda session: _bytes_of(scheduler_of(self._schedulers, session)),
+            smallest=min(
+                size for of in self._schedulers.values() for one in of.sized_alike if (size := _bytes_of(one))
+            ),
+        )
+        self.put_to_rest(those, reason="room")
+        if self._resident_bytes() > most:
+            self._busy_until_s = now_s + BUSY_S
 
     def _resident_bytes(self) -> int:
         return self._sessions.state_bytes_by_model.total()

@@ -7,7 +7,7 @@ ever is, is told that, and not to try again.
 from collections.abc import Callable
 from typing import NoReturn
 
-from ntm_serve.errors import InvalidInput, LimitReached
+from ntm_serve.errors import LIMIT, LimitReached, TooLarge
 from ntm_serve.observer import Observer
 from ntm_serve.sessions import Session
 from ntm_serve.step_model import ModelKey
@@ -34,7 +34,7 @@ class Room:
     and in the total: it is on the path of every step, and so done without a call.
     """
 
-    __slots__ = ("_key", "_most", "_observer", "_row_s", "_session_max", "_waiting_max", "total", "waiting")
+    __slots__ = ("_key", "_observer", "_row_s", "_session_max", "_waiting_max", "total", "waiting")
 
     def __init__(
         self,
@@ -54,13 +54,12 @@ class Room:
         self._session_max = session_max
         self._waiting_max = waiting_max
         self.total = total
-        self._most = min(session_max, waiting_max, total.waiting_max)
         self._observer = observer
         self._row_s = row_s
 
     def expect(self, session: Session, steps: int) -> None:
-        """Refuse at the door what would wait behind too much. Raises LimitReached, and InvalidInput where waiting
-        does not help.
+        """Refuse at the door what would wait behind too much. Raises LimitReached, and TooLarge where waiting does
+        not help.
         """
         total, room = self.total, self._session_max - steps
         if (
@@ -73,7 +72,7 @@ class Room:
         if session.account is not None:
             try:
                 session.account.expect_steps(steps)
-            except (LimitReached, InvalidInput):
+            except (LimitReached, TooLarge):
                 self._observer.rejected(self._key, reason="tenant")
                 raise
 
@@ -81,33 +80,50 @@ class Room:
         """As `expect`, of so many steps each of which is a session's only one."""
         total = self.total
         if self.waiting + rows > self._waiting_max or total.waiting + rows > total.waiting_max:
-            most = min(self._waiting_max, total.waiting_max)
+            limit, most = min(self._limits()[1:], key=lambda one: one[1])
             if rows > most:
-                raise InvalidInput(f"inputs: expected at most N = {most} rows, as many as may wait, got N = {rows}")
+                wrong = f"inputs: expected at most N = {most} rows, as many as may wait, got N = {rows}"
+                raise TooLarge.beyond(limit, wrong, expected=most, actual=rows)
             self._refuse_behind_others(rows)
 
     def _refuse(self, session: Session, steps: int) -> None:
-        if steps > self._most:
-            raise InvalidInput(f"inputs: expected at most T = {self._most} steps, as many as may wait, got T = {steps}")
+        limit, most = min(self._limits(), key=lambda one: one[1])
+        if steps > most:
+            wrong = f"inputs: expected at most T = {most} steps, as many as may wait, got T = {steps}"
+            raise TooLarge.beyond(limit, wrong, expected=most, actual=steps)
         mine = session.promised_step - session.next_step
         if mine + steps > self._session_max:
             # The refusal comes after the replies to the steps before it: then they wait no more.
-            self._raise("session", f"session {session.id}", self._session_max, mine, steps, wait_s=0.0)
+            of_session, _, _ = self._limits()
+            self._raise("session", f"session {session.id}", of_session, mine, steps, wait_s=0.0)
         self._refuse_behind_others(steps)
 
     def _refuse_behind_others(self, steps: int) -> None:
         total = self.total
+        _, of_model, of_all = self._limits()
         if self.waiting + steps > self._waiting_max:
-            reason, what, most, waiting = "queue", f"model {self._key}", self._waiting_max, self.waiting
+            reason, what, limit, waiting = "queue", f"model {self._key}", of_model, self.waiting
         else:
-            reason, what, most, waiting = "total", "server", total.waiting_max, total.waiting
-        self._raise(reason, what, most, waiting, steps, wait_s=waiting * self._row_s())
+            reason, what, limit, waiting = "total", "server", of_all, total.waiting
+        self._raise(reason, what, limit, waiting, steps, wait_s=waiting * self._row_s())
 
-    def _raise(self, reason: str, what: str, most: int, waiting: int, steps: int, *, wait_s: float) -> NoReturn:
+    def _raise(
+        self, reason: str, what: str, limit: tuple[str, int], waiting: int, steps: int, *, wait_s: float
+    ) -> NoReturn:
         self._observer.rejected(self._key, reason=reason)
+        name, most = limit
         raise LimitReached(
             f"{what}: expected at most {most} steps waiting, got {waiting} and {steps} more",
             retry_after_s=retry_after_s(wait_s),
+            fields={LIMIT: name},
+        )
+
+    def _limits(self) -> tuple[tuple[str, int], tuple[str, int], tuple[str, int]]:
+        """Of a session, of the model and of all, by the names of their settings."""
+        return (
+            ("session_steps_waiting_max", self._session_max),
+            ("steps_waiting_max", self._waiting_max),
+            ("steps_waiting_total_max", self.total.waiting_max),
         )
 
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 import structlog
 
 from ntm_serve.batcher import Batcher
-from ntm_serve.errors import EngineFault, LimitReached
+from ntm_serve.errors import LIMIT, EngineFault, LimitReached
 from ntm_serve.observer import Observer
 from ntm_serve.ride import Ride, run_ride
 from ntm_serve.room import Room, TotalRoom
@@ -165,7 +165,8 @@ class Scheduler:
         self._observer.rejected(self.key, reason="sizes")
         raise LimitReached(
             f"sizes: expected at most {self._sizes_max} beside its own of model {self.key} at once, got "
-            f"{there_are} and {dict(sizes)}; those of which no session is in memory make room"
+            f"{there_are} and {dict(sizes)}; those of which no session is in memory make room",
+            fields={LIMIT: "model_sizes_max"},
         )
 
     def _dropped(self, other: "Scheduler") -> None:

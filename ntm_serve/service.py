@@ -20,6 +20,7 @@ from ntm_serve.beginning import (
 from ntm_serve.caller import keys_of, tenant_of
 from ntm_serve.durability import Durability
 from ntm_serve.errors import (
+    LIMIT,
     EngineFault,
     InvalidInput,
     LimitReached,
@@ -52,7 +53,7 @@ from ntm_serve.stateless import InferRequest, rows_of, submit_rows
 from ntm_serve.step_model import ModelKey, StepModel
 from ntm_serve.store import StoredSession
 from ntm_serve.submission import Reply, Submission
-from ntm_serve.tenants import LIMIT, Account
+from ntm_serve.tenants import HOLDING, Account
 from ntm_serve.ticket import Ticket
 from ntm_serve.views import ModelView, ServiceStatistics, SessionView, Views, version_order
 from ntm_serve.watching import Granted, Watching, Wish
@@ -162,7 +163,7 @@ class Service:
         model's own, without leading axes. sizes: of axes of the model's state, by name, in place of its own.
 
         Raises ModelUnknown, the fault of a model that is not served, SessionExists, SessionDiffers, InvalidInput,
-        LimitReached, ServerDraining, and where there is a store what that raises.
+        TooLarge, LimitReached, ServerDraining, and where there is a store what that raises.
         """
         self._expect_serving()
         served, wanted = self._serving(model_name, version), (initial_state or {}, sizes or {})
@@ -174,13 +175,14 @@ class Service:
         try:
             # Before anything is made for its sizes.
             self._residency.expect_free(served.key, sized_spec(served.model.spec, chosen).state_bytes, session_id)
-            scheduler = await served.sized(chosen)
-            with scheduler.use.one_more():
-                begin = partial(beginning_with, scheduler.model, wanted[0], chosen)
-                beginning = await offloaded(_bytes_of(wanted[0]), begin)
-                return self._views.of(
-                    await self._residency.create(scheduler, session_id, durability, beginning=beginning)
-                )
+            with self._residency.making(served.key, chosen, session_id):
+                scheduler = await served.sized(chosen)
+                with scheduler.use.one_more():
+                    begin = partial(beginning_with, scheduler.model, wanted[0], chosen)
+                    beginning = await offloaded(_bytes_of(wanted[0]), begin)
+                    return self._views.of(
+                        await self._residency.create(scheduler, session_id, durability, beginning=beginning)
+                    )
         except SessionExists:
             if not resume:  # Nor is it to come back here for that.
                 raise
@@ -385,7 +387,7 @@ class Service:
         return None if session is None else scheduler_of(self._schedulers, session).model
 
     def expect_readable(self, request: StepRequest, model: StepModel, *, account: Account | None = None) -> None:
-        """Refuse steps that no session of this model would take. Raises InvalidInput."""
+        """Refuse steps that no session of this model would take. Raises InvalidInput, TooLarge."""
         message = self._message(request, account)
         message.expect(model.spec)
         for place in range(len(request.session_ids)):
@@ -404,7 +406,7 @@ class Service:
         as it is: when its steps are done; at once for retries; for errors, after what was in flight before.
         account: of the tenant whose sessions the message names; None where they are called by their keys.
 
-        Raises InvalidInput where the message itself cannot be read; then nothing was admitted.
+        Raises InvalidInput and TooLarge where the message itself cannot be taken; then nothing was admitted.
         """
         self._expect_serving()
         ids, tenant = request.session_ids, ""
@@ -453,8 +455,8 @@ class Service:
         """Admit the rows of a request to a model without state. `reply` is told once, when all are answered; then
         `rows_of` has the outputs. account: of the tenant, for whom each row is a step.
 
-        Raises ModelUnknown, the fault of a model that is not served, InvalidInput, LimitReached, ServerDraining; then
-        nothing was admitted.
+        Raises ModelUnknown, the fault of a model that is not served, InvalidInput, TooLarge, LimitReached,
+        ServerDraining; then nothing was admitted.
         """
         self._expect_serving()
         return submit_rows(
@@ -513,11 +515,14 @@ class Service:
         )
 
     def _message(self, request: StepRequest, account: Account | None) -> Message:
-        """Raises InvalidInput."""
-        steps_max = self._steps_per_message_max
+        """Raises InvalidInput, TooLarge."""
+        sessions_max, steps_max = self._sessions_per_message_max, self._steps_per_message_max
         if account is not None:
-            steps_max = min(steps_max, account.limits.steps_per_message_max or steps_max)
-        return Message(request, sessions_max=self._sessions_per_message_max, steps_max=steps_max)
+            theirs = account.limits.steps_per_message_max
+            if theirs is not None and theirs < steps_max:
+                limit = "tenant_steps_per_message_max"
+                return Message(request, sessions_max=sessions_max, steps_max=theirs, steps_limit=limit)
+        return Message(request, sessions_max=sessions_max, steps_max=steps_max)
 
     def _admit(
         self, submission: Submission, place: int, session: Session, now_s: float, *, reached: bool = False
@@ -579,7 +584,7 @@ class Service:
 
     def _refuse(self, submission: Submission, place: int, session_id: str, error: NtmServeError) -> None:
         """Answer with an error, after what the session has in flight: its replies come in order."""
-        if isinstance(error, LimitReached) and LIMIT in error.fields:
+        if isinstance(error, LimitReached) and error.fields.get(LIMIT) in HOLDING:
             submission.held_s = max(submission.held_s, error.retry_after_s)
 
         def answer() -> None:

@@ -8,7 +8,6 @@ Rules of this file:
 - `state` is a value: one place, `commit`, replaces it, whole (a block that moves its rows keeps their values).
 """
 
-import heapq
 import secrets
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 
 from ntm_serve.caller import SESSION_KEY, SESSION_NAME, SESSION_NAME_MEANS
 from ntm_serve.errors import (
+    LIMIT,
     CallerFault,
     InvalidInput,
     LimitReached,
@@ -314,10 +314,15 @@ class Sessions:
         if session_id in self._open:
             raise SessionExists(f"session {session_id}: is open; expected a name that is not in use")
         if len(self._open) + coming >= self.limits.sessions_max:
-            raise LimitReached(f"sessions: expected at most {self.limits.sessions_max} open at once")
+            wrong = f"sessions: expected at most {self.limits.sessions_max} open at once"
+            raise LimitReached(wrong, fields={LIMIT: "sessions_max"})
         if self._accounts is not None:
             self._accounts.of_key(session_id or "").expect_session(state_bytes)
         return session_id or secrets.token_hex(16)
+
+    def account_of(self, session_id: str) -> Account | None:
+        """Where the use of a session of that name is counted; None where nobody counts."""
+        return None if self._accounts is None else self._accounts.of_key(session_id)
 
     def come(self, session_id: str, sessions: int, state_bytes: int) -> None:
         """So many more, or fewer, of that name's tenant are being made."""
@@ -334,7 +339,7 @@ class Sessions:
             session.use.count += 1
         if self._accounts is not None:
             session.account = self._accounts.of_key(session.id)
-            session.account.enter(session.model, session.state_bytes)
+            session.account.enter(session.model, session.state_bytes, session.sizes)
         session.watch = self._watches.of(session.id)
         if session.watch is not None:
             session.watch.entered()
@@ -364,13 +369,6 @@ class Sessions:
             return []
         return [session for session in self._open.values() if session.is_idle(now_s, life_s)]
 
-    def least_used(self, count: int) -> list[Session]:
-        """So many sessions that have nothing in flight: those of which a store has all come first, then the least
-        recently used.
-        """
-        idle = (session for session in self._open.values() if not session.in_flight)
-        return heapq.nsmallest(count, idle, key=lambda session: (session.kept is None, session.used_s))
-
     def end(self, session: Session, fault: CallerFault) -> None:
         """The session is no more, and why is remembered."""
         self._ended[session.id] = fault
@@ -393,7 +391,7 @@ class Sessions:
         if session.use is not None:
             session.use.count -= 1
         if session.account is not None:
-            session.account.leave(session.model, session.state_bytes)
+            session.account.leave(session.model, session.state_bytes, session.sizes)
         if session.watch is not None:
             watch, session.watch = session.watch, None
             watch.left(fault)
@@ -407,6 +405,10 @@ class Sessions:
 
     def join(self, viewer: Viewer) -> None:
         """The viewer is told of its session, now or when it enters memory. Raises LimitReached."""
+        account = self.account_of(viewer.session_id)
+        self._watches.expect_room()
+        if account is not None:
+            account.begin_watch()
         watch = self._watches.join(viewer)
         session = self._open.get(viewer.session_id)
         if session is None:
@@ -416,6 +418,9 @@ class Sessions:
 
     def part(self, viewer: Viewer) -> None:
         """The viewer is told no more."""
+        account = self.account_of(viewer.session_id)
+        if account is not None:
+            account.end_watch()
         session = self._open.get(viewer.session_id)
         if self._watches.leave(viewer) and session is not None:
             session.watch = None

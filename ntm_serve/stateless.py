@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import structlog
 
-from ntm_serve.errors import EngineFault, InvalidInput, LimitReached, StepCancelled
+from ntm_serve.errors import EngineFault, InvalidInput, LimitReached, StepCancelled, TooLarge
 from ntm_serve.message import Message, StepRequest, wanted_outputs
 from ntm_serve.observer import Observer
 from ntm_serve.scheduler import Scheduler
@@ -42,7 +42,7 @@ class Rows(Message):
     __slots__ = ()
 
     def __init__(self, request: InferRequest, spec: StepSpec, *, rows_max: int) -> None:
-        """Refuse what does not fit the spec. Raises InvalidInput."""
+        """Refuse what does not fit the spec. Raises InvalidInput, TooLarge."""
         inputs = request.inputs
         expect_names(spec.inputs, inputs, "inputs")
         counts: set[int] = set()
@@ -53,9 +53,10 @@ class Rows(Message):
             raise InvalidInput(f"inputs: expected one N for all, got {sorted(counts)}")
         rows = counts.pop()
         if not 1 <= rows <= rows_max:
-            raise InvalidInput(
-                f"inputs: expected 1 <= N <= {rows_max} rows, got N = {rows}", fields={"sessions_max": str(rows_max)}
-            )
+            wrong = f"inputs: expected 1 <= N <= {rows_max} rows, got N = {rows}"
+            if not rows:
+                raise InvalidInput(wrong)
+            raise TooLarge.beyond("sessions_per_message_max", wrong, expected=rows_max, actual=rows)
         self.steps = 1
         self._arrays = tuple([inputs[one.name][:, None] for one in spec.inputs])
         self._spec = spec
@@ -161,7 +162,7 @@ def submit_rows(
     if tenant is not None:
         try:
             tenant.expect_steps(rows)
-        except LimitReached:
+        except (LimitReached, TooLarge):
             observer.rejected(key, reason="tenant")
             raise
     account = _Account(key, rows, reply, submitted_s=now_s, clock=clock, observer=observer)

@@ -7,7 +7,7 @@ again when it comes back.
 
 from collections.abc import Callable, Iterator
 
-from ntm_serve.errors import LimitReached, NtmServeError, StepAborted
+from ntm_serve.errors import LIMIT, LimitReached, NtmServeError, StepAborted
 
 
 class Viewer:
@@ -95,10 +95,14 @@ class Watches:
         for watch in self._watches.values():
             yield from watch.viewers
 
-    def join(self, viewer: Viewer) -> Watch:
-        """The viewer is told from now on. Raises LimitReached."""
+    def expect_room(self) -> None:
+        """Refuse one more. Raises LimitReached."""
         if self._viewers >= self._viewers_max:
-            raise LimitReached(f"watch: expected at most {self._viewers_max} at once, of the whole server")
+            wrong = f"watch: expected at most {self._viewers_max} at once, of the whole server"
+            raise LimitReached(wrong, fields={LIMIT: "watches_max"})
+
+    def join(self, viewer: Viewer) -> Watch:
+        """The viewer is told from now on; after `expect_room`."""
         watch = self._watches.setdefault(viewer.session_id, Watch())
         watch.viewers.append(viewer)
         self._viewers += 1

@@ -18,7 +18,7 @@ import numpy as np
 from ntm_serve.errors import InvalidInput, NtmServeError, OwnedElsewhere
 from ntm_serve.picture import Frame, Grid, Picture, Reduction, chosen, picture_of, steps_shown
 from ntm_serve.record import Committed
-from ntm_serve.replay import Replay
+from ntm_serve.replay import Replay, bases_of, steps_again
 from ntm_serve.residency import Residency
 from ntm_serve.scheduler import Scheduler, scheduler_of
 from ntm_serve.sessions import Sessions
@@ -115,7 +115,7 @@ class Watching:
 
     async def look(self, session_id: str, wish: Wish) -> Frame:
         """A session as it stands. Raises SessionUnknown, SessionClosed, SessionExpired, SessionEvicted, ModelUnknown,
-        StoreUnavailable, StoreDamaged; InvalidInput for tensors that there are not.
+        StoreUnavailable, StoreDamaged, LimitReached; InvalidInput for tensors that there are not.
         """
         seen = self._here(session_id) or await self._replayed(await self._residency.read(session_id))
         return await self._frame(seen, wish, first_step=0, lost=0)
@@ -207,7 +207,10 @@ class Watching:
         return _Seen(spec, session.next_step, session.state.arrays(), tuple(session.window), resident=True)
 
     async def _replayed(self, stored: StoredSession) -> _Seen:
-        """As the store has it; nobody's claim is touched."""
+        """As the store has it; nobody's claim is touched. Raises LimitReached."""
+        account = self._sessions.account_of(stored.session_id)
+        if account is not None:
+            account.pay(steps_again(bases_of(stored), stored.next_step))
         session = await self._replay.replayed(stored, from_step=None)
         spec = scheduler_of(self._schedulers, session).model.spec
         seen = _Seen(spec, session.next_step, session.state.arrays(), tuple(session.window), resident=False)

@@ -5,6 +5,7 @@ tells one step (`[...]`, as in the model's spec) from T steps (`[T, ...]`); what
 """
 
 import operator
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike
 from ntm_serve import errors
 from ntm_serve.client.healing import RetryPolicy, expect_standing, meaning_of
 from ntm_serve.durability import Durability
-from ntm_serve.errors import InvalidInput, NtmServeError
+from ntm_serve.errors import InvalidInput, NtmServeError, TooLarge
 from ntm_serve.spec import Array, TensorSpec, described, expect_names
 from ntm_serve.v1 import sessions_pb2, tensor_pb2
 from ntm_serve.wire import DETAILS_KEY, arrays_of, error_of, error_of_wire, spec_of, tensor_of, wire_durability
@@ -58,6 +59,9 @@ _ERROR_OF_CODE: Mapping[grpc.StatusCode, type[NtmServeError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.LimitReached,
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
 }
+
+# How gRPC's core says that a message is larger than the server takes: it read its length alone.
+_LARGER = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
 
 # Kinds of Python numbers that a kind of tensor takes without losing anything but digits.
 KINDS_TAKEN: Mapping[str, str] = {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}
@@ -274,6 +278,10 @@ def error_of_call(call: Any) -> NtmServeError:
     details = dict(call.trailing_metadata() or ()).get(DETAILS_KEY)
     if details is not None:
         return _error_of_details(details, message)
+    larger = _LARGER.search(message) if code is grpc.StatusCode.RESOURCE_EXHAUSTED else None
+    if larger is not None:
+        actual, expected = map(int, larger.groups())
+        return TooLarge.beyond("message_bytes_max", f"{code.name}: {message}", expected=expected, actual=actual)
     kind = _ERROR_OF_CODE.get(code, NtmServeError)
     hint = (
         "; is `ntm-serve serve` running there, is this its gRPC port, and are TLS and its authority "

@@ -24,12 +24,14 @@ from ntm_serve.client.conversion import asked_outputs
 from ntm_serve.client.healing import Patience, meaning_of
 from ntm_serve.client.rounds import NO_STEP, Round
 from ntm_serve.errors import (
+    LIMIT,
     CallerFault,
     EngineFault,
     InvalidInput,
     NtmServeError,
     StepAborted,
     StepAhead,
+    TooLarge,
 )
 from ntm_serve.spec import TensorSpec
 from ntm_serve.v1 import sessions_pb2
@@ -267,13 +269,16 @@ class Roster:
         if self._passes(error, again=pieces[0].again):
             return error
         del self._sent[tag]
-        limit = int(error.fields.get("sessions_max", len(pieces)))
-        if 0 < limit < len(pieces):
-            self._sessions_max = min(limit, self._sessions_max)
+        limit, most = "", 0
+        if isinstance(error, TooLarge):
+            limit, most = error.fields.get(LIMIT, ""), int(error.fields.get("expected", "0"))
+        if limit == "sessions_per_message_max" and 0 < most < len(pieces):
+            self._sessions_max = min(most, self._sessions_max)
             for piece in pieces:
                 self._stumble(piece, [piece])
         else:
-            self._steps_max = min(self._steps_max, max(1, int(error.fields.get("steps_max", self._steps_max))))
+            if limit.endswith("steps_per_message_max"):
+                self._steps_max = min(self._steps_max, max(1, most))
             for piece in pieces:
                 self._failed(piece, error)
         self._look_after(pieces)

@@ -14,9 +14,10 @@ import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
-from ntm_serve.errors import EngineFault, InvalidInput, NtmServeError
+from ntm_serve.errors import EngineFault, LimitReached, NtmServeError, TooLarge
 from ntm_serve.frontends.status import details_of
 from ntm_serve.observer import MessageCounts
+from ntm_serve.tenants import Account
 from ntm_serve.wire import DETAILS_KEY, code_of
 
 _NO_FLAGS = 0
@@ -40,8 +41,8 @@ class Call:
     """A call that a client has begun."""
 
     __slots__ = (
-        "_begun", "_call", "_code", "_counts", "_gone", "_observer", "_on_message", "_outbox", "bytes_max", "kind",
-        "metadata", "method", "on_over", "on_retire", "over",
+        "_account", "_begun", "_call", "_code", "_counts", "_gone", "_observer", "_on_message", "_outbox", "_taken",
+        "bytes_max", "kind", "metadata", "method", "on_over", "on_retire", "over",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +57,9 @@ class Call:
         self.kind = kind
         # The largest message that its caller may send; None is the largest that anybody may.
         self.bytes_max: int | None = None
+        # Where it is counted, and the bytes that it waits with for its answer.
+        self._account: Account | None = None
+        self._taken = 0
         # Whether the client left, its deadline passed, or the status was sent.
         self.over = False
         # Told once that it is over, and whether it was cut short.
@@ -71,6 +75,11 @@ class Call:
         self._outbox: deque[tuple[bytes, Callable[[], None]]] = deque()
         observer.call_started(method, kind)
         self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._closed)
+
+    def count_in(self, account: Account) -> None:
+        """It is that tenant's until it is over. Raises LimitReached."""
+        account.begin_call()
+        self._account = account
 
     def begin(self) -> None:
         """Tell the client that the call is taken: it may wait for that before it sends anything."""
@@ -148,6 +157,13 @@ class Call:
             self._counts.received += 1
             if self.bytes_max is not None and len(message) > self.bytes_max:
                 return self.fail(_too_large(len(message), self.bytes_max))
+            if self.kind == "unary" and self._account is not None:
+                # A stream has a bound of its own, and is not read beyond it.
+                try:
+                    self._account.take_message(len(message))
+                except LimitReached as error:
+                    return self.fail(error.with_traceback(None))
+                self._taken = len(message)
         return self._on_message(message)
 
     def _sent(self, event: Any) -> None:
@@ -170,6 +186,9 @@ class Call:
         on_over, self.on_over, self._on_message = self.on_over, _nobody_asks, _nobody_reads
         self.on_retire = None
         self._outbox.clear()
+        account, self._account = self._account, None
+        if account is not None:
+            account.end_call(self._taken)
         gone, self._gone = self._gone, _nobody_counts
         gone(self)
         on_over(cut_short)
@@ -181,8 +200,9 @@ def fault_of(call: str, fault: Exception) -> EngineFault:
     return EngineFault(f"{call}: an internal fault; the server's log has it")
 
 
-def _too_large(size: int, most: int) -> InvalidInput:
-    return InvalidInput(f"message: expected at most {most} bytes, got {size}", fields={"message_bytes_max": str(most)})
+def _too_large(size: int, most: int) -> TooLarge:
+    wrong = f"message: expected at most {most} bytes, got {size}"
+    return TooLarge.beyond("tenant_message_bytes_max", wrong, expected=most, actual=size)
 
 
 def _done(event: Any) -> None:

@@ -17,7 +17,7 @@ import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from ntm_serve.caller import ANYBODY, Caller, Credentials
-from ntm_serve.errors import LimitReached, NtmServeError, SettingsFault, StreamAged
+from ntm_serve.errors import LIMIT, LimitReached, NtmServeError, SettingsFault, StreamAged
 from ntm_serve.frontends.access import RULES, Gate, Rule, expect_rules
 from ntm_serve.frontends.call import Call, CallObserver
 from ntm_serve.frontends.completion_queue import CompletionQueueLoop
@@ -32,6 +32,7 @@ from ntm_serve.renewal import Renewed
 from ntm_serve.sequences import Sequences
 from ntm_serve.step_model import ModelKey
 from ntm_serve.tenancy import Tenancy
+from ntm_serve.tenants import Accounts
 from ntm_serve.tls import TlsContent
 from ntm_serve.v1 import admin_pb2, models_pb2, sessions_pb2
 
@@ -114,6 +115,7 @@ class GrpcServer:
         gate: Gate,
         connections: ConnectionLimits,
         calls: CallLimits,
+        accounts: Accounts,
         tls: Renewed[TlsContent] | None = None,
         observer: CallObserver,
         drain: Callable[[], None],
@@ -121,14 +123,15 @@ class GrpcServer:
         totals: Callable[[ModelKey], ModelTotals],
         tracer: Tracer | None = None,
     ) -> None:
-        """tls: None takes connections as they are, readable to whoever is between. drain: has the whole server stop.
-        totals: what was counted of a model.
+        """accounts: where calls are counted. tls: None takes connections as they are, readable to whoever is between.
+        drain: has the whole server stop. totals: what was counted of a model.
         """
         self._options = options_of(connections)
         self._tls = tls
         self._tenancy = tenancy
         self._gate = gate
         self._limits = calls
+        self._accounts = accounts
         self._inference = inference
         self._totals = totals
         self._loop = loop
@@ -290,12 +293,13 @@ class GrpcServer:
     def _serve(self, event: Any, call: Call, path: str) -> None:
         """Have the method take the call over. Raises Unauthenticated, PermissionDenied, LimitReached."""
         if self._calls > self._limits.calls_max:
-            raise LimitReached(f"server: expected at most {self._limits.calls_max} calls at once")
+            wrong = f"server: expected at most {self._limits.calls_max} calls at once"
+            raise LimitReached(wrong, fields={LIMIT: "calls_max"})
         method, gate = self._common.get(path), self._gate
-        if not gate.asks:
-            self._enter(call, method or self._doors[""].methods[path], None)
-            return
         rule = RULES[path]
+        if not gate.asks:
+            self._enter(call, method or self._doors[""].methods[path], None, counts=rule is not Rule.ANYBODY)
+            return
         if rule is Rule.ANYBODY:
             self._enter_unasked(call, method or self._doors[""].methods[path])
             return
@@ -307,9 +311,12 @@ class GrpcServer:
         opened = _Open(caller, credentials, rule, time.monotonic())
         self._enter(call, method or door.methods[path], opened)
 
-    def _enter(self, call: Call, method: Method, opened: _Open | None) -> None:
-        tenant = "" if opened is None else opened.caller.tenant
-        call.bytes_max = self._tenancy.limits_of(tenant).message_bytes_max
+    def _enter(self, call: Call, method: Method, opened: _Open | None, *, counts: bool = True) -> None:
+        account = self._accounts.of("" if opened is None else opened.caller.tenant)
+        # What is for anybody is nobody's: a probe is answered whatever a tenant is at.
+        if counts:
+            call.count_in(account)
+        call.bytes_max = account.limits.message_bytes_max
         if method.kind != "unary":
             self._streams[call] = opened or _Open(ANYBODY, Credentials(None), Rule.ANYBODY, time.monotonic())
         method.serve(call)
@@ -318,9 +325,10 @@ class GrpcServer:
         if len(self._unasked) >= UNASKED_CALLS_MAX:
             oldest = next(iter(self._unasked))
             del self._unasked[oldest]
-            oldest.fail(LimitReached(f"server: expected at most {UNASKED_CALLS_MAX} such calls at once"))
+            wrong = f"server: expected at most {UNASKED_CALLS_MAX} such calls at once"
+            oldest.fail(LimitReached(wrong, fields={LIMIT: "unasked_calls_max"}))
         self._unasked[call] = None
-        self._enter(call, method, None)
+        self._enter(call, method, None, counts=False)
 
     def _new_door(self, tenant: str) -> _Door:
         if len(self._doors) >= DOORS_MAX:

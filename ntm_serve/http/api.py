@@ -19,7 +19,15 @@ from starlette.routing import BaseRoute, Match, Route
 
 from ntm_serve.caller import Caller, Role
 from ntm_serve.durability import Durability
-from ntm_serve.errors import InvalidInput, LimitReached, ModelUnknown, PermissionDenied, Unauthenticated, Unsupported
+from ntm_serve.errors import (
+    LIMIT,
+    InvalidInput,
+    LimitReached,
+    ModelUnknown,
+    PermissionDenied,
+    Unauthenticated,
+    Unsupported,
+)
 from ntm_serve.history import INTERVAL_S, History
 from ntm_serve.http.answers import (
     HEADERS,
@@ -219,7 +227,8 @@ class Api:
     ) -> AsyncGenerator[bytes, None]:
         """The first two together. Raises what the first raises; what comes later is the last event."""
         if self._watches >= WATCHES_MAX:
-            raise LimitReached(f"watch: expected at most {WATCHES_MAX} at once over HTTP")
+            wrong = f"watch: expected at most {WATCHES_MAX} at once over HTTP"
+            raise LimitReached(wrong, fields={LIMIT: "http_watches_max"})
         self._watches += 1
         try:
             async with aclosing(self._seen(service, session_id, wish, request, caller)) as events:

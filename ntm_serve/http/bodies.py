@@ -5,7 +5,7 @@ import json
 
 from starlette.requests import Request
 
-from ntm_serve.errors import InvalidInput
+from ntm_serve.errors import InvalidInput, TooLarge
 from ntm_serve.http.answers import HttpFault
 from ntm_serve.http.forms import Json
 
@@ -16,14 +16,15 @@ BODY_S = 30.0
 
 
 async def body_of(request: Request, known: set[str]) -> Json:
-    """What a request says. Raises HttpFault, InvalidInput."""
+    """What a request says. Raises HttpFault, InvalidInput, TooLarge."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
             async for part in request.stream():
                 body += part
                 if len(body) > BODY_BYTES_MAX:
-                    raise HttpFault(413, InvalidInput(f"body: expected at most {BODY_BYTES_MAX} bytes"))
+                    wrong = f"body: expected at most {BODY_BYTES_MAX} bytes"
+                    raise TooLarge.beyond("body_bytes_max", wrong, expected=BODY_BYTES_MAX, actual=len(body))
     except TimeoutError:
         raise HttpFault(408, InvalidInput(f"body: expected all of it within {BODY_S:g} s")) from None
     try:

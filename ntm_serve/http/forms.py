@@ -11,7 +11,7 @@ import numpy as np
 from starlette.datastructures import QueryParams
 
 from ntm_serve.caller import KEY_BEGINNING
-from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError
+from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError, TooLarge
 from ntm_serve.history import Point
 from ntm_serve.picture import Frame, Picture, Reduction
 from ntm_serve.search import Order, Place, Query, Tier
@@ -46,6 +46,9 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "DATA_LOSS": 500,
 }
 
+# Where HTTP has a word of its own: 429 says to come again later.
+STATUS_OF_ERROR: Mapping[type[NtmServeError], int] = {TooLarge: 413}
+
 Json = dict[str, Any]
 
 
@@ -53,7 +56,7 @@ def error_json(error: NtmServeError, *, status: int | None = None) -> Json:
     """status: where HTTP has a word of its own for it."""
     code = code_of(error).name
     return {
-        "status": status or STATUS_OF_CODE[code],
+        "status": status or STATUS_OF_ERROR.get(type(error)) or STATUS_OF_CODE[code],
         "code": code,
         "reason": error.reason,
         "message": error.message,

@@ -13,7 +13,7 @@ import pytest
 from serve.exposition import scrape, value
 
 from ntm_serve.client import Client
-from ntm_serve.errors import EngineFault, InvalidInput, LimitReached, NonFiniteState
+from ntm_serve.errors import EngineFault, LimitReached, NonFiniteState, TooLarge
 from ntm_serve.stateless import InferRequest
 from ntm_serve.testing import Doubling, Gate, RunningSum, test_server
 from ntm_serve.testing.running_sum import FAILING_INPUT
@@ -127,7 +127,7 @@ def test_failures_have_the_reasons_of_triton():
         assert failures(server, **SUM) == {"REJECTED": 0, "CANCELED": 0, "BACKEND": 1, "OTHER": 1}
         with pytest.raises(EngineFault):
             infer(server, [1, FAILING_INPUT, 2])
-        with pytest.raises(InvalidInput):  # It was never a request.
+        with pytest.raises(TooLarge):  # It was never a request.
             infer(server, range(5))
         assert failures(server, **DOUBLING) == {"REJECTED": 0, "CANCELED": 0, "BACKEND": 1, "OTHER": 0}
         assert of(server, "request_success", **DOUBLING) == 0

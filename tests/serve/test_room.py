@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ntm_serve.errors import InvalidInput, LimitReached
+from ntm_serve.errors import LimitReached, TooLarge
 from ntm_serve.observer import NoObserver
 from ntm_serve.room import RETRY_MIN_S, RETRY_UNKNOWN_S, Room, TotalRoom
 from ntm_serve.sessions import Session
@@ -32,32 +32,50 @@ def session_with(waiting):
 
 
 def refusal(it, session, steps):
-    with pytest.raises((LimitReached, InvalidInput)) as refused:
+    with pytest.raises((LimitReached, TooLarge)) as refused:
         it.expect(session, steps)
     return refused.value
 
 
 @pytest.mark.parametrize(
-    ("it", "mine", "fits", "says"),
+    ("it", "mine", "fits", "says", "limit"),
     [
-        (room(), 8, 2, "session a: expected at most 10 steps waiting, got 8 and 3 more"),
-        (room(waiting=19), 0, 1, "model running-sum/1: expected at most 20 steps waiting, got 19 and 2 more"),
-        (room(waiting=5, elsewhere=21), 0, 4, "server: expected at most 30 steps waiting, got 26 and 5 more"),
+        (
+            room(), 8, 2, "session a: expected at most 10 steps waiting, got 8 and 3 more",
+            "session_steps_waiting_max",
+        ),
+        (
+            room(waiting=19), 0, 1, "model running-sum/1: expected at most 20 steps waiting, got 19 and 2 more",
+            "steps_waiting_max",
+        ),
+        (
+            room(waiting=5, elsewhere=21), 0, 4, "server: expected at most 30 steps waiting, got 26 and 5 more",
+            "steps_waiting_total_max",
+        ),
     ],
-)
-def test_each_limit_refuses_beyond_it_and_names_whose_it_is(it, mine, fits, says):
+)  # fmt: skip
+def test_each_limit_refuses_beyond_it_and_names_whose_it_is(it, mine, fits, says, limit):
     session = session_with(mine)
     it.expect(session, fits)
     error = refusal(it, session, fits + 1)
     assert isinstance(error, LimitReached)
     assert error.message == says
+    assert error.fields == {"limit": limit}
 
 
-@pytest.mark.parametrize(("limits", "most"), [({"session": 4}, 4), ({"model": 5}, 5), ({"total": 6}, 6)])
-def test_more_than_may_ever_wait_is_the_callers_fault(limits, most):
+@pytest.mark.parametrize(
+    ("limits", "limit", "most"),
+    [
+        ({"session": 4}, "session_steps_waiting_max", 4),
+        ({"model": 5}, "steps_waiting_max", 5),
+        ({"total": 6}, "steps_waiting_total_max", 6),
+    ],
+)
+def test_more_than_may_ever_wait_is_the_callers_fault(limits, limit, most):
     error = refusal(room(**limits), session_with(0), most + 1)
-    assert isinstance(error, InvalidInput)
+    assert isinstance(error, TooLarge)
     assert f"at most T = {most} steps" in error.message
+    assert error.fields == {"limit": limit, "expected": str(most), "actual": str(most + 1)}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ntm_serve.errors import (
     SessionUnknown,
     StepAhead,
     StepCancelled,
+    TooLarge,
 )
 from ntm_serve.message import StepRequest
 from ntm_serve.observer import NoObserver
@@ -129,12 +130,10 @@ async def test_one_sessions_nan_in_a_message_is_its_own():
     ("request_", "says"),
     [
         (message([], np.zeros((0, 1))), "session_ids: expected 1 to 50 sessions, got 0"),
-        (message([f"s{n}" for n in range(51)], np.zeros((51, 1))), "expected 1 to 50 sessions, got 51"),
         (message(["a", "a"], [[1], [1]]), "each session once"),
         (message(["a"], [[1]], [0, 1]), "first_steps: expected none or 1, got 2"),
         (message(["a"], [[1]], [-2]), "first_steps: expected numbers of at least 0"),
         (message(["a"], np.zeros((1, 0))), "expected 1 <= T <= 100 steps, got T = 0"),
-        (message(["a"], np.zeros((1, 101))), "expected 1 <= T <= 100 steps, got T = 101"),
         (message(["a"], [[1], [2]]), r"expected \[S, T, ...\] with S = 1 sessions, got \[2, 1\]"),
         (StepRequest(["a"], [None], {}), "expected at least one"),
         (StepRequest(["a"], [None], {"x": np.float32(1)}), r"with S = 1 sessions, got \[\]"),
@@ -145,6 +144,29 @@ async def test_a_message_that_cannot_be_read_is_refused_whole(request_, says):
         await it.service.open_session("running-sum", session_id="a")
         with pytest.raises(InvalidInput, match=says):
             await it.service.step(request_)
+        assert (await it.service.get_session("a")).next_step == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "limit", "most", "says"),
+    [
+        (
+            message([f"s{n}" for n in range(51)], np.zeros((51, 1))), "sessions_per_message_max", 50,
+            "session_ids: expected 1 to 50 sessions, got 51",
+        ),
+        (
+            message(["a"], np.zeros((1, 101))), "steps_per_message_max", 100,
+            "inputs: expected 1 <= T <= 100 steps, got T = 101",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_message_of_too_much_is_refused_with_the_limit(request_, limit, most, says):
+    async with bench() as it:
+        await it.service.open_session("running-sum", session_id="a")
+        with pytest.raises(TooLarge) as refused:
+            await it.service.step(request_)
+        assert refused.value.message == says
+        assert refused.value.fields == {"limit": limit, "expected": str(most), "actual": str(most + 1)}
         assert (await it.service.get_session("a")).next_step == 0
 
 
@@ -276,7 +298,7 @@ async def test_more_steps_than_may_ever_wait_are_no_reason_to_try_again():
     async with bench(steps_waiting_max=2) as it:
         await it.service.open_session("running-sum", session_id="a")
         (reply,) = await step(it, message(["a"], [[1, 2, 3]]))
-        assert isinstance(reply.error, InvalidInput)
+        assert isinstance(reply.error, TooLarge)
         assert reply.error.message == "inputs: expected at most T = 2 steps, as many as may wait, got T = 3"
         assert (await it.service.get_session("a")).steps_in_flight == 0
 

@@ -1,12 +1,14 @@
 """What tenants may use: buckets and accounts, by a clock that is moved by hand."""
 
+import heapq
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ntm_serve.auth.limits import read_tenants
 from ntm_serve.caller import SESSION_KEY, SESSION_NAME, as_told, key_of, keys_of, parted
-from ntm_serve.errors import InvalidInput, LimitReached, SessionUnknown, SettingsFault
+from ntm_serve.errors import InvalidInput, LimitReached, SessionUnknown, SettingsFault, TooLarge
 from ntm_serve.step_model import ModelKey
 from ntm_serve.tenants import IDLE_ACCOUNTS_MAX, NO_LIMITS, Accounts, Bucket, TenantLimits
 from ntm_serve.testing import ManualClock
@@ -50,10 +52,55 @@ def test_steps_a_second_are_refused_until_they_are_paid_for():
     with pytest.raises(LimitReached, match="tenant acme: expected at most 10 steps a second") as refused:
         account.expect_steps(1)
     assert refused.value.retry_after_s == pytest.approx(2.0)
-    assert refused.value.fields == {"limit": "steps_per_s_max"}
+    assert refused.value.fields == {"limit": "tenant_steps_per_s_max"}
     clock.advance(2.01)
     account.expect_steps(1)
     assert account.rejected == {"steps_per_s": 1}
+
+
+def test_those_who_are_refused_are_told_to_come_one_after_another():
+    clock = ManualClock()
+    account = accounts(TenantLimits(steps_per_s_max=10), clock=clock).of("acme")
+
+    def told(steps):
+        with pytest.raises(LimitReached) as refused:
+            account.expect_steps(steps)
+        return refused.value.retry_after_s
+
+    account.expect_steps(20)
+    assert [told(1), told(3), told(2), told(1)] == pytest.approx([1.0, 1.1, 1.4, 1.6])
+    # Whoever does not listen makes nobody wait for more than there is for a second.
+    assert max(told(5) for _ in range(100)) == pytest.approx(2.0)
+    clock.advance(1.01)
+    account.expect_steps(20)
+    assert told(1) == pytest.approx(2.0, abs=0.02)
+    clock.advance(60)
+    account.expect_steps(11)
+    assert told(1) == pytest.approx(0.1)
+
+
+def test_streams_that_send_without_end_come_spread_and_get_all_that_their_tenant_may():
+    """Each of 32 streams sends on at once where it was answered, and is read again when it was told to come."""
+    clock = ManualClock()
+    account = accounts(TenantLimits(steps_per_s_max=400), clock=clock).of("acme")
+    streams, answered, refused, most_at_once, at_once = [(0.0, one) for one in range(32)], 0, 0, 0, []
+    while streams[0][0] < 10:
+        at_s, one = heapq.heappop(streams)
+        clock.advance(at_s - clock.now_s)
+        try:
+            account.expect_steps(1)
+        except LimitReached as told:
+            again_s, took = told.retry_after_s, 0
+        else:
+            again_s, took = 1e-4, 1
+        heapq.heappush(streams, (at_s + again_s, one))
+        if at_s > 3:
+            answered, refused = answered + took, refused + 1 - took
+            at_once = [seen_s for seen_s in (*at_once, at_s) if seen_s > at_s - 0.01]
+            most_at_once = max(most_at_once, len(at_once))
+    assert answered == pytest.approx(7 * 400, rel=0.01)
+    assert refused <= answered * 1.05
+    assert most_at_once <= 16
 
 
 def test_steps_that_wait_are_counted_until_they_are_answered():
@@ -73,9 +120,9 @@ def test_more_steps_than_may_ever_wait_are_not_to_be_tried_again():
     mine = accounts(TenantLimits(steps_waiting_max=5, steps_per_s_max=10), TenantLimits(steps_waiting_max=8))
     account = mine.of("acme")
     account.admit(5)
-    with pytest.raises(InvalidInput, match="expected at most 5 steps, as many of tenant acme as may wait, got 6") as no:
+    with pytest.raises(TooLarge, match="expected at most 5 steps, as many of tenant acme as may wait, got 6") as no:
         account.expect_steps(6)
-    assert no.value.fields == {"limit": "steps_waiting_max"}
+    assert no.value.fields == {"limit": "tenant_steps_waiting_max", "expected": "5", "actual": "6"}
     assert account.held_s == 0.0
     account.settle(5, answered=True)
     account.expect_steps(5)
@@ -107,6 +154,83 @@ def test_sessions_and_their_bytes_are_counted_also_while_they_come():
     account.leave(MODEL, 40)
     account.expect_session(100)
     assert account.is_idle
+
+
+def test_a_state_that_never_fits_is_not_to_be_tried_again():
+    account = accounts(TenantLimits(state_bytes_max=100), TenantLimits(state_bytes_max=500)).of("acme")
+    with pytest.raises(TooLarge, match="at most 100 bytes of state in memory, got a session of 101") as no:
+        account.expect_session(101)
+    assert no.value.fields == {"limit": "tenant_state_bytes_max", "expected": "100", "actual": "101"}
+    with pytest.raises(TooLarge) as no:
+        accounts(total=TenantLimits(state_bytes_max=500)).of("acme").expect_session(501)
+    assert no.value.fields["limit"] == "state_bytes_max"
+
+
+def test_the_bytes_of_calls_are_taken_until_they_are_too_many_and_given_back():
+    mine = accounts(TenantLimits(call_bytes_max=100), TenantLimits(call_bytes_max=250))
+    one, other, third = mine.of("one"), mine.of("other"), mine.of("third")
+    for account in (one, one, other, other, third):
+        account.begin_call()
+    for account in (one, other):
+        account.take_message(60)
+        account.take_message(60)
+        with pytest.raises(LimitReached, match="got 120") as refused:
+            account.take_message(1)
+        assert refused.value.fields == {"limit": "tenant_call_bytes_max"}
+    third.take_message(60)
+    for _ in range(2):
+        with pytest.raises(LimitReached, match="server: expected less than 250 bytes") as refused:
+            mine.of("fourth").take_message(1)
+        assert refused.value.fields == {"limit": "call_bytes_max"}
+    for account in (one, one, other, other, third):
+        account.end_call(60)
+    one.take_message(1000)
+    one.begin_call()
+    one.end_call(1000)
+    assert (one.call_bytes, other.call_bytes, one.is_idle) == (0, 0, True)
+
+
+def test_what_a_tenant_has_at_once_of_calls_and_watches_is_bounded():
+    mine = accounts(TenantLimits(calls_max=2, watches_max=1))
+    account, other = mine.of("acme"), mine.of("other")
+    for one in (account, other):
+        one.begin_call()
+        one.begin_call()
+        one.begin_watch()
+        with pytest.raises(LimitReached, match="expected at most 2 calls at once"):
+            one.begin_call()
+        with pytest.raises(LimitReached, match="expected at most 1 watches at once"):
+            one.begin_watch()
+    assert not account.is_idle
+    account.end_call(0)
+    account.begin_call()
+    account.end_watch()
+    account.begin_watch()
+    assert account.rejected == {"calls": 1, "watches": 1}
+
+
+def test_a_size_counts_while_it_is_made_and_while_a_session_has_it():
+    account, other = (accounts(TenantLimits(model_sizes_max=1)).of(name) for name in ("acme", "other"))
+    small, large = (("slots", 1),), (("slots", 9),)
+    with account.making(MODEL, small):
+        account.enter(MODEL, 4, small)
+        with pytest.raises(LimitReached, match="at most 1 sizes beside its own of model"), account.making(MODEL, large):
+            pass
+    with account.making(MODEL, small), account.making(MODEL, ()), account.making(ModelKey("another", "1"), large):
+        pass
+    with pytest.raises(LimitReached), account.making(MODEL, large):
+        pass
+    with other.making(MODEL, large):
+        pass
+    # One that comes back has its size, whatever the limit.
+    account.enter(MODEL, 4, large)
+    account.leave(MODEL, 4, small)
+    with account.making(MODEL, large):
+        pass
+    account.leave(MODEL, 4, large)
+    assert account.is_idle
+    with account.making(MODEL, small):
+        assert not account.is_idle
 
 
 def test_what_all_may_use_bounds_each():

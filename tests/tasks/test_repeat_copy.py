@@ -48,3 +48,24 @@ def test_a_training_draws_every_number_of_repeats_up_to_the_tasks():
 def test_no_repeats_are_refused(field):
     with pytest.raises(ValueError, match=f"{field}: expected at least 1, got 0"):
         RepeatCopy(**{field: 0})
+
+
+def test_mixed_repeats_are_each_sequences_own_and_nothing_after_its_end_marker_is_scored():
+    task = RepeatCopy(repeats=4, repeats_min=2, mixed=True)
+    episodes = task.episodes(length=3, sequences=40, seed=7)
+    seen = set()
+    for x, y, scored in zip(episodes.x, episodes.y, episodes.scored, strict=True):
+        repeats = round(float(x[3, 9]) * 8.25**0.5 + 5.5)
+        alone = RepeatCopy(repeats=repeats).episodes(length=3, sequences=1, seed=0)
+        assert x[3, 9] == alone.x[0, 3, 9]
+        end = 3 + 1 + 3 * repeats
+        assert np.array_equal(y[4:end, :8], np.tile(x[:3, :8], (repeats, 1)))
+        assert y[:, 8].tolist() == [float(at == end) for at in range(len(y))]
+        assert scored.tolist() == [3 < at <= end for at in range(len(y))]
+        seen.add(repeats)
+    assert seen == {2, 3, 4}
+
+
+def test_a_training_with_mixed_repeats_draws_none_for_the_batch():
+    task = RepeatCopy(mixed=True)
+    assert task.varied(np.random.default_rng(5)) is task

@@ -33,9 +33,10 @@ MEMORY_START = 1e-6
 # from the first step on.
 MEMORY_DEVIATION = 0.5
 
-# What is added to the biases of heads that begin by content: with less, a weighting over learned slots is so even
-# that thousands of batches pass before a key means anything.
-CONTENT_STRENGTH, CONTENT_GATE = 10.0, 3.0
+# What a fresh head that shall begin with one kind of addressing has in its biases: a gate that is open or shut to
+# content, and a shift weighting that stays or moves on.
+CONTENT, SHIFT = "content", "shift"
+BEGIN_GATE = BEGIN_SHIFT = 3.0
 
 # Roles tell a server what a state tensor means, for pictures and tools; they do not change the step.
 ROLES = {
@@ -52,7 +53,10 @@ ROLES = {
 class NTMOptions:
     """Sizes of an NTM: inputs I, outputs O, slots N, width M, heads R and W, controller size C; and its form.
 
-    by_content: fresh heads look things up: strong keys, an open gate, no shift. Otherwise they do a little of all.
+    heads_begin: of each head, the read heads first, how it addresses the memory before it has learned anything:
+    `content` looks things up, `shift` moves on by one slot a step. Empty, all do a little of everything. What a task
+    needs of its heads is found sooner so, or at all. content_strength: of the keys of those that begin with content:
+    with less, a weighting is so even that thousands of batches pass before a key means anything.
     """
 
     inputs: int
@@ -64,7 +68,8 @@ class NTMOptions:
     read_heads: int = 1
     write_heads: int = 1
     form: Form = OURS
-    by_content: bool = False
+    heads_begin: tuple[str, ...] = ()
+    content_strength: float = 10.0
 
     def __post_init__(self) -> None:
         if self.controller not in CONTROLLERS:
@@ -72,6 +77,11 @@ class NTMOptions:
         for name in ("inputs", "outputs", "controller_size", "slots", "width", "read_heads", "write_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        heads = self.read_heads + self.write_heads
+        if len(self.heads_begin) not in (0, heads) or not {*self.heads_begin} <= {CONTENT, SHIFT}:
+            raise ValueError(
+                f"heads_begin: expected {CONTENT} or {SHIFT} of each of {heads} heads, got {list(self.heads_begin)}"
+            )
         if self.form.heads_see == "cell" and self.controller != "lstm":
             raise ValueError(f"form.heads_see: cell: expected the controller lstm, got {self.controller}")
 
@@ -98,11 +108,7 @@ class NTM(TrainableStep):
         self.parts += [o.write_heads * o.width] * written
         self.heads = nn.Linear(o.controller_size, sum(self.parts))
         self.output = nn.Linear(o.controller_size + (0 if o.form.output_sees == "controller" else reads), o.outputs)
-        if o.by_content:
-            _, strengths, gates, _, shifts, *_ = self.heads.bias.detach().split(self.parts)
-            strengths += CONTENT_STRENGTH
-            gates += CONTENT_GATE
-            shifts.unflatten(0, (heads, len(SHIFT_OFFSETS)))[:, SHIFT_OFFSETS.index(0)] += CONTENT_GATE
+        self._bias_heads()
         index = addressing.shift_index(o.slots, SHIFT_OFFSETS, circular=o.form.shift == "circular")
         self.register_buffer("shift_index", index, persistent=False)
         if o.form.start == "given":
@@ -116,6 +122,15 @@ class NTM(TrainableStep):
         self.first_controller = nn.ParameterDict(
             {name: nn.Parameter(torch.zeros(shape)) for name, shape in self.controller.state_shapes.items()}
         )
+
+    def _bias_heads(self) -> None:
+        _, strengths, gates, _, shifts, *_ = self.heads.bias.detach().split(self.parts)
+        shifts = shifts.unflatten(0, (-1, len(SHIFT_OFFSETS)))
+        for head, begin in enumerate(self.options.heads_begin):
+            if begin == CONTENT:
+                strengths[head] += self.options.content_strength
+            gates[head] += BEGIN_GATE if begin == CONTENT else -BEGIN_GATE
+            shifts[head, SHIFT_OFFSETS.index(0 if begin == CONTENT else 1)] += BEGIN_SHIFT
 
     def initial_state(self) -> dict[str, Tensor]:
         """The state of a session that made no step, without a batch axis: learned, but for the memory; or given."""

@@ -197,6 +197,11 @@ def test_the_step_is_the_logistic_function_of_its_logits():
         ({"controller": "transformer"}, "controller: expected one of feed-forward, lstm, gru, got 'transformer'"),
         ({"slots": 0}, "slots: expected at least 1, got 0"),
         ({"write_heads": 0}, "write_heads: expected at least 1, got 0"),
+        (
+            {"heads_begin": ("content",)},
+            r"heads_begin: expected content or shift of each of 2 heads, got \['content'\]",
+        ),
+        ({"heads_begin": ("content", "jump")}, "heads_begin: expected content or shift of each of 2 heads"),
     ],
 )
 def test_sizes_that_make_no_memory_are_refused(options, message):
@@ -219,9 +224,19 @@ def test_a_learned_memory_is_a_weight_that_a_loss_changes():
 def test_fresh_heads_that_begin_by_content_attend_to_what_is_like_their_key():
     sizes = {"inputs": 3, "outputs": 2, "controller_size": 6, "slots": 16, "width": 8, "form": Form(memory="learned")}
     largest = []
-    for by_content in (False, True):
+    for begin in ((), ("content", "content")):
         torch.manual_seed(5)
-        ntm = NTM(NTMOptions(**sizes, by_content=by_content))
+        ntm = NTM(NTMOptions(**sizes, heads_begin=begin))
         _, following = ntm({"x": torch.rand(4, 3)}, initial_batch(ntm, 4))
         largest.append(following["read_weighting"].max(dim=2).values.mean().item())
     assert largest[0] < 0.4 < 0.6 < largest[1]
+
+
+def test_fresh_heads_that_begin_by_shift_move_on_by_one_slot_a_step():
+    torch.manual_seed(5)
+    ntm = NTM(NTMOptions(inputs=3, outputs=2, controller_size=6, slots=8, width=4, heads_begin=("content", "shift")))
+    state = initial_batch(ntm, 4)
+    state["write_weighting"] = torch.eye(8)[[2, 2, 7, 0]].unsqueeze(1)
+    for moved in ([3, 3, 0, 1], [4, 4, 1, 2]):
+        _, state = ntm({"x": torch.rand(4, 3)}, state)
+        assert state["write_weighting"].argmax(dim=2).flatten().tolist() == moved

@@ -20,6 +20,7 @@ from ntm_serve.errors import (
     StepAhead,
     StepConflict,
     StepForgotten,
+    TooLarge,
 )
 from ntm_serve.testing import Gate, RunningSum, test_server
 
@@ -193,8 +194,11 @@ def test_a_limit_says_when_to_try_again(connect):
 def test_a_message_over_the_limit_is_refused_with_both_sizes(connect):
     with test_server([RunningSum()], message_bytes_max=1024) as server:
         session = connect(server.target).session("running-sum")
-        with pytest.raises(LimitReached, match=r"larger than max \(\d+ vs. 1024\)"):
+        with pytest.raises(TooLarge, match=r"larger than max \(\d+ vs. 1024\)") as refused:
             session.step(np.ones((1000, 1), np.float32))
+        assert refused.value.fields["limit"] == "message_bytes_max"
+        assert refused.value.fields["expected"] == "1024"
+        assert int(refused.value.fields["actual"]) > 4000
         assert session.step([1]).tolist() == [1]
 
 

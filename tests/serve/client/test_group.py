@@ -24,6 +24,7 @@ from ntm_serve.errors import (
     StepAborted,
     StepAhead,
     StepCancelled,
+    TooLarge,
 )
 from ntm_serve.testing import Gate, RunningSum, test_server
 from ntm_serve.testing.running_sum import FAILING_INPUT
@@ -189,7 +190,7 @@ def test_messages_are_split_at_the_limits_that_the_server_tells(connect):
         assert made.outputs["y"].ravel().tolist() == [*range(1, 51), *range(1, 8)]
         streamed = list(group.stream([{f"d{number}": [1] for number in range(23)}] * 6))
         assert [plain(answers)["d0"] for answers in streamed] == [[n] for n in range(1, 7)]
-        assert isinstance(group.step({"a": [[1]] * 4})["a"], InvalidInput), "the caller's own message is not parted"
+        assert isinstance(group.step({"a": [[1]] * 4})["a"], TooLarge), "the caller's own message is not parted"
 
 
 @pytest.mark.parametrize("in_flight_max", [1, 4, 16])

@@ -32,6 +32,7 @@ from ntm_serve.errors import (
     StepConflict,
     StepForgotten,
     StoreUnavailable,
+    TooLarge,
 )
 from ntm_serve.spec import TensorSpec
 from ntm_serve.testing import ManualClock
@@ -109,12 +110,23 @@ def test_what_passes_by_itself_is_waited_for(error):
     assert Patience(healing_of(RetryPolicy(), ManualClock())).wait_s(error("")) >= 0
 
 
-@pytest.mark.parametrize("error", [EngineFault, InvalidInput, StepConflict, StepForgotten, SessionClosed, LimitReached])
+@pytest.mark.parametrize(
+    "error", [EngineFault, InvalidInput, TooLarge, StepConflict, StepForgotten, SessionClosed, LimitReached]
+)
 def test_what_does_not_pass_is_raised_as_it_is(error):
     mine = error("mine")
     with pytest.raises(error) as raised:
         Patience(healing_of(RetryPolicy(), ManualClock())).wait_s(mine)
     assert raised.value is mine
+
+
+def test_what_is_too_large_is_not_waited_for_where_a_limit_would_be():
+    patience, large = Patience(healing_of(RetryPolicy(), ManualClock())), TooLarge("mine")
+    assert patience.wait_s(LimitReached("theirs", retry_after_s=2.0), again=True) >= 2.0
+    with pytest.raises(TooLarge) as raised:
+        patience.wait_s(large, again=True)
+    assert raised.value is large
+    assert not patience.waits_after(large, again=True)
 
 
 def test_without_a_policy_every_error_is_raised_as_it_is():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from serve.exposition import scrape, value
 
-from ntm_serve.errors import EngineFault, InvalidInput, NonFiniteState, SessionClosed, StepCancelled
+from ntm_serve.errors import EngineFault, InvalidInput, NonFiniteState, SessionClosed, StepCancelled, TooLarge
 from ntm_serve.testing import Gate, RunningSum, test_server
 from ntm_serve.testing.running_sum import FAILING_INPUT
 
@@ -188,7 +188,7 @@ def test_a_message_that_cannot_be_read_is_refused_after_the_outputs_before_it(co
             gate.open()
 
         taken = []
-        with pytest.raises(InvalidInput, match="expected 1 <= T <= 2 steps, got T = 3"):
+        with pytest.raises(TooLarge, match="expected 1 <= T <= 2 steps, got T = 3"):
             taken.extend(map(np.ndarray.tolist, session.stream(xs())))
         assert taken == [[1], [[2], [3]]]
         assert session.step(ONE).tolist() == [4]

@@ -22,6 +22,7 @@ from ntm_serve.errors import (
 )
 from ntm_serve.keeping import Retention
 from ntm_serve.message import StepRequest
+from ntm_serve.residency import BUSY_S
 from ntm_serve.sessions import Limits
 from ntm_serve.testing import Gate, RunningSum
 
@@ -388,6 +389,24 @@ async def test_a_session_with_steps_in_flight_does_not_leave_for_another(store, 
         assert a.in_memory("busy")
         gate.open()
         assert await answer == [1]
+
+
+async def test_where_all_are_busy_room_is_made_a_little_later(store, clock):
+    gate = Gate()
+    async with replica(store, RunningSum(before_run=gate), clock=clock, resident_bytes_max=4) as a:
+        await a.open("busy")
+        answer = a.begin("busy", 1)
+        await asyncio.to_thread(gate.await_run)
+        for name in ("one", "two"):
+            await a.open(name)
+        assert a.in_memory("busy")
+        assert a.in_memory("two")
+        gate.open()
+        assert await answer == [1]
+        clock.pass_(BUSY_S)
+        await a.open("three")
+        assert {session.id for session in a.sessions} == {"three"}
+        assert await a.step("busy", 1) == [2]
 
 
 async def test_steps_in_flight_of_a_session_that_is_closed_while_the_store_keeps_them_are_answered(slow, clock):

@@ -59,7 +59,7 @@ BAD = {
     ),
     "too many steps": (
         request("a", np.zeros(51)),
-        CODE.INVALID_ARGUMENT, "INVALID_INPUT", "inputs: expected 1 <= T <= 50 steps, got T = 51",
+        CODE.RESOURCE_EXHAUSTED, "TOO_LARGE", "inputs: expected 1 <= T <= 50 steps, got T = 51",
     ),
     "NaN": (
         request("a", [[0, np.nan]]),

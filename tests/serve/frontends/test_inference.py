@@ -123,7 +123,11 @@ def test_a_start_with_more_steps_than_a_message_may_have_leaves_the_sequence_as_
     with test_server([RunningSum()], steps_per_message_max=2) as server:
         triton = InferenceWire(server.target)
         triton.infer(3, [1], start=True)
-        assert "expected 1 <= T <= 2 steps, got T = 3" in refusal(triton, 3, [1, 2, 3], start=True)[1]
+        code, told, reason = refusal(triton, 3, [1, 2, 3], start=True)
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert told.startswith("inputs: expected 1 <= T <= 2 steps, got T = 3")
+        assert told.endswith("reason=TOO_LARGE")
+        assert reason == "TOO_LARGE"
         assert triton.infer(3, [1]).tolist() == [[2]]
 
 

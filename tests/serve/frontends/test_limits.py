@@ -84,7 +84,10 @@ def test_a_message_that_no_room_is_large_enough_for_is_not_to_be_sent_again():
         wire.open("a")
         with pytest.raises(grpc.RpcError) as refused:
             wire.step("a", [[1, 1, 1, 1]])
-        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert reason_of(refused.value) == (
+            "TOO_LARGE", {"limit": "session_steps_waiting_max", "expected": "3", "actual": "4"}
+        )  # fmt: skip
         assert retry_after_s(refused.value) is None
         assert values(wire.step("a", [[1, 1, 1]])) == [[1, 2, 3]]
 

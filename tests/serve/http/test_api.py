@@ -390,7 +390,8 @@ def test_a_body_is_json_and_not_large(writing):
     assert refusal(api.post("/sessions/s/steps", content=b"{}"))[0] == 415
     large = b" " * ((1 << 20) + 1)
     answer = api.post("/sessions/s/steps", content=large, headers={"content-type": "application/json; charset=utf-8"})
-    assert refusal(answer)[0] == 413
+    assert refusal(answer) == (413, "TOO_LARGE")
+    assert answer.json()["error"]["fields"]["limit"] == "body_bytes_max"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from ntm_serve.client import Client, RetryPolicy
-from ntm_serve.errors import InvalidInput, LimitReached, StreamAged
+from ntm_serve.errors import LimitReached, StreamAged, TooLarge
 from ntm_serve.testing import Gate, RunningSum, test_server
 from ntm_serve.v1 import sessions_pb2, sessions_pb2_grpc
 from ntm_serve.wire import DETAILS_KEY, tensor_of
@@ -47,7 +47,7 @@ def test_a_tenant_has_so_many_sessions_and_another_its_own(serving, tokens):
         with pytest.raises(LimitReached, match="tenant acme: expected at most 2 sessions in memory") as refused:
             ours.session("running-sum")
         assert refused.value.retry_after_s == 1.0
-        assert refused.value.fields == {"limit": "sessions_max"}
+        assert refused.value.fields == {"limit": "tenant_sessions_max"}
         for made in (lambda: sessions[0].fork(), lambda: ours.restore(sessions[0].snapshot().data)):
             with pytest.raises(LimitReached, match="tenant acme"):
                 made()
@@ -133,7 +133,7 @@ def test_a_tenant_has_so_many_steps_in_flight(serving, tokens):
 def test_more_steps_than_a_tenant_may_ever_have_waiting_are_not_to_be_tried_again(serving, tokens):
     with serving(tenant_steps_waiting_max=4) as server, client(server, tokens["acme"]) as ours:
         session = ours.session("running-sum")
-        with pytest.raises(InvalidInput, match="expected at most 4 steps, as many of tenant acme as may wait, got 5"):
+        with pytest.raises(TooLarge, match="expected at most 4 steps, as many of tenant acme as may wait, got 5"):
             session.step(np.ones((5, 1), np.float32))
         assert session.step(np.ones((4, 1), np.float32))[-1].tolist() == [4]
 
@@ -216,13 +216,15 @@ def test_messages_of_a_tenant_are_bounded(serving, tokens, tmp_path):
         client(server, tokens["other"]) as theirs,
     ):
         session, other = ours.session("running-sum"), theirs.session("running-sum")
-        with pytest.raises(InvalidInput, match="1 <= T <= 10 steps, got T = 11") as refused:
+        with pytest.raises(TooLarge, match="1 <= T <= 10 steps, got T = 11") as refused:
             session.step(np.ones((11, 1), np.float32))
-        assert refused.value.fields == {"steps_max": "10"}
-        with pytest.raises(InvalidInput, match="message: expected at most 2000 bytes, got 4") as refused:
+        assert refused.value.fields == {"limit": "tenant_steps_per_message_max", "expected": "10", "actual": "11"}
+        with pytest.raises(TooLarge, match="message: expected at most 2000 bytes, got 4") as refused:
             session.step(np.ones((1000, 1), np.float32))
-        assert refused.value.fields == {"message_bytes_max": "2000"}
-        with pytest.raises(InvalidInput, match="message: expected at most 2000 bytes"):
+        actual = refused.value.fields.pop("actual")
+        assert refused.value.fields == {"limit": "tenant_message_bytes_max", "expected": "2000"}
+        assert refused.value.message.endswith(f"got {actual}")
+        with pytest.raises(TooLarge, match="message: expected at most 2000 bytes"):
             list(session.stream([np.ones((1000, 1), np.float32)]))
         assert other.step(np.ones((1000, 1), np.float32))[-1].tolist() == [1000]
         assert session.step([1]).tolist() == [1]
