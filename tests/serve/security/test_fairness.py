@@ -254,3 +254,21 @@ def test_a_session_that_is_run_again_to_be_looked_at_is_paid_for(paying):
         # Coming back is not refused, nor are steps that are answered already.
         assert ours.session("running-sum", session_id="mine", resume=True).state()["total"].tolist() == [55]
         assert next(ours.watch("mine")).next_step == 55
+
+
+def test_whoever_watches_sees_later_what_its_tenant_cannot_pay_for_yet(both, tmp_path):
+    settings = {"store": f"sqlite:{tmp_path / 'sessions.db'}", "resident_bytes_max": 4, "tenant_steps_per_s_max": 20}
+    with both(**settings) as (_, ours, theirs):
+        session = ours.session("running-sum", session_id="mine", durability="process")
+        session.step(ones(5))
+        frames = ours.watch("mine", frames_per_s=1)
+        assert next(frames).next_step == 5
+        # Paid for two seconds later; by then another's session has its place in memory.
+        session.step(ones(50))
+        theirs.session("running-sum", durability="process")
+        assert not ours.session_info("mine").resident
+        while (frame := next(frames)).next_step == 5:
+            pass
+        assert (frame.next_step, frame.resident) == (55, False)
+        assert frame.state["total"].array.tolist() == [55]
+        frames.close()
