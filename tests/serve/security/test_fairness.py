@@ -13,6 +13,7 @@ from serve import slots
 
 from ntm_serve.app import load_models
 from ntm_serve.client import Client
+from ntm_serve.engine import OrtEngine
 from ntm_serve.errors import LimitReached, SessionEvicted
 from ntm_serve.testing import Gate, RunningSum, test_server
 from ntm_serve.v1 import sessions_pb2, sessions_pb2_grpc
@@ -190,6 +191,36 @@ def test_a_tenants_sessions_have_so_many_sizes(callers, tokens, tmp_path):
             opened(ours, 3)
         mine.pop().close()
         opened(ours, 3)
+
+
+def test_sizes_that_are_made_count_also_where_whoever_asked_has_left(callers, tokens, tmp_path, monkeypatch):
+    slots.write(tmp_path / "models")
+    may, resized = threading.Event(), OrtEngine.resized
+    settings = {"tenant_model_sizes_max": 1, "model_sizes_max": 2}
+    with (
+        test_server(load_models(tmp_path / "models", batch_max=8), **callers.settings, **settings) as server,
+        grpc.insecure_channel(server.target) as channel,
+        Client(server.target, token=tokens["other"], retry=None) as theirs,
+    ):
+        monkeypatch.setattr(OrtEngine, "resized", lambda *of: may.wait() and resized(*of))
+        [scheduler] = server.running.service._schedulers.values()
+        stub, metadata = sessions_pb2_grpc.SessionsStub(channel), [("authorization", f"Bearer {tokens['acme']}")]
+
+        def asked(size):
+            return stub.Open.future(sessions_pb2.OpenRequest(model="slots", sizes={"slots": size}), metadata=metadata)
+
+        try:
+            left = asked(1)
+            until(lambda: scheduler._sizing._making)
+            left.cancel()
+            until(lambda: not server.running.service._residency._sessions.account_of("acme|s").calls)
+            assert facts_of(asked(2).exception(timeout=20)) == ({"limit": "tenant_model_sizes_max"}, 1.0)
+            assert len(scheduler._sizing._making) == 1
+        finally:
+            may.set()
+        # There is room for another's, and once it is made for its own.
+        assert theirs.session("slots", sizes={"slots": 3}).next_step == 0
+        until(lambda: asked(2).code() is grpc.StatusCode.OK)
 
 
 def test_whoever_opens_without_end_ends_its_own_sessions_and_no_others(both):
