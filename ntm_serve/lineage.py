@@ -83,7 +83,7 @@ class Lineage:
                     expect_finite(f"snapshot: {spec.name}", array)
                 self._residency.expect_free(served.key, sized_spec(served.model.spec, sizes).state_bytes, session_id)
                 began = Beginning(saved, recorded(sizes=sizes))
-                with self._residency.making(served.key, sizes, session_id):
+                with self._residency.making(served, sizes, session_id):
                     scheduler = await served.sized(sizes)
                     with scheduler.use.one_more():
                         return await self._residency.create(scheduler, session_id, durability, beginning=began)

@@ -189,19 +189,24 @@ class Residency:
             raise
 
     @contextmanager
-    def making(self, model: ModelKey, sizes: Sizes, session_id: str | None) -> Iterator[None]:
-        """A session of these sizes is being made until the block is left. Raises LimitReached."""
+    def making(self, served: Scheduler, sizes: Sizes, session_id: str | None) -> Iterator[None]:
+        """A session of these sizes is being made until the block is left, and what its sizes need is made: whoever
+        leaves does not end that. Raises LimitReached.
+        """
         account = self._sessions.account_of(session_id or "")
         if account is None:
             yield
             return
-        with ExitStack() as made:
-            try:
-                made.enter_context(account.making(model, sizes))
-            except LimitReached:
-                self._observer.rejected(model, reason="sizes")
-                raise
+        made = ExitStack()
+        try:
+            made.enter_context(account.making(served.key, sizes))
+        except LimitReached:
+            self._observer.rejected(served.key, reason="sizes")
+            raise
+        try:
             yield
+        finally:
+            served.once_sized(sizes, made.close)
 
     async def create(
         self,

@@ -156,6 +156,10 @@ class Scheduler:
         """
         return await self._sizing.of(sizes, comes_back=comes_back) if sizes else self
 
+    def once_sized(self, sizes: Sizes, then: Callable[[], None]) -> None:
+        """Call it when nobody is being made for these sizes any more: at once where nobody is."""
+        self._sizing.once_made(sizes, then)
+
     @property
     def is_unused(self) -> bool:
         """Whether it has no session in memory and nothing to run."""

@@ -175,7 +175,7 @@ class Service:
         try:
             # Before anything is made for its sizes.
             self._residency.expect_free(served.key, sized_spec(served.model.spec, chosen).state_bytes, session_id)
-            with self._residency.making(served.key, chosen, session_id):
+            with self._residency.making(served, chosen, session_id):
                 scheduler = await served.sized(chosen)
                 with scheduler.use.one_more():
                     begin = partial(beginning_with, scheduler.model, wanted[0], chosen)

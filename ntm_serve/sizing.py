@@ -93,6 +93,14 @@ class Sizing(Generic[Made]):
         self._made[sizes] = made
         return made
 
+    def once_made(self, sizes: Sizes, then: Callable[[], None]) -> None:
+        """Call it when this size is not being made any more: at once where it is not."""
+        task = self._making.get(sizes)
+        if task is None:
+            then()
+        else:
+            task.add_done_callback(lambda _: then())
+
     def _begin(self, sizes: Sizes, *, comes_back: bool) -> asyncio.Task[Made]:
         if not self._has_room() and not comes_back:
             self._refuse(sizes, len(self._made) + len(self._making))

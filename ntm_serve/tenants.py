@@ -117,14 +117,14 @@ class Account:
         # Sessions that are being made, and their states' bytes.
         self.coming = Counter(sessions=0, state_bytes=0)
         self.rejected: Counter[str] = Counter()
-        self._held_until_s = 0.0
-        # When the next who is refused is told to come.
-        self._turn_s = 0.0
         self.renew(limits)
 
     def renew(self, limits: TenantLimits) -> None:
-        """These hold from now on."""
+        """These hold from now on; what was told by those before does not."""
         self.limits = limits
+        self._held_until_s = 0.0
+        # When the next who is refused is told to come.
+        self._turn_s = 0.0
         rate = limits.steps_per_s_max
         self._bucket = None if rate is None else Bucket(rate, self._clock())
         self._steps_most = float("inf") if limits.steps_waiting_max is None else limits.steps_waiting_max
@@ -139,11 +139,12 @@ class Account:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing would be lost with it but what a second's tokens are."""
+        """Whether nothing would be lost with it but what a second's tokens are, and counts since the start."""
         used = (
             self.sessions or self.steps_waiting or self.coming["sessions"] or self._sizes or self.calls or self.watches
         )
-        return not (used or self.named)
+        owes = self._bucket is not None and self._bucket.wait_s(self._clock()) > 0
+        return not (used or owes or self.named)
 
     def expect_session(self, state_bytes: int) -> None:
         """Refuse a session more. Raises LimitReached, and TooLarge for a state that is never taken."""

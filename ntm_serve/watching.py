@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ntm_serve.errors import InvalidInput, NtmServeError, OwnedElsewhere
+from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError, OwnedElsewhere
 from ntm_serve.picture import Frame, Grid, Picture, Reduction, chosen, picture_of, steps_shown
 from ntm_serve.record import Committed
 from ntm_serve.replay import Replay, bases_of, steps_again
@@ -196,7 +196,10 @@ class Watching:
             )
         if stored.next_step == shown.next_step:
             return shown._replace(resident=False)
-        return (await self._replayed(stored))._replace(entries=shown.entries)
+        try:
+            return (await self._replayed(stored))._replace(entries=shown.entries)
+        except LimitReached:  # Its tenant is over its rate: a frame may come late, and whoever looks is not sent away.
+            return shown._replace(resident=False)
 
     def _here(self, session_id: str) -> _Seen | None:
         session = self._residency.here(session_id)

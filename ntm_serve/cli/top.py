@@ -21,7 +21,7 @@ from ntm_serve.cli.gauging import Between, ModelLine, Reading, ServerLine, readi
 from ntm_serve.cli.options import Connection, connecting
 from ntm_serve.cli.tables import console, table
 from ntm_serve.client import Client, SessionInfo
-from ntm_serve.errors import ServerUnreachable
+from ntm_serve.errors import ServerUnreachable, SettingsFault
 from ntm_serve.identity import warn_of_token
 
 # Sessions that are looked at for the busiest: one page. More would be work for the server again and again.
@@ -76,12 +76,15 @@ class Metrics:
     """Where servers' metrics are, and how they are asked: with the authorities and the token of the connection."""
 
     def __init__(self, urls: Sequence[str], connection: Connection) -> None:
+        """Raises SettingsFault for what is no address of HTTP."""
         self.urls = urls
+        addresses = [_address_of(url) for url in urls]
         self._context = ssl.create_default_context(cafile=connection.tls_ca)
         self._token = connection.token()
         if self._token is not None:
-            for where in (urlsplit(url) for url in urls if not url.startswith("https:")):
-                warn_of_token(f"{where.hostname}:{where.port or 80}", instead="https://", stacklevel=3)
+            for url, address in zip(urls, addresses, strict=True):
+                if not url.startswith("https:"):
+                    warn_of_token(address, instead="https://", stacklevel=3)
 
     def read(self) -> Reading:
         """All of them, now. Raises ServerUnreachable."""
@@ -97,6 +100,18 @@ class Metrics:
             except (OSError, ValueError) as fault:
                 raise ServerUnreachable(f"metrics: expected a server's metrics at {url}, got: {fault}") from fault
         return reading(texts, time.monotonic())
+
+
+def _address_of(url: str) -> str:
+    """Host and port. Raises SettingsFault."""
+    try:
+        where = urlsplit(url)
+        port = where.port or 80
+    except ValueError:
+        where, port = urlsplit(""), 0
+    if where.scheme not in ("http", "https") or not where.hostname:
+        raise SettingsFault(f"metrics: expected an address as http://HOST:8002/metrics, got {url!r}")
+    return f"{where.hostname}:{port}"
 
 
 def _views(client: Client, metrics: Metrics, interval_s: float, shown: int) -> Iterator[View]:

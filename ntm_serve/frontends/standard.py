@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import OVERALL_HEALTH
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from ntm_serve.errors import ModelUnknown
+from ntm_serve.errors import InvalidInput, ModelUnknown
 from ntm_serve.frontends.call import Call
 from ntm_serve.frontends.methods import Method, fail, methods_of, parsed
 
@@ -21,6 +21,9 @@ REFLECTION_V1_PATH = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 # What a probe asks for that restarts a server which does not answer at all: one that drains, or whose store is away, is
 # alive.
 LIVENESS = "liveness"
+
+# Of a name that is watched, which is kept for as long: anybody may ask, and no service or model is called that.
+NAME_MAX = 1024
 
 Status = health_pb2.HealthCheckResponse  # A response is but a status.
 
@@ -65,6 +68,8 @@ class Health:
                 return None
             try:
                 name = parsed(health_pb2.HealthCheckRequest, data).service
+                if len(name) > NAME_MAX:
+                    raise InvalidInput(f"health: expected a name of at most {NAME_MAX} characters, got {len(name)}")
             except Exception as fault:
                 return fail(call, fault)
             self._watching[name].add(call)

@@ -25,6 +25,9 @@ from ntm_serve.wire import tensor_of
 # full has not read for longer.
 TAKEN_MAX_S = 30.0
 
+# Names in one request: they are looked up for each frame.
+TENSORS_MAX = 1000
+
 _REDUCTION_OF_WIRE = {
     sessions_pb2.REDUCTION_UNSPECIFIED: Reduction.PEAK,
     sessions_pb2.REDUCTION_PEAK: Reduction.PEAK,
@@ -120,6 +123,8 @@ def wish_of(request: sessions_pb2.WatchRequest) -> Wish:
     """Raises InvalidInput."""
     if request.reduction not in _REDUCTION_OF_WIRE:
         raise InvalidInput(f"reduction: expected PEAK or MEAN, got number {request.reduction}")
+    if len(request.tensors) > TENSORS_MAX:
+        raise InvalidInput(f"tensors: expected at most {TENSORS_MAX} names, got {len(request.tensors)}")
     return Wish(
         tensors=list(request.tensors),
         frames_per_s=request.frames_per_s,

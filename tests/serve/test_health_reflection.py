@@ -39,6 +39,15 @@ def test_what_is_not_there_is_told_as_the_standard_asks(health, name):
     watched.cancel()
 
 
+def test_whoever_watches_holds_no_more_than_a_name(health):
+    with pytest.raises(grpc.RpcError, match="expected a name of at most 1024 characters, got 1025") as refused:
+        next(health.Watch(asked("n" * 1025), timeout=10))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    watched = health.Watch(asked("n" * 1024), timeout=10)
+    assert next(watched).status == SERVICE_UNKNOWN
+    watched.cancel()
+
+
 def test_a_server_that_stops_is_not_serving():
     with stopping() as it, grpc.insecure_channel(it.server.target) as channel:
         health = health_pb2_grpc.HealthStub(channel)

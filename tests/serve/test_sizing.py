@@ -65,6 +65,20 @@ async def test_whoever_leaves_does_not_end_the_making():
     assert making.made == [(("slots", 1),)]
 
 
+async def test_whoever_asks_is_told_when_nothing_of_a_size_is_being_made_any_more():
+    making, told = Making(), []
+    waiting = making.of(1)
+    await turns()
+    making.sizing.once_made((("slots", 1),), lambda: told.append("made"))
+    making.sizing.once_made((("slots", 2),), lambda: told.append("never"))
+    waiting.cancel()
+    await turns()
+    assert told == ["never"]
+    making.may.set()
+    await turns()
+    assert told == ["never", "made"]
+
+
 async def test_one_is_made_at_a_time_and_no_more_wait_than_there_may_be():
     making = Making()
     waiting = [making.of(1), making.of(2), making.of(1)]

@@ -79,6 +79,33 @@ def test_those_who_are_refused_are_told_to_come_one_after_another():
     assert told(1) == pytest.approx(0.1)
 
 
+def test_whoever_has_other_limits_is_held_by_those_before_no_longer():
+    mine = accounts(TenantLimits(steps_per_s_max=1))
+    account = mine.of("acme")
+    account.expect_steps(50)
+    with pytest.raises(LimitReached):
+        account.expect_steps(1)
+    assert account.held_s == pytest.approx(49.0)
+    mine.renew({"acme": TenantLimits(steps_per_s_max=1000)})
+    assert account.held_s == 0.0
+    account.expect_steps(2000)
+    with pytest.raises(LimitReached) as refused:
+        account.expect_steps(1)
+    assert refused.value.retry_after_s == pytest.approx(1.0)
+
+
+def test_whoever_owes_steps_is_not_forgotten_before_they_are_paid_for():
+    clock = ManualClock()
+    mine = accounts(TenantLimits(steps_per_s_max=1), clock=clock)
+    mine.of("acme").expect_steps(100)
+    for number in range(IDLE_ACCOUNTS_MAX):
+        mine.of(f"other-{number}")
+    with pytest.raises(LimitReached):
+        mine.of("acme").expect_steps(1)
+    clock.advance(100)
+    assert mine.of("acme").is_idle
+
+
 def test_streams_that_send_without_end_come_spread_and_get_all_that_their_tenant_may():
     """Each of 32 streams sends on at once where it was answered, and is read again when it was told to come."""
     clock = ManualClock()

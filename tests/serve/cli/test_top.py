@@ -17,6 +17,7 @@ from ntm_serve.cli.gauging import Between, ModelLine, quantile, reading
 from ntm_serve.cli.options import Connection
 from ntm_serve.cli.top import Metrics, View, busiest, drawn
 from ntm_serve.client import Client
+from ntm_serve.errors import SettingsFault
 
 from .conftest import SCRIPT, environment
 
@@ -161,6 +162,15 @@ def elsewhere():
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.mark.parametrize("url", ["far.example/metrics", "far.example:8002", "http://:8002", "http://far.example:x/"])
+def test_what_is_no_address_is_refused_and_named(url, tmp_path):
+    (tmp_path / "token").write_text("t0ken")
+    for connection in (Connection(), Connection(token_file=tmp_path / "token")):
+        with pytest.raises(SettingsFault, match="expected an address as http://HOST:8002/metrics, got ") as refused:
+            Metrics([url], connection)
+        assert url in refused.value.message
 
 
 def test_a_token_that_goes_elsewhere_without_tls_is_told_of_and_goes_to_nobody_else(elsewhere, tmp_path):

@@ -122,6 +122,12 @@ def test_a_tensor_that_there_is_not_is_refused_with_those_that_there_are(client,
         next(client.watch(session.id, "usage"))
 
 
+def test_more_names_than_any_model_has_are_refused(client, session):
+    with pytest.raises(InvalidInput, match="tensors: expected at most 1000 names, got 1001"):
+        next(client.watch(session.id, *["*"] * 1001))
+    assert next(client.watch(session.id, *["total"] * 1000)).next_step == 0
+
+
 def test_a_rewound_session_is_shown_where_it_stands(connect, tmp_path):
     with test_server([RunningSum()], store=f"sqlite:{tmp_path / 'store'}", retain_steps=100) as server:
         client = connect(server.target)

@@ -13,6 +13,7 @@ from serve import slots
 
 from ntm_serve.app import load_models
 from ntm_serve.client import Client
+from ntm_serve.engine import OrtEngine
 from ntm_serve.errors import LimitReached, SessionEvicted
 from ntm_serve.testing import Gate, RunningSum, test_server
 from ntm_serve.v1 import sessions_pb2, sessions_pb2_grpc
@@ -192,6 +193,36 @@ def test_a_tenants_sessions_have_so_many_sizes(callers, tokens, tmp_path):
         opened(ours, 3)
 
 
+def test_sizes_that_are_made_count_also_where_whoever_asked_has_left(callers, tokens, tmp_path, monkeypatch):
+    slots.write(tmp_path / "models")
+    may, resized = threading.Event(), OrtEngine.resized
+    settings = {"tenant_model_sizes_max": 1, "model_sizes_max": 2}
+    with (
+        test_server(load_models(tmp_path / "models", batch_max=8), **callers.settings, **settings) as server,
+        grpc.insecure_channel(server.target) as channel,
+        Client(server.target, token=tokens["other"], retry=None) as theirs,
+    ):
+        monkeypatch.setattr(OrtEngine, "resized", lambda *of: may.wait() and resized(*of))
+        [scheduler] = server.running.service._schedulers.values()
+        stub, metadata = sessions_pb2_grpc.SessionsStub(channel), [("authorization", f"Bearer {tokens['acme']}")]
+
+        def asked(size):
+            return stub.Open.future(sessions_pb2.OpenRequest(model="slots", sizes={"slots": size}), metadata=metadata)
+
+        try:
+            left = asked(1)
+            until(lambda: scheduler._sizing._making)
+            left.cancel()
+            until(lambda: not server.running.service._residency._sessions.account_of("acme|s").calls)
+            assert facts_of(asked(2).exception(timeout=20)) == ({"limit": "tenant_model_sizes_max"}, 1.0)
+            assert len(scheduler._sizing._making) == 1
+        finally:
+            may.set()
+        # There is room for another's, and once it is made for its own.
+        assert theirs.session("slots", sizes={"slots": 3}).next_step == 0
+        until(lambda: asked(2).code() is grpc.StatusCode.OK)
+
+
 def test_whoever_opens_without_end_ends_its_own_sessions_and_no_others(both):
     with both(RunningSum(width=100), resident_bytes_max=10 * 400) as (_, ours, theirs):
         quiet = [theirs.session("running-sum") for _ in range(4)]
@@ -254,3 +285,21 @@ def test_a_session_that_is_run_again_to_be_looked_at_is_paid_for(paying):
         # Coming back is not refused, nor are steps that are answered already.
         assert ours.session("running-sum", session_id="mine", resume=True).state()["total"].tolist() == [55]
         assert next(ours.watch("mine")).next_step == 55
+
+
+def test_whoever_watches_sees_later_what_its_tenant_cannot_pay_for_yet(both, tmp_path):
+    settings = {"store": f"sqlite:{tmp_path / 'sessions.db'}", "resident_bytes_max": 4, "tenant_steps_per_s_max": 20}
+    with both(**settings) as (_, ours, theirs):
+        session = ours.session("running-sum", session_id="mine", durability="process")
+        session.step(ones(5))
+        frames = ours.watch("mine", frames_per_s=1)
+        assert next(frames).next_step == 5
+        # Paid for two seconds later; by then another's session has its place in memory.
+        session.step(ones(50))
+        theirs.session("running-sum", durability="process")
+        assert not ours.session_info("mine").resident
+        while (frame := next(frames)).next_step == 5:
+            pass
+        assert (frame.next_step, frame.resident) == (55, False)
+        assert frame.state["total"].array.tolist() == [55]
+        frames.close()
