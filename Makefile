@@ -194,9 +194,10 @@ train: .venv/.everything ## Train a recipe: make train RECIPE=copy-ff. Goes on w
 	$(BIN)/ntm-models train $(RECIPE) --out build/train/$(RECIPE) $(TRAIN_OPTIONS)
 
 export-zoo: .venv/.everything ## Make models/zoo/$(RECIPE) from what make train has trained, with proof.
-	@mkdir -p models/weights && cp build/train/$(RECIPE)/best.pt models/weights/$(RECIPE).pt
-	$(BIN)/ntm-export models/recipes/$(RECIPE).toml --weights models/weights/$(RECIPE).pt --out models/zoo \
+	@test -e build/train/$(RECIPE)/curve.png || { echo "build/train/$(RECIPE): no curve.png, which the end of a training draws: make train RECIPE=$(RECIPE) goes on where it was" >&2; exit 1; }
+	$(BIN)/ntm-export models/recipes/$(RECIPE).toml --weights build/train/$(RECIPE)/best.pt --out models/zoo \
 		--curve build/train/$(RECIPE)/curve.png --sequences 1000 --licence Apache-2.0 --source "trained by this project" --force $(EXPORT_OPTIONS)
+	@mkdir -p models/weights && cp build/train/$(RECIPE)/best.pt models/weights/$(RECIPE).pt
 
 zoo-check: .venv/.serving ## Measure every promise of the models of the zoo through a server. Fails where one does not hold.
 	$(BIN)/ntm-models zoo-check models/zoo

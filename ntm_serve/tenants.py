@@ -326,8 +326,8 @@ class Account:
         return f"tenant {self.tenant}" if self.tenant else "server"
 
     def _refusal(self, limit: str, what: str, retry_after_s: float) -> LimitReached:
-        fields = {LIMIT: self._limit(limit)}
-        return LimitReached(f"{self._name}: {what}", retry_after_s=retry_after_s, fields=fields)
+        name = self._limit(limit)
+        return LimitReached(f"{self._name}: {what} ({name})", retry_after_s=retry_after_s, fields={LIMIT: name})
 
     def _limit(self, name: str) -> str:
         """A limit's name as refusals have it."""

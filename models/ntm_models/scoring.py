@@ -18,7 +18,7 @@ from ntm_models.evaluate import Evaluation, evaluate, task_for
 from ntm_models.report import report
 from ntm_models.served import served
 from ntm_models.zoo import FRESH_SEED, FRESH_SEQUENCES, check, read_zoo, sequences_to_check, sequences_to_survey, survey
-from ntm_serve.client import Client
+from ntm_serve.client import Client, Tls, token_of_file
 
 ZOO = Path("models", "zoo")
 
@@ -36,11 +36,30 @@ def eval_command(
     ] = None,
     sequences: Annotated[int, typer.Option(min=1, help="Sequences of each length.")] = FRESH_SEQUENCES,
     seed: Annotated[int, typer.Option(min=0, help="Of the sequences.")] = FRESH_SEED,
-    target: Annotated[str, typer.Option(help="Where the server listens, HOST:PORT.")] = "localhost:8001",
+    target: Annotated[
+        str,
+        typer.Option("--target", "--server", envvar="NTM_SERVE_SERVER", help="Where the server listens, HOST:PORT."),
+    ] = "localhost:8001",
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="NTM_SERVE_CLIENT_TLS_CA",
+            help="PEM file of the authorities of a server with TLS.",
+            show_default=False,
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="NTM_SERVE_CLIENT_TOKEN_FILE", help="File with the token that says who calls.", show_default=False
+        ),
+    ] = None,
     version: Annotated[str, typer.Option(help="The model's version.  [default: the highest]", show_default=False)] = "",
 ) -> None:
     """Score a served model on a task: each sequence is a session."""
-    with Client(target) as client:
+    tls = None if tls_ca is None else Tls(ca=tls_ca)
+    token = None if token_file is None else token_of_file(token_file)
+    with Client(target, tls=tls, token=token) as client:
         scored = task_for(client.model(model, version), task)
         lengths = length or list(scored.lengths_shown)
         with _bar(model, total=sequences * len(lengths)) as (progress, bar):

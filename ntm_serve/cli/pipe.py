@@ -108,7 +108,9 @@ def pipe(
         about["outputs"] = ",".join(names)
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(
-            client_of(connection, retry=RetryPolicy(patience_s=patience_s) if patience_s else None)
+            client_of(
+                connection, retry=RetryPolicy(patience_s=patience_s, waits_at_limits=True) if patience_s else None
+            )
         )
         info = client.model(name, version)
         if info.fault is not None:

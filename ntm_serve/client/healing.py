@@ -58,6 +58,8 @@ class RetryPolicy:
     first_backoff_s, multiplier, backoff_max_s: the wait before a try is drawn from 0 to a bound, which begins with
     the first, is multiplied with every try and grows to no more than the last.
     silence_max_s: a connection over which nothing came for so long, not even the answer to a ping, is given up.
+    waits_at_limits: calls and groups wait for a limit's time also where nothing broke, as who works through a file
+    would; otherwise it is raised, and the caller decides.
     """
 
     patience_s: float = 30.0
@@ -65,6 +67,7 @@ class RetryPolicy:
     backoff_max_s: float = 2.0
     multiplier: float = 2.0
     silence_max_s: float = 20.0
+    waits_at_limits: bool = False
 
     def __post_init__(self) -> None:
         for name in ("patience_s", "first_backoff_s", "backoff_max_s", "silence_max_s"):
@@ -147,7 +150,8 @@ class Patience:
 
     def waits_after(self, error: NtmServeError, *, again: bool) -> bool:
         """Whether this client sends again what was answered with this error. again: it was sent before."""
-        return self._healing.policy is not None and passes(error, again=again)
+        policy = self._healing.policy
+        return policy is not None and passes(error, again=again or policy.waits_at_limits)
 
     def left_s(self, at_most_s: float | None = None) -> float | None:
         """How long the next try may take; None is for ever."""
@@ -164,7 +168,7 @@ class Patience:
         """
         healing, policy = self._healing, self._healing.policy
         healing.heard(error)
-        if policy is None or not (passes(error, again=again) or isinstance(error, DeadlinePassed)):
+        if policy is None or not (self.waits_after(error, again=again) or isinstance(error, DeadlinePassed)):
             raise error
         now_s = healing.clock()
         if not self.failures:

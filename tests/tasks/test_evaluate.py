@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trustme
 from typer.testing import CliRunner
 
 from ntm_models import report as report_module
@@ -17,6 +18,7 @@ from ntm_models.recipe import Claim
 from ntm_models.tasks import TASKS, Copy
 from ntm_models.zoo import Finding, check, fault_of_claim, fault_of_figure, lengths_of, read_zoo, survey
 from ntm_serve.app import load_models
+from ntm_serve.auth.tokens import hash_of, new_token
 from ntm_serve.client import Client
 from ntm_serve.manifest import ScoreEntry
 from ntm_serve.testing import RunningSum, test_server
@@ -86,6 +88,29 @@ def test_eval_prints_a_table_of_the_task_that_the_model_learned(target):
     rows = [line.split() for line in result.stdout.splitlines()]
     assert rows[0] == ["length", "steps", "sequences", "wrong", "bits", "exact"]
     assert rows[1:] == [["3", "7", "6", "0", "6", "of", "6"], ["5", "11", "6", "0", "6", "of", "6"]]
+
+
+def test_eval_reaches_a_server_with_tls_that_asks_who_calls(tmp_path, monkeypatch):
+    ca, token = trustme.CA(), new_token()
+    certificate = ca.issue_cert("localhost")
+    files = {name: tmp_path / name for name in ("ca", "cert", "key", "callers", "token")}
+    ca.cert_pem.write_to_path(files["ca"])
+    certificate.cert_chain_pems[0].write_to_path(files["cert"])
+    certificate.private_key_pem.write_to_path(files["key"])
+    files["callers"].write_text(
+        f'[[tokens]]\nname = "us"\ntenant = "ours"\nroles = []\nsha256 = "{hash_of(token).hex()}"\n'
+    )
+    files["token"].write_text(token)
+    arguments = ["eval", "copy-ff", "--length", "3", "--sequences", "2"]
+    settings = {"tls_cert": files["cert"], "tls_key": files["key"], "auth_file": files["callers"]}
+    with test_server(load_models(ZOO, batch_max=64), **settings) as server:
+        arguments += ["--server", f"localhost:{server.target.rpartition(':')[2]}"]
+        assert "expected a token" in CliRunner().invoke(app, [*arguments, "--tls-ca", str(files["ca"])]).stderr
+        monkeypatch.setenv("NTM_SERVE_CLIENT_TLS_CA", str(files["ca"]))
+        monkeypatch.setenv("NTM_SERVE_CLIENT_TOKEN_FILE", str(files["token"]))
+        result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.split()[-4:] == ["0", "2", "of", "2"]
 
 
 @pytest.mark.parametrize(

@@ -468,3 +468,22 @@ def test_memory_does_not_grow_with_the_file(sums, tmp_path):
         assert running.returncode == 0, err
         peaks.append(usage.ru_maxrss / 1024)
     assert peaks[1] - peaks[0] < 25, f"MiB: {peaks}; the file has 58"
+
+
+def test_a_limit_is_waited_for_and_no_event_is_made_twice(cli, tmp_path):
+    events = [(f"k{number % 3}", float(number)) for number in range(60)]
+    source, sink = write_events(tmp_path / "events.jsonl", events), tmp_path / "outputs.jsonl"
+    with test_server([RunningSum()], steps_per_s_max=30) as server:
+        arguments = ("pipe", "running-sum", "--key", "id", "--server", server.target, "--batch", "4")
+        result = cli(*arguments, "--input", str(source), "--output", str(sink))
+    assert result.status == 0, result.err
+    assert written(sink) == sums_of(events)
+
+
+def test_a_limit_that_does_not_pass_is_told_when_patience_ends(cli, tmp_path):
+    source = write_events(tmp_path / "events.jsonl", [("a", 1.0), ("b", 1.0)])
+    with test_server([RunningSum()], sessions_max=1) as server:
+        arguments = ("pipe", "running-sum", "--key", "id", "--server", server.target, "--patience-s", "1")
+        result = cli(*arguments, "--input", str(source), "--output", str(tmp_path / "outputs.jsonl"))
+    assert result.status == 1
+    assert "sessions: expected at most 1 open at once" in result.err
