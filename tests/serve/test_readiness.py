@@ -82,7 +82,7 @@ def test_a_server_whose_redis_stands_still_is_not_ready_until_it_goes_on(monkeyp
             redis.go_on()
             wait_until(lambda: status() == 200, "the server to be ready again")
             wait_until(lambda: serving() == SERVING, "health to say the same")
-            assert value(scrape(server), "ntm_serve_ready") == 1
+            wait_until(lambda: value(scrape(server), "ntm_serve_ready") == 1, "the metric to say the same")
     finally:
         redis.remove()
 

@@ -471,3 +471,9 @@ def test_whatever_breaks_each_output_is_seen_once_and_in_order(seed):
             wire.clear()
             in_flight.begin_again()
     assert seen == [[float(number)] for number in range(1, 61)]
+
+
+def test_a_wait_is_a_number_that_threads_take_whatever_the_timeout_was():
+    patience = Patience(Healing(RetryPolicy(), clock=lambda: 0.0), timeout_s=np.float32(0.25))
+    assert all(type(patience.wait_s(ServerUnreachable("away"))) is float for _ in range(20))
+    assert type(patience.left_s()) is float
