@@ -27,6 +27,10 @@ SERVICES := proto/ntm_serve/v1/admin.proto proto/ntm_serve/v1/models.proto proto
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Tests wait for servers and clients more than they compute: more processes than cores. Those of a file stay together.
+WORKERS ?= 3
+PYTEST_WORKERS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 # Environments. Each stamp is newer than what it was made from, so setting up happens once.
 
 .venv/.python .venv-serving/.python:
@@ -60,7 +64,7 @@ demo-web: .venv/.serving ## Start a server with three sessions at work, and prin
 
 test: .venv/.everything ## Every test, with the coverage of the serving side.
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage run -m pytest $(PYTEST_WORKERS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --skip-covered --show-missing
 
@@ -87,7 +91,7 @@ WITHOUT_TORCH := tests/tasks tests/project tests/serve/cli tests/serve/http test
 
 test-serving: .venv-serving/.everything ## Tests of every part of a server and a client, where there is no torch.
 	@$(SERVING_BIN)/python -c 'import importlib.util, sys; sys.exit("torch is here" if importlib.util.find_spec("torch") else 0)'
-	$(SERVING_BIN)/python -m pytest $(WITHOUT_TORCH)
+	$(SERVING_BIN)/python -m pytest $(PYTEST_WORKERS) $(WITHOUT_TORCH)
 
 proto: .venv/.everything ## Write the generated code under ntm_serve/ from proto/.
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. $(PROTO)

@@ -287,7 +287,7 @@ async def test_nothing_of_a_request_is_left_without_the_garbage_collector():
                 fault.__traceback__ = None  # As frontends do, when they have written it.
             # The thread that made a ride has forgotten it once it is at something else.
             await asyncio.get_running_loop().run_in_executor(it.executor, int)
-            assert not [one for one in gc.get_objects() if isinstance(one, PassingSession)]
+            assert not [one for one in gc.get_objects() if type(one) is PassingSession]
         finally:
             gc.enable()
         assert it.service.statistics().sessions == {ModelKey("doubling", "1"): 0}

@@ -61,6 +61,7 @@ async def test_the_async_client_shows_its_token(server, token):
         ("secret", "token: expected one that `ntm-serve token` made"),
         ("", "token: expected one that"),
     ],
+    ids=["none", "of-nobody", "no-token-of-ours", "empty"],
 )
 def test_a_caller_without_a_token_of_ours_is_not(server, shown, why):
     with client(server, shown) as theirs, pytest.raises(Unauthenticated, match=why) as raised:
