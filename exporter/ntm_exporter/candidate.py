@@ -20,7 +20,16 @@ from ntm_exporter.trace import Traced, trace
 from ntm_exporter.verify import begun, golden_steps, record_golden, torch_rows
 from ntm_models.tasks import tensors_of
 from ntm_serve.engine import ORT_VERSION
-from ntm_serve.manifest import AxisEntry, Exporter, Manifest, Provenance, StateEntry, TensorEntry, Verification
+from ntm_serve.manifest import (
+    AxisEntry,
+    Exporter,
+    InputEntry,
+    Manifest,
+    Provenance,
+    StateEntry,
+    TensorEntry,
+    Verification,
+)
 from ntm_serve.model_directory import Golden, ModelDirectory
 from ntm_serve.spec import Array, StepSpec, TensorSpec, frozen
 from ntm_serve.step_model import State
@@ -69,7 +78,7 @@ class Candidate:
             family=self.source.family,
             task=self.source.task,
             opset=self.traced.opset,
-            inputs=_entries(self.spec.inputs),
+            inputs=tuple(InputEntry(**one.model_dump()) for one in _entries(self.spec.inputs)),
             outputs=_entries(self.spec.outputs),
             state=tuple(
                 StateEntry(**entry.model_dump(), role=one.role, axes=one.axes, graph_input=taken, graph_output=given)
