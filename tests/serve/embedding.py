@@ -13,7 +13,7 @@ TABLE = np.arange(TOKENS * WIDTH, dtype=np.float32).reshape(TOKENS, WIDTH)
 RANGE = {"token": (0, TOKENS - 1)}
 
 
-def write_embedding(target, ranges=None):
+def write_embedding(target, ranges=None, example=(0, 7, 3)):
     """total' = total + TABLE[token], y = total'. Another token is a fault of the runtime, but where a range says that
     there is none.
     """
@@ -35,7 +35,7 @@ def write_embedding(target, ranges=None):
         {"y": ("float32", (1, WIDTH))},
         {"total": ("float32", (1, WIDTH), "sum")},
         {"total": np.zeros((1, WIDTH), np.float32)},
-        {"token": np.array([[0], [7], [3]])},
+        {"token": np.array(example)[:, None]},
         ranges=ranges,
     )
 
