@@ -19,7 +19,7 @@ from ntm_serve.errors import EngineFault, ModelDamaged, ModelRejected, SettingsF
 from ntm_serve.manifest import MODEL_FILE
 from ntm_serve.model_directory import Golden, ModelDirectory
 from ntm_serve.sizes import Sizes, sized_spec, sized_state
-from ntm_serve.spec import Array, StateSpec, StepSpec, TensorSpec, all_finite, described
+from ntm_serve.spec import Array, StateSpec, StepSpec, TensorSpec, all_finite
 from ntm_serve.step_model import BatchIndependence, ModelCard, ModelKey, State
 
 ORT_VERSION = ort.__version__
@@ -386,5 +386,5 @@ def _expect_node(directory: ModelDirectory, name: str, spec: TensorSpec, node: o
     if fixed := [axis for axis, actual in zip(axes, shape[1:], strict=False) if axis and isinstance(actual, int)]:
         raise ModelRejected(f"{directory.path}: {name}: expected axes {fixed} to be symbolic, got shape {shape}")
     if dtype != spec.dtype or not sizes_fit:
-        expected = described(spec.dtype, spec.shape)
-        raise ModelRejected(f"{directory.path}: {name}: expected {expected} after the batch axis, got {dtype}{shape}")
+        said = f"{directory.path}: {name}: expected {spec.layout} after the batch axis"
+        raise ModelRejected(f"{said}, got {dtype}{shape}")

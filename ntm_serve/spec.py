@@ -57,8 +57,12 @@ class TensorSpec:
             self._expect_range(self.range)
 
     def __str__(self) -> str:
-        shown = described(self.dtype, self.shape)
-        return shown if self.range is None else f"{shown} in {self.range}"
+        return self.layout if self.range is None else f"{self.layout} in {self.range}"
+
+    @property
+    def layout(self) -> str:
+        """Dtype and shape alone."""
+        return described(self.dtype, self.shape)
 
     @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:

@@ -144,7 +144,7 @@ def _expect_task(source: Source, spec: StepSpec) -> None:
     """Refuse a step that says it does a task whose tensors it does not have."""
     assert source.scored is not None
     inputs, outputs = tensors_of(source.scored)
-    taken, given = ({one.name: str(one) for one in specs} for specs in (spec.inputs, spec.outputs))
+    taken, given = ({one.name: one.layout for one in specs} for specs in (spec.inputs, spec.outputs))
     # A step may give more than what is scored.
     if taken != inputs or not outputs.items() <= given.items():
         raise ContractFault(

@@ -353,5 +353,4 @@ def _shown(axes: Sequence[object]) -> str:
 
 
 def _expected(spec: TensorSpec) -> str:
-    one, several = (described(spec.dtype, axes) for axes in (spec.shape, ("T", *spec.shape)))
-    return f"{one} for one step or {several} for several"
+    return f"{spec.layout} for one step or {described(spec.dtype, ('T', *spec.shape))} for several"

@@ -27,7 +27,7 @@ def server(tmp_path_factory):
     write_embedding(repository / "embedding" / "1")
     write_embedding(repository / "embedding" / "2", RANGE)
     write_lookup(repository / "lookup" / "1", RANGE)
-    with test_server(load_models(repository, batch_max=4)) as server:
+    with test_server(load_models(repository, batch_max=4), inspector="write") as server:
         yield server
 
 
@@ -122,6 +122,23 @@ def test_the_range_is_told_by_every_face(server, wire):
     assert told[("embedding", "2")] == {"min": 0, "max": 7}
     assert told[("embedding", "1")] is None
     assert spec_json(spec_of(of_grpc))["range"] == {"min": 0, "max": 7}
+
+
+def test_steps_by_hand_are_refused_over_http(server, wire):
+    session = wire.open(model="embedding").session_id
+    steps = f"{server.http}/api/v1/sessions/{session}/steps"
+    answer = httpx.post(steps, json={"inputs": {"token": [[0], [8]]}})
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (400, "INVALID_INPUT")
+    assert answer.json()["error"]["message"] == "token: expected numbers from 0 to 7, got 8 at [1, 0]"
+    assert httpx.post(steps, json={"inputs": {"token": [[0], [7]]}}).json()["next_step"] == 2
+
+
+def test_a_stream_goes_on_after_a_message_that_is_refused(wire):
+    session = wire.open(model="embedding").session_id
+    good, bad, again = wire.stream(request_of([session], tokens((one,))) for one in (1, 8, 2))
+    assert not good.failures
+    assert bad.failures[0].error.message == "token: expected numbers from 0 to 7, got 8 at [0, 0]"
+    assert array_of(again.outputs[0])[0, 0, 0].tolist() == (TABLE[1] + TABLE[2]).tolist()
 
 
 def test_a_sequence_is_refused_and_goes_on(triton):
