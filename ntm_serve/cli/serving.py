@@ -16,7 +16,8 @@ from ntm_serve.app import LoadedModels, Running, load_models, run, serve
 from ntm_serve.caller import parted
 from ntm_serve.config import Settings, read_settings
 from ntm_serve.engine import OrtEngine
-from ntm_serve.errors import NtmServeError
+from ntm_serve.errors import NtmServeError, SettingsFault
+from ntm_serve.manifest import MANIFEST_FILE
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.preflight import expect_usable
 
@@ -70,6 +71,7 @@ def check_directory(directory: Path, given: dict[str, Any]) -> dict[str, str]:
     of the first fault.
     """
     settings = read_settings(given)
+    _expect_version(directory)
     content = read_model_directory(directory)
     engine = OrtEngine(
         content,
@@ -93,6 +95,17 @@ def check_directory(directory: Path, given: dict[str, Any]) -> dict[str, str]:
         "engine": engine.card.engine,
         "digest": content.digest,
     }
+
+
+def _expect_version(directory: Path) -> None:
+    """Refuse the folder of a model, which has one for each version. Raises SettingsFault."""
+    found = [path.parent for path in directory.glob(f"*/{MANIFEST_FILE}")]
+    versions = sorted(found, key=lambda one: (len(one.name), one.name))
+    if versions and not (directory / MANIFEST_FILE).exists():
+        raise SettingsFault(
+            f"expected a model's version, got {directory}, which has {', '.join(one.name for one in versions)}: "
+            f"ntm-serve check {versions[-1]}"
+        )
 
 
 def _rates(run_s: Mapping[int, float]) -> str:
