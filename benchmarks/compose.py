@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from urllib.parse import quote
@@ -27,6 +28,8 @@ from rich.table import Table
 from benchmarks.chaos.programs import free_ports
 from benchmarks.chaos.scenarios import ZEROS, told
 from benchmarks.chaos.stage import Figures, Plan, Stage, all_heard, p99, talking
+from ntm_serve.client import AsyncClient
+from ntm_serve.errors import ModelUnknown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "compose.json"
@@ -162,6 +165,13 @@ async def until_scraped(compose: Compose, replicas: int) -> None:
             seen = await asyncio.to_thread(queried, compose.http, 'up{job="ntm-serve"}')
 
 
+async def refused(target: str) -> None:
+    """A call that fails: however well the sessions fare, the dashboard has one to show."""
+    async with AsyncClient(target) as client:
+        with suppress(ModelUnknown):
+            await client.model("of-nobody")
+
+
 async def disturbed(compose: Compose, say: Callable[[str], None]) -> dict[str, float]:
     """Kill replicas and change their number while sessions stream. How long each took, in seconds."""
     took_s: dict[str, float] = {}
@@ -186,6 +196,7 @@ async def disturbed(compose: Compose, say: Callable[[str], None]) -> dict[str, f
     if ended["ExitCode"]:
         raise RuntimeError(f"a replica that was told to stop ended with {ended['ExitCode']}, not by itself with 0")
     await done("start of that replica", compose.up("--no-recreate"))
+    await refused(compose.target)
     [store] = await compose.containers("valkey")
     await done("docker kill of valkey", docker("kill", store))
     await done("start of valkey", docker("start", store))

@@ -113,7 +113,9 @@ class Sizing(Generic[Made]):
     async def _run(self, sizes: Sizes) -> Made:
         try:
             async with self._turn:
-                made = self._made[sizes] = await self._make(sizes)
+                fresh = await self._make(sizes)
+                # Whoever waited for one that made room meanwhile may have it in use: there is one of a size.
+                made = self._made.setdefault(sizes, fresh)
         except NtmServeError as fault:
             if len(self._faults) >= FAULTS_MAX:
                 del self._faults[next(iter(self._faults))]

@@ -16,6 +16,8 @@ from ntm_serve.app import LoadedModels, Running, load_models, run, serve
 from ntm_serve.caller import parted
 from ntm_serve.config import Settings, read_settings
 from ntm_serve.engine import OrtEngine
+from ntm_serve.errors import NtmServeError, SettingsFault
+from ntm_serve.manifest import MANIFEST_FILE
 from ntm_serve.model_directory import read_model_directory
 from ntm_serve.preflight import expect_usable
 
@@ -26,6 +28,8 @@ SWITCH_INTERVAL_S = 0.0005
 # Objects more than before, then young collections, then middle ones, until the garbage collector looks. With
 # Python's own 700 it looks at all sessions' objects several times a second: pauses of milliseconds.
 GARBAGE_THRESHOLDS = (50_000, 20, 100)
+
+log = structlog.get_logger()
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -40,7 +44,13 @@ def serve_until_stopped(given: dict[str, Any]) -> None:
     expect_usable(settings)
     loaded = load_models(settings.models, batch_max=settings.batch_max, execution_provider=settings.execution_provider)
     settle_garbage()
-    run(_serve(settings, loaded))
+    try:
+        run(_serve(settings, loaded))
+    except NtmServeError:
+        raise
+    except Exception as fault:  # The boundary: whoever collects log lines must find why it ended among them.
+        log.critical("the server ends by a fault of its own", exc_info=fault)
+        raise SystemExit(1) from None
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
@@ -61,6 +71,7 @@ def check_directory(directory: Path, given: dict[str, Any]) -> dict[str, str]:
     of the first fault.
     """
     settings = read_settings(given)
+    _expect_version(directory)
     content = read_model_directory(directory)
     engine = OrtEngine(
         content,
@@ -84,6 +95,17 @@ def check_directory(directory: Path, given: dict[str, Any]) -> dict[str, str]:
         "engine": engine.card.engine,
         "digest": content.digest,
     }
+
+
+def _expect_version(directory: Path) -> None:
+    """Refuse the folder of a model, which has one for each version. Raises SettingsFault."""
+    found = [path.parent for path in directory.glob(f"*/{MANIFEST_FILE}")]
+    versions = sorted(found, key=lambda one: (len(one.name), one.name))
+    if versions and not (directory / MANIFEST_FILE).exists():
+        raise SettingsFault(
+            f"expected a model's version, got {directory}, which has {', '.join(one.name for one in versions)}: "
+            f"ntm-serve check {versions[-1]}"
+        )
 
 
 def _rates(run_s: Mapping[int, float]) -> str:

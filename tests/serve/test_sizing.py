@@ -152,3 +152,17 @@ async def test_no_more_faults_are_remembered_than_there_may_be():
     with pytest.raises(ModelRejected):
         await making.of(1)
     assert (await making.of(0)).sizes == (("slots", 0),)
+
+
+async def test_there_is_one_of_a_size_though_it_made_room_before_whoever_waited_came_to_it():
+    making = Making(sizes_max=1)
+    making.may.set()
+    waiting = making.of(1)
+    while (("slots", 1),) not in making.sizing.made:  # noqa: ASYNC110 - the very turn of the loop matters
+        await asyncio.sleep(0)
+    another = making.of(2)  # For which the first makes room, as nobody has it in use yet.
+    again = making.of(1, comes_back=True)
+    first = await waiting
+    with first.use.one_more():
+        await another
+        assert await again is first is await making.of(1)

@@ -189,6 +189,12 @@ def test_a_check_measures_the_batch_where_no_setting_says_it(cli, repository):
     assert re.search(r"steps a second +[\d,]+ by 1, [\d,]+ by 2, ", ended.out)
 
 
+def test_a_check_of_a_model_says_which_versions_it_has(cli, repository):
+    ended = cli("check", repository / "copy-ff")
+    assert ended.status == 1
+    assert f"which has 1: ntm-serve check {repository / 'copy-ff' / '1'}\n" in ended.err
+
+
 @pytest.mark.parametrize("command", ["check", "serve"])
 def test_an_execution_provider_that_is_not_installed_is_refused_with_its_package(cli, repository, command):
     where = [repository / "copy-ff" / "1"] if command == "check" else ["--models", repository]

@@ -12,7 +12,7 @@ import pytest
 
 from ntm_serve.client import Client
 from ntm_serve.config import Settings
-from ntm_serve.errors import ModelDamaged, ServerDraining
+from ntm_serve.errors import ModelDamaged, ServerDraining, ServerUnreachable
 
 from .conftest import SCRIPT, environment
 
@@ -181,3 +181,15 @@ def test_lines_of_libraries_are_json_where_ours_are(serve, repository):
     (line,) = [one for one in lines if one.get("logger") == "uvicorn.error"]
     assert (line["level"], line["event"]) == ("warning", "Invalid HTTP request received.")
     assert line["timestamp"].endswith("Z")
+
+
+def test_a_fault_of_its_own_that_ends_it_is_a_line_of_the_log(serve, repository, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import ntm_serve.scheduler as it\nit.run_ride = None\n")
+    server = serve("--models", str(repository), *FREE, "--log-format", "json", PYTHONPATH=str(tmp_path))
+    with Client(server.target, retry=None) as client, pytest.raises(ServerUnreachable):
+        client.session("copy-ff").step([0] * 9)
+    ended = server.ended()
+    last = [json.loads(line) for line in ended.err.splitlines()][-1]
+    assert (last["level"], last["event"]) == ("critical", "the server ends by a fault of its own")
+    assert "'NoneType' object is not callable" in last["exception"]
+    assert ended.status == 1

@@ -1,6 +1,7 @@
 """Durable sessions over real servers, on a file and on a redis: every call, faults of settings, what is counted."""
 
 import contextlib
+import sqlite3
 
 import grpc
 import pytest
@@ -283,6 +284,26 @@ def test_a_server_outlives_its_redis_and_goes_on_when_it_is_back(tmp_path):
             assert values(wire.step("s", [[1]], [2])) == [[3]]
     finally:
         server.remove()
+
+
+# What is damaged
+
+
+def test_a_session_whose_states_are_gone_from_the_store_is_refused_and_its_neighbour_is_not(tmp_path):
+    path = tmp_path / "sessions.db"
+    small = {"store": f"sqlite:{path}", "snapshot_steps": 2, "window_messages": 1}
+    with serving(small, RunningSum()) as wire:
+        for name in ("bad", "good"):
+            wire.open(name)
+            for _ in range(9):
+                wire.step(name, [[1]])
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("DELETE FROM snapshots WHERE session = (SELECT number FROM sessions WHERE session_id = 'bad')")
+        database.execute("DELETE FROM records WHERE first_step < 4")
+    with serving(small, RunningSum()) as wire:
+        status, reason, _ = refused(wire.step, "bad", [[1]])
+        assert (status, reason) == (grpc.StatusCode.DATA_LOSS, "STORE_DAMAGED")
+        assert values(wire.step("good", [[1]])) == [[10]]
 
 
 # What is counted
