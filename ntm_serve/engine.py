@@ -386,4 +386,5 @@ def _expect_node(directory: ModelDirectory, name: str, spec: TensorSpec, node: o
     if fixed := [axis for axis, actual in zip(axes, shape[1:], strict=False) if axis and isinstance(actual, int)]:
         raise ModelRejected(f"{directory.path}: {name}: expected axes {fixed} to be symbolic, got shape {shape}")
     if dtype != spec.dtype or not sizes_fit:
-        raise ModelRejected(f"{directory.path}: {name}: expected {spec} after the batch axis, got {dtype}{shape}")
+        said = f"{directory.path}: {name}: expected {spec.layout} after the batch axis"
+        raise ModelRejected(f"{said}, got {dtype}{shape}")

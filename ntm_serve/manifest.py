@@ -4,12 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ntm_serve.errors import InvalidInput, ModelDamaged, ModelRejected
-from ntm_serve.spec import Axis, StateSpec, StepSpec, TensorSpec
+from ntm_serve.spec import Axis, Range, StateSpec, StepSpec, TensorSpec
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
@@ -28,6 +28,19 @@ class TensorEntry(_Entry):
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+
+class RangeEntry(_Entry):
+    """The numbers that an input of whole numbers may have, both bounds included."""
+
+    min: Annotated[int, Field(strict=True)]
+    max: Annotated[int, Field(strict=True)]
+
+
+class InputEntry(TensorEntry):
+    """An input. range: None where its numbers may be whatever the dtype holds."""
+
+    range: RangeEntry | None = None
 
 
 class StateEntry(TensorEntry):
@@ -118,7 +131,7 @@ class Manifest(_Entry):
     family: str
     task: str = ""
     opset: int
-    inputs: tuple[TensorEntry, ...]
+    inputs: tuple[InputEntry, ...]
     outputs: tuple[TensorEntry, ...]
     state: tuple[StateEntry, ...]
     axes: dict[str, AxisEntry] = Field(default_factory=dict)
@@ -133,7 +146,7 @@ class Manifest(_Entry):
         """The step's spec. Raises ModelRejected where an entry cannot be one."""
         try:
             return StepSpec(
-                inputs=tuple(TensorSpec(entry.name, entry.dtype, entry.shape) for entry in self.inputs),
+                inputs=tuple(_input_spec(entry) for entry in self.inputs),
                 outputs=tuple(TensorSpec(entry.name, entry.dtype, entry.shape) for entry in self.outputs),
                 state=tuple(
                     StateSpec(entry.name, entry.dtype, entry.shape, entry.role, entry.axes) for entry in self.state
@@ -152,8 +165,13 @@ class Manifest(_Entry):
         return json.dumps(self._dumped(), indent=2) + "\n"
 
     def _dumped(self) -> dict[str, Any]:
-        """What is written: of a model whose sizes nobody chooses no word about them."""
+        """What is written: of a model whose sizes nobody chooses no word about them, and of an input that takes any
+        number no range.
+        """
         content = self.model_dump(mode="json")
+        for entry in content["inputs"]:
+            if entry["range"] is None:
+                del entry["range"]
         if not self.axes:
             del content["axes"], content["verification"]["sizes"]
             for entry in content["state"]:
@@ -164,6 +182,11 @@ class Manifest(_Entry):
         """The model's own; 0 where no state tensor has the axis, which no spec takes."""
         sizes = [size for one in self.state for name, size in zip(one.axes, one.shape, strict=False) if name == axis]
         return sizes[0] if sizes else 0
+
+
+def _input_spec(entry: InputEntry) -> TensorSpec:
+    bounds = None if entry.range is None else Range(entry.range.min, entry.range.max)
+    return TensorSpec(entry.name, entry.dtype, entry.shape, range=bounds)
 
 
 def content_sha256(entries: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ntm_serve.errors import InvalidInput, TooLarge
-from ntm_serve.spec import Array, StepSpec, all_finite, expect_finite, expect_names, expect_tensor
+from ntm_serve.spec import Array, StepSpec, all_finite, all_within, expect_names, expect_numbers, expect_tensor
 
 
 class StepRequest(NamedTuple):
@@ -25,7 +25,7 @@ class Message:
     once for all of them. steps: T. wanted: the places of the outputs that it asks for, once it was found to fit.
     """
 
-    __slots__ = ("_all_finite", "_arrays", "_spec", "request", "steps", "wanted")
+    __slots__ = ("_all_fit", "_arrays", "_spec", "request", "steps", "wanted")
 
     def __init__(
         self, request: StepRequest, *, sessions_max: int, steps_max: int, steps_limit: str = "steps_per_message_max"
@@ -61,34 +61,38 @@ class Message:
         self.wanted: Sequence[int] = ()
         self._spec: StepSpec | None = None
         self._arrays: tuple[Array, ...] = ()
-        self._all_finite = False
+        self._all_fit = False
 
     def expect(self, spec: StepSpec) -> None:
         """Refuse a message that does not fit the spec. Raises InvalidInput."""
         if self._spec is None:
             inputs = self.request.inputs
             expect_names(spec.inputs, inputs, "inputs")
-            arrays, finite = [], True
+            arrays, fit = [], True
             for one in spec.inputs:
                 array = inputs[one.name]
                 # As expect_tensor, but without a call where all is well.
                 if array.shape[2:] != one.shape or array.dtype != one.numpy_dtype:
                     expect_tensor(one, array, leading=("S", "T"))
-                finite = finite and all_finite(array)
+                fit = fit and all_finite(array)
                 arrays.append(array)
-            self._arrays, self._all_finite = tuple(arrays), finite
+            for place, bounds in spec.ranged:
+                fit = fit and all_within(arrays[place], bounds)
+            self._arrays, self._all_fit = tuple(arrays), fit
             self.wanted = wanted_outputs(spec, self.request.output_names)
             self._spec = spec
         # Of one model are also those whose state has another size.
-        elif self._spec is not spec and self._spec.inputs is not spec.inputs and self._spec != spec:
-            raise InvalidInput("session_ids: expected sessions of one model in a message, got several")
+        elif self._spec is not spec and self._spec.inputs is not spec.inputs:
+            if self._spec != spec:
+                raise InvalidInput("session_ids: expected sessions of one model in a message, got several")
+            self._all_fit = self._all_fit and self._spec.ranged == spec.ranged
 
-    def rows(self, place: int) -> tuple[Array, ...]:
-        """One session's inputs `[T, ...]`, after `expect`. Raises InvalidInput."""
+    def rows(self, place: int, spec: StepSpec) -> tuple[Array, ...]:
+        """One session's inputs `[T, ...]`, after `expect` of its spec. Raises InvalidInput."""
         rows = tuple([array[place] for array in self._arrays])
-        if not self._all_finite:
-            for one, array in zip(self._spec.inputs if self._spec else (), rows, strict=True):
-                expect_finite(one.name, array)
+        if not self._all_fit:
+            for one, array in zip(spec.inputs, rows, strict=True):
+                expect_numbers(one, array)
         return rows
 
 

@@ -24,7 +24,7 @@ from ntm_serve.manifest import (
     parse_manifest,
 )
 from ntm_serve.sizes import expect_same_along_axes
-from ntm_serve.spec import Array, StepSpec, TensorSpec, expect_names, expect_tensor, frozen
+from ntm_serve.spec import Array, StepSpec, TensorSpec, expect_names, expect_tensor, expect_within, frozen
 from ntm_serve.step_model import State
 
 
@@ -110,6 +110,8 @@ def golden_run(spec: StepSpec, arrays: Mapping[str, Array]) -> Golden:
     lengths = {len(array) for array in parts["inputs"] + parts["outputs"]} | {len(a) - 1 for a in parts["state"]}
     if steps < 1 or lengths != {steps}:
         raise InvalidInput(f"golden run: expected T >= 1 inputs and outputs and T + 1 states, got {sorted(lengths)}")
+    for place, bounds in spec.ranged:
+        expect_within(f"golden inputs: {spec.inputs[place].name}", parts["inputs"][place], bounds)
     return Golden(parts["inputs"], parts["outputs"], parts["state"])
 
 

@@ -391,7 +391,7 @@ class Service:
         message = self._message(request, account)
         message.expect(model.spec)
         for place in range(len(request.session_ids)):
-            message.rows(place)
+            message.rows(place, model.spec)
 
     def submit(
         self,

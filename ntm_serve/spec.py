@@ -1,10 +1,10 @@
 """Specs: names, dtypes and shapes of a model's tensors, without the batch axis, and the checks against them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +22,46 @@ DTYPES = (
     "uint8", "uint16", "uint32", "uint64", "bool",
 )  # fmt: skip
 
+# A range's bounds are told in 64 bits with a sign, also of uint64.
+BOUND_MAX = 2**63 - 1
+
+
+class Range(NamedTuple):
+    """The whole numbers from min to max, both included."""
+
+    min: int
+    max: int
+
+    def __str__(self) -> str:
+        return f"{self.min}..{self.max}"
+
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of one step of one session: its name, numpy dtype and shape."""
+    """One tensor of one step of one session: its name, numpy dtype and shape; and, of an input of whole numbers, what
+    they may be, as the rows of a table that they are looked up in. None: whatever the dtype holds. Specs that differ in
+    their ranges alone are equal: sessions of two versions of a model share messages and groups.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    range: Range | None = field(default=None, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InvalidInput(f"{self.name}: expected a dtype of {', '.join(DTYPES)}, got {self.dtype!r}")
         if any(size < 1 for size in self.shape):
             raise InvalidInput(f"{self.name}: expected every axis to be at least 1, got {list(self.shape)}")
+        if self.range is not None:
+            self._expect_range(self.range)
 
     def __str__(self) -> str:
+        return self.layout if self.range is None else f"{self.layout} in {self.range}"
+
+    @property
+    def layout(self) -> str:
+        """Dtype and shape alone."""
         return described(self.dtype, self.shape)
 
     @cached_property
@@ -49,6 +73,16 @@ class TensorSpec:
     def nbytes(self) -> int:
         """Bytes of one step's tensor."""
         return int(prod(self.shape)) * self.numpy_dtype.itemsize
+
+    def _expect_range(self, given: Range) -> None:
+        if self.numpy_dtype.kind not in "iu":
+            raise InvalidInput(f"{self.name}: range: expected one of whole numbers alone, got {given} of {self.dtype}")
+        held = held_by(self.dtype)
+        if not held.min <= given.min <= given.max <= held.max:
+            raise InvalidInput(
+                f"{self.name}: range: expected {held.min} <= min <= max <= {held.max}, as it is {self.dtype}, "
+                f"got min {given.min} and max {given.max}"
+            )
 
 
 @dataclass(frozen=True)
@@ -87,6 +121,8 @@ class StepSpec:
                 raise InvalidInput(f"{kind}: expected names to differ, got {names}")
         if not self.inputs or not self.outputs:
             raise InvalidInput("a step has at least one input and one output")
+        if ranged := [one.name for one in self.given if one.range is not None]:
+            raise InvalidInput(f"range: expected one of inputs alone, got one of {', '.join(ranged)}")
         if self.axes or any(one.axes for one in self.state):
             self._expect_axes()
 
@@ -94,6 +130,11 @@ class StepSpec:
     def given(self) -> tuple[TensorSpec, ...]:
         """What a step gives: outputs, then the next state."""
         return (*self.outputs, *self.state)
+
+    @cached_property
+    def ranged(self) -> tuple[tuple[int, Range], ...]:
+        """The places of those inputs that have a range, with it."""
+        return tuple((place, one.range) for place, one in enumerate(self.inputs) if one.range is not None)
 
     @cached_property
     def state_bytes(self) -> int:
@@ -123,6 +164,12 @@ class StepSpec:
         used = {name for one in self.state for name in one.axes}
         if unused := sorted(set(sizes) - used):
             raise InvalidInput(f"axes: expected each to be of a state tensor, got {unused} of none")
+
+
+def held_by(dtype: str) -> Range:
+    """The whole numbers that a dtype of them holds, as far as a range can tell."""
+    bounds = np.iinfo(dtype)
+    return Range(int(bounds.min), min(int(bounds.max), BOUND_MAX))
 
 
 def described(dtype: object, axes: Iterable[object]) -> str:
@@ -165,6 +212,26 @@ def expect_finite(name: str, array: Array) -> None:
         return
     at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
     raise InvalidInput(f"{name}: expected finite numbers, got {array[at]} at {list(at)}")
+
+
+def all_within(array: Array, bounds: Range) -> bool:
+    """Whether every number of an array of whole numbers is within the bounds."""
+    return not array.size or bool(array.min() >= bounds.min and array.max() <= bounds.max)
+
+
+def expect_within(name: str, array: Array, bounds: Range) -> None:
+    """Refuse a number beyond the bounds, naming the first place. Raises InvalidInput."""
+    if all_within(array, bounds):
+        return
+    at = tuple(int(i) for i in np.argwhere((array < bounds.min) | (array > bounds.max))[0])
+    raise InvalidInput(f"{name}: expected numbers from {bounds.min} to {bounds.max}, got {array[at]} at {list(at)}")
+
+
+def expect_numbers(spec: TensorSpec, array: Array) -> None:
+    """Refuse numbers that are not finite, or not of the input's range, naming the first place. Raises InvalidInput."""
+    expect_finite(spec.name, array)
+    if spec.range is not None:
+        expect_within(spec.name, array, spec.range)
 
 
 def frozen(array: Array) -> Array:

@@ -1,7 +1,8 @@
 """Rows through a model without state: each is one step of a session that lasts for it alone.
 
 Rules of this file: a request's rows go the way of all steps, and share batches with everybody's; a request is
-admitted whole or not at all; NaN and infinity pass, as there is no memory that they could spoil.
+admitted whole or not at all; NaN and infinity pass, as there is no memory that they could spoil, and numbers beyond an
+input's range do not, as the step is not made for them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from ntm_serve.message import Message, StepRequest, wanted_outputs
 from ntm_serve.observer import Observer
 from ntm_serve.scheduler import Scheduler
 from ntm_serve.sessions import Limits, Session
-from ntm_serve.spec import Array, StepSpec, expect_names, expect_tensor
+from ntm_serve.spec import Array, StepSpec, expect_names, expect_tensor, expect_within
 from ntm_serve.step_model import ModelKey
 from ntm_serve.submission import Reply, Submission
 from ntm_serve.tenants import Account
@@ -57,10 +58,13 @@ class Rows(Message):
             if not rows:
                 raise InvalidInput(wrong)
             raise TooLarge.beyond("sessions_per_message_max", wrong, expected=rows_max, actual=rows)
+        for place, bounds in spec.ranged:
+            name = spec.inputs[place].name
+            expect_within(name, inputs[name], bounds)
         self.steps = 1
         self._arrays = tuple([inputs[one.name][:, None] for one in spec.inputs])
         self._spec = spec
-        self._all_finite = True  # Nobody asks.
+        self._all_fit = True  # Nobody asks.
         self.wanted = wanted_outputs(spec, request.output_names)
         self.request = StepRequest(("",) * rows, (None,) * rows, {}, request.output_names)
 

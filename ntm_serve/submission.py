@@ -115,7 +115,7 @@ class Submission:
             message.expect(spec)
         rows = tuple([array[place] for array in self._arrays])
         first_step = message.request.first_steps[place]
-        ticket, new = session.admit(message.rows(place), rows, first_step, now_s=now_s, expect_room=expect_room)
+        ticket, new = session.admit(message.rows(place, spec), rows, first_step, now_s=now_s, expect_room=expect_room)
         if not new:
             self._retried.add(place)
             if ticket.outputs is not rows:

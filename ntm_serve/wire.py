@@ -13,7 +13,7 @@ import numpy as np
 from ntm_serve import errors
 from ntm_serve.durability import Durability
 from ntm_serve.errors import InvalidInput, LimitReached, NtmServeError
-from ntm_serve.spec import Array, StateSpec, TensorSpec, described
+from ntm_serve.spec import Array, Range, StateSpec, TensorSpec, described
 from ntm_serve.v1 import error_pb2, sessions_pb2, tensor_pb2
 
 # The details of a status, as google.rpc.Status, in its trailing metadata.
@@ -161,12 +161,14 @@ def arrays_of(tensors: Iterable[tensor_pb2.Tensor]) -> dict[str, Array]:
 def wire_spec(spec: TensorSpec, *, role: str = "", axes: Sequence[str] = ()) -> tensor_pb2.TensorSpec:
     """A spec as it travels."""
     dtype = _WIRE_OF_DTYPE[spec.dtype]
-    return tensor_pb2.TensorSpec(name=spec.name, dtype=dtype, shape=spec.shape, role=role, axes=axes)
+    bounds = None if spec.range is None else tensor_pb2.Range(min=spec.range.min, max=spec.range.max)
+    return tensor_pb2.TensorSpec(name=spec.name, dtype=dtype, shape=spec.shape, role=role, axes=axes, range=bounds)
 
 
 def spec_of(spec: tensor_pb2.TensorSpec) -> TensorSpec:
     """A spec that came from the wire."""
-    return TensorSpec(spec.name, _DTYPE_OF_WIRE[spec.dtype], tuple(spec.shape))
+    bounds = Range(spec.range.min, spec.range.max) if spec.HasField("range") else None
+    return TensorSpec(spec.name, _DTYPE_OF_WIRE[spec.dtype], tuple(spec.shape), range=bounds)
 
 
 def state_spec_of(spec: tensor_pb2.TensorSpec) -> StateSpec:

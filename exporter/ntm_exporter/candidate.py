@@ -15,14 +15,26 @@ import ntm_serve
 from ntm_exporter.choice import choice_of
 from ntm_exporter.contract import examined, example_arrays, given_arrays, initial_arrays
 from ntm_exporter.errors import ContractFault
+from ntm_exporter.ranges import ranged_spec
 from ntm_exporter.source import Source
 from ntm_exporter.trace import Traced, trace
 from ntm_exporter.verify import begun, golden_steps, record_golden, torch_rows
 from ntm_models.tasks import tensors_of
 from ntm_serve.engine import ORT_VERSION
-from ntm_serve.manifest import AxisEntry, Exporter, Manifest, Provenance, StateEntry, TensorEntry, Verification
+from ntm_serve.errors import InvalidInput
+from ntm_serve.manifest import (
+    AxisEntry,
+    Exporter,
+    InputEntry,
+    Manifest,
+    Provenance,
+    RangeEntry,
+    StateEntry,
+    TensorEntry,
+    Verification,
+)
 from ntm_serve.model_directory import Golden, ModelDirectory
-from ntm_serve.spec import Array, StepSpec, TensorSpec, frozen
+from ntm_serve.spec import Array, StepSpec, TensorSpec, expect_within, frozen
 from ntm_serve.step_model import State
 
 # What a candidate may claim: its tolerance refuses nothing, because the comparison to come says more
@@ -44,7 +56,7 @@ class Candidate:
 
     def examples(self, steps: int, seed: int) -> Mapping[str, Array]:
         """One session's run of the source's own example, `[T, ...]`. Raises ContractFault."""
-        return example_arrays(self.source.example_inputs, steps, seed)
+        return _example(self.source, self.spec, steps, seed)
 
     def given(self, seed: int) -> Mapping[str, Array]:
         """The state tensors that the session of that example is given, `[...]`. Raises ContractFault."""
@@ -69,7 +81,7 @@ class Candidate:
             family=self.source.family,
             task=self.source.task,
             opset=self.traced.opset,
-            inputs=_entries(self.spec.inputs),
+            inputs=tuple(_input_entry(one) for one in self.spec.inputs),
             outputs=_entries(self.spec.outputs),
             state=tuple(
                 StateEntry(**entry.model_dump(), role=one.role, axes=one.axes, graph_input=taken, graph_output=given)
@@ -88,7 +100,7 @@ class Candidate:
 def make_candidate(
     source: Source, tracing: Callable[[], None] = lambda: None, *, sizes: Mapping[str, tuple[int, int]] | None = None
 ) -> Candidate:
-    """Examine, record, trace. `tracing` is called before the last. sizes: what sessions may choose, beside what the
+    """Examine, trace, record. `tracing` is called after the first. sizes: what sessions may choose, beside what the
     step says. Raises ContractFault, NonFiniteFault, TraceFault.
     """
     choice = choice_of(source.step, sizes or {})
@@ -97,12 +109,31 @@ def make_candidate(
         _expect_task(source, spec)
     arrays = initial_arrays(source.step)
     initial = tuple(frozen(arrays[one.name].copy()) for one in spec.state)
-    run = example_arrays(source.example_inputs, golden_steps(spec), 0)
-    first = begun(spec, initial, given_arrays(arrays, source.example_state, 0))
-    golden = record_golden(torch_rows(source.step, spec), spec, first, run)
     tracing()
-    traced = trace(source.step, spec, {name: array[0] for name, array in run.items()}, arrays)
+    example = example_arrays(source.example_inputs, 1, 0)
+    traced = trace(source.step, spec, {name: array[0] for name, array in example.items()}, arrays)
+    spec = ranged_spec(spec, traced.ranges, getattr(source.step, "ranges", {}))
+    first = begun(spec, initial, given_arrays(arrays, source.example_state, 0))
+    run = _example(source, spec, golden_steps(spec), 0)
+    golden = record_golden(torch_rows(source.step, spec), spec, first, run)
     return Candidate(source, spec, initial, golden, traced)
+
+
+def _example(source: Source, spec: StepSpec, steps: int, seed: int) -> Mapping[str, Array]:
+    """A run of the source's example, `[T, ...]`, within the ranges of its inputs. Raises ContractFault."""
+    arrays = example_arrays(source.example_inputs, steps, seed)
+    try:
+        for one in spec.inputs:
+            if one.range is not None:
+                expect_within(f"example_inputs({steps}, {seed}): {one.name}", arrays[one.name], one.range)
+    except InvalidInput as fault:
+        raise ContractFault(fault.message) from fault
+    return arrays
+
+
+def _input_entry(one: TensorSpec) -> InputEntry:
+    bounds = None if one.range is None else RangeEntry(**one.range._asdict())
+    return InputEntry(name=one.name, dtype=one.dtype, shape=one.shape, range=bounds)
 
 
 def _entries(specs: Sequence[TensorSpec]) -> tuple[TensorEntry, ...]:
@@ -113,7 +144,7 @@ def _expect_task(source: Source, spec: StepSpec) -> None:
     """Refuse a step that says it does a task whose tensors it does not have."""
     assert source.scored is not None
     inputs, outputs = tensors_of(source.scored)
-    taken, given = ({one.name: str(one) for one in specs} for specs in (spec.inputs, spec.outputs))
+    taken, given = ({one.name: one.layout for one in specs} for specs in (spec.inputs, spec.outputs))
     # A step may give more than what is scored.
     if taken != inputs or not outputs.items() <= given.items():
         raise ContractFault(

@@ -6,7 +6,8 @@ A step is a torch module, or any callable that computes with torch, and imports 
     step(inputs, state) -> (outputs, next state)              dictionaries of tensors [B, ...], pure
     example_inputs(steps, seed) -> {name: array [steps, ...]} one session's realistic run
 
-and, where it wants to say more, `family: str`, `task: str` and `roles: dict[state name, role]`; and, where a session
+and, where it wants to say more, `family: str`, `task: str` and `roles: dict[state name, role]`; `ranges: dict[input
+name, (min, max)]`, of inputs of whole numbers, where the exporter does not find what they may be; and, where a session
 may choose how large its state is, `sizes: dict[axis name, (least, most)]` and `axes: dict[state name, tuple of axis
 names, "" for those that stay]`, as {"slots": (1, 256)} and {"memory": ("slots", "")}. A step may name axes alone and
 leave the sizes to whoever exports it (`--sizes slots=1:256`). The step takes the size from the
@@ -53,7 +54,9 @@ ROWS, STEPS = 2, 2
 ROW_TOLERANCE = 1e-4
 
 # What a step may say of itself beside its methods.
-ATTRIBUTES: Mapping[str, type[Any]] = {"family": str, "task": str, "roles": Mapping, "sizes": Mapping, "axes": Mapping}
+ATTRIBUTES: Mapping[str, type[Any]] = {
+    "family": str, "task": str, "roles": Mapping, "ranges": Mapping, "sizes": Mapping, "axes": Mapping,
+}  # fmt: skip
 
 Given = TypeVar("Given")
 

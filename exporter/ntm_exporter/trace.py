@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from ntm_exporter.contract import Step
 from ntm_exporter.errors import TraceFault
-from ntm_serve.spec import Array, StateSpec, StepSpec
+from ntm_exporter.ranges import found_ranges
+from ntm_serve.spec import Array, Range, StateSpec, StepSpec
 
 # Every onnxruntime that the server accepts has it, and every torch that the exporter accepts writes it.
 OPSET = 20
@@ -54,11 +55,12 @@ class GraphNames:
 
 @dataclass(frozen=True)
 class Traced:
-    """A self-contained ONNX model."""
+    """A self-contained ONNX model. ranges: of those inputs whose numbers it looks up in tables, by name."""
 
     model: bytes
     names: GraphNames
     opset: int
+    ranges: Mapping[str, Range]
 
 
 def graph_names(spec: StepSpec) -> GraphNames:
@@ -102,6 +104,7 @@ def trace(step: Step, spec: StepSpec, inputs: Mapping[str, Array], state: Mappin
                 dynamic_shapes=(tuple(free),),
                 strict=False,
             )
+            ranges = found_ranges(program, arguments, spec)
             exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
     except Exception as fault:  # torch has no common root for what it refuses, and all of it is the user's to read.
         sizes = "".join(f" and any {axis.name}" for axis in spec.axes)
@@ -114,7 +117,7 @@ def trace(step: Step, spec: StepSpec, inputs: Mapping[str, Array], state: Mappin
     expect_free_batch(graph.graph.inputs, (*names.inputs, *names.state_inputs))
     expect_free_batch(graph.graph.outputs, (*names.outputs, *names.state_outputs))
     expect_free_axes(graph.graph.inputs, graph.graph.outputs, spec)
-    return Traced(_serialised(graph, names, spec), names, graph.opset_imports[""])
+    return Traced(_serialised(graph, names, spec), names, graph.opset_imports[""], ranges)
 
 
 def expect_free_batch(values: Sequence[ir.Value], names: Sequence[str]) -> None:

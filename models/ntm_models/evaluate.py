@@ -83,7 +83,7 @@ def task_for(model: ModelInfo, name: str) -> Task:
         raise EvaluationFault(f"task: expected one of {', '.join(TASKS)}, got {name!r}")
     task = TASKS[name]()
     inputs, outputs = tensors_of(task)
-    taken, given = ({one.name: str(one) for one in specs} for specs in (model.inputs, model.outputs))
+    taken, given = ({one.name: one.layout for one in specs} for specs in (model.inputs, model.outputs))
     if taken != inputs:
         raise EvaluationFault(f"{model.name}: {name} needs the inputs {_listed(inputs)}, got {_listed(taken)}")
     if not outputs.items() <= given.items():

@@ -353,4 +353,4 @@ def _shown(axes: Sequence[object]) -> str:
 
 
 def _expected(spec: TensorSpec) -> str:
-    return f"{spec} for one step or {described(spec.dtype, ('T', *spec.shape))} for several"
+    return f"{spec.layout} for one step or {described(spec.dtype, ('T', *spec.shape))} for several"

@@ -68,7 +68,15 @@ def error_json(error: NtmServeError, *, status: int | None = None) -> Json:
 def spec_json(spec: TensorSpec) -> Json:
     role = spec.role if isinstance(spec, StateSpec) else ""
     axes = list(spec.axes) if isinstance(spec, StateSpec) else []
-    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "role": role, "axes": axes}
+    bounds = None if spec.range is None else spec.range._asdict()
+    return {
+        "name": spec.name,
+        "dtype": spec.dtype,
+        "shape": list(spec.shape),
+        "role": role,
+        "axes": axes,
+        "range": bounds,
+    }
 
 
 def model_json(view: ModelView) -> Json:

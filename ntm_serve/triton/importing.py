@@ -19,6 +19,7 @@ from ntm_serve.manifest import (
     INITIAL_STATE_FILE,
     MODEL_FILE,
     Exporter,
+    InputEntry,
     Manifest,
     Provenance,
     StateEntry,
@@ -215,7 +216,7 @@ def _manifest(plan: Plan, golden: Golden, opset: int, name: str, licence: str) -
     return Manifest(
         family="onnx",
         opset=opset,
-        inputs=tuple(TensorEntry(name=one.name, dtype=one.dtype, shape=one.fixed) for one in plan.inputs),
+        inputs=tuple(InputEntry(name=one.name, dtype=one.dtype, shape=one.fixed) for one in plan.inputs),
         outputs=tuple(TensorEntry(name=one.name, dtype=one.dtype, shape=array.shape[1:]) for one, array in shaped),
         state=tuple(
             StateEntry(

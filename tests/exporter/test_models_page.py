@@ -17,6 +17,7 @@ from ntm_exporter.export import Options, export
 from ntm_exporter.source import load_source
 from ntm_serve.app import load_models
 from ntm_serve.client import Client
+from ntm_serve.errors import InvalidInput
 from ntm_serve.testing import test_server
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
@@ -62,6 +63,21 @@ def test_the_client_of_the_page_opens_a_session_with_a_memory_of_its_own(tmp_pat
         assert ours != BLOCKS[CLIENT]
         ran = subprocess.run([sys.executable, "-c", ours], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.splitlines() == ["price 2.0 total 4.0", "price 8.0 total 12.0"]
+
+
+def test_an_item_that_the_price_list_of_the_page_does_not_have_is_refused(tmp_path):
+    exported("price_list.py", tmp_path)
+    with (
+        test_server(load_models(tmp_path / "models", batch_max=8)) as server,
+        Client(server.target) as client,
+        client.session("price-list") as session,
+    ):
+        item, _ = client.model("price-list").inputs
+        assert f"`{item.name} {item}`" in PAGE
+        for number in (16, -1):
+            with pytest.raises(InvalidInput, match=f"item: expected numbers from 0 to 15, got {number}"):
+                session.step({"item": np.array([number]), "number": np.ones(1, np.float32)})
+        assert session.info().next_step == 0
 
 
 class Appends(Cell):

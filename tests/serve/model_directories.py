@@ -11,7 +11,9 @@ from ntm_serve.manifest import (
     MODEL_FILE,
     AxisEntry,
     Exporter,
+    InputEntry,
     Manifest,
+    RangeEntry,
     StateEntry,
     TensorEntry,
     Verification,
@@ -19,14 +21,18 @@ from ntm_serve.manifest import (
 from ntm_serve.model_directory import Golden, golden_arrays
 
 
-def write_model(target, onnx, inputs, outputs, state, initial, example, *, axes=None, axes_of=None):
+def write_model(target, onnx, inputs, outputs, state, initial, example, *, axes=None, axes_of=None, ranges=None):
     """inputs, outputs: name to (dtype, shape); state: to (dtype, shape, role), `next_<name>` gives what follows.
     example: the golden run's inputs `[T, ...]`. axes: name to (least, most); axes_of: names of a state tensor's axes.
+    ranges: of inputs, name to (least, most).
     """
+    ranges = {name: RangeEntry(min=least, max=most) for name, (least, most) in (ranges or {}).items()}
     manifest = Manifest(
         family="by hand",
         opset=17,
-        inputs=tuple(TensorEntry(name=n, dtype=dtype, shape=shape) for n, (dtype, shape) in inputs.items()),
+        inputs=tuple(
+            InputEntry(name=n, dtype=dtype, shape=shape, range=ranges.get(n)) for n, (dtype, shape) in inputs.items()
+        ),
         outputs=tuple(TensorEntry(name=n, dtype=dtype, shape=shape) for n, (dtype, shape) in outputs.items()),
         state=tuple(
             StateEntry(

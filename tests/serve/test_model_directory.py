@@ -12,6 +12,7 @@ import pytest
 from ntm_serve.errors import InvalidInput, ModelDamaged, ModelIncomplete, ModelRejected
 from ntm_serve.manifest import MANIFEST_FILE, REQUIRED_FILES, content_sha256
 from ntm_serve.model_directory import golden_arrays, golden_run, read_model_directory
+from tests.serve.embedding import RANGE, write_embedding
 
 
 @pytest.fixture
@@ -125,6 +126,8 @@ def test_a_manifest_that_is_no_json_is_refused(folder):
         (lambda manifest: manifest.update(surprise=1), "surprise: Extra inputs"),
         (lambda manifest: manifest["inputs"][0].update(dtype="float8"), "x: expected a dtype of"),
         (lambda manifest: manifest["inputs"][0].update(shape=[-1]), "every axis to be at least 1"),
+        (lambda manifest: manifest["inputs"][0].update(range={"min": 0, "max": 7}), "x: range: expected one of whole"),
+        (lambda manifest: manifest["outputs"][0].update(range={"min": 0, "max": 7}), "range: Extra inputs"),
         (lambda manifest: manifest["files"].pop("golden.npz"), r"missing \['golden.npz'\]"),
         (
             lambda manifest: manifest["files"].update({"../../secret": manifest["files"]["model.onnx"]}),
@@ -136,6 +139,44 @@ def test_a_manifest_that_says_what_cannot_be_is_refused(folder, change, says):
     edit_manifest(folder, change)
     with pytest.raises(ModelRejected, match=says):
         read_model_directory(folder)
+
+
+def ranged(**changes):
+    return lambda manifest: manifest["inputs"][0].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            ranged(range={"min": 8, "max": 7}),
+            r"token: range: expected -9\d+ <= min <= max <= 9\d+, as it is int64, got",
+        ),
+        (ranged(range={"min": -(2**63) - 1, "max": 7}), "got min -9223372036854775809 and max 7"),
+        (ranged(dtype="uint8", range={"min": 0, "max": 256}), "0 <= min <= max <= 255, as it is uint8, got min 0 and"),
+        (ranged(dtype="uint64", range={"min": 0, "max": 2**63}), "<= 9223372036854775807, as it is uint64"),
+        (ranged(dtype="bool", range={"min": 0, "max": 1}), "range: expected one of whole numbers alone, got 0..1 of"),
+        (ranged(range={"min": 0}), "inputs.0.range.max: Field required"),
+        (ranged(range={"min": 0, "max": 7.0}), "inputs.0.range.max: Input should be a valid integer"),
+        (ranged(range={"min": 0, "max": "7"}), "inputs.0.range.max: Input should be a valid integer"),
+        (ranged(range=[0, 7]), "inputs.0.range: Input should be an object"),
+        (ranged(range={"min": 0, "max": 7, "step": 2}), "inputs.0.range.step: Extra inputs"),
+        (ranged(range={"min": 0, "max": 6}), r"golden inputs: token: expected numbers from 0 to 6, got 7 at \[1, 0\]"),
+    ],
+)
+def test_a_range_that_cannot_be_is_refused(tmp_path, change, says):
+    folder = write_embedding(tmp_path / "embedding" / "1", RANGE)
+    edit_manifest(folder, change)
+    with pytest.raises(ModelRejected, match=says):
+        read_model_directory(folder)
+
+
+def test_a_range_is_read_and_a_manifest_without_one_has_no_word_of_it(tmp_path):
+    ranged, free = (write_embedding(tmp_path / name / "1", given) for name, given in (("a", RANGE), ("b", None)))
+    assert read_model_directory(ranged).spec.inputs[0].range == (0, 7)
+    assert json.loads((ranged / MANIFEST_FILE).read_text())["inputs"][0]["range"] == {"min": 0, "max": 7}
+    assert read_model_directory(free).spec.inputs[0].range is None
+    assert "range" not in (free / MANIFEST_FILE).read_text()
 
 
 def test_an_initial_state_of_another_shape_is_refused(folder):

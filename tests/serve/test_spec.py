@@ -1,10 +1,23 @@
 """Specs and the checks against them."""
 
+import re
+
 import numpy as np
 import pytest
 
 from ntm_serve.errors import InvalidInput
-from ntm_serve.spec import StateSpec, StepSpec, TensorSpec, all_finite, expect_finite, expect_names, expect_tensor
+from ntm_serve.spec import (
+    Range,
+    StateSpec,
+    StepSpec,
+    TensorSpec,
+    all_finite,
+    all_within,
+    expect_finite,
+    expect_names,
+    expect_tensor,
+    expect_within,
+)
 
 X = TensorSpec("x", "float32", (8,))
 
@@ -73,3 +86,43 @@ def test_what_is_not_finite_is_refused_with_its_place(bad):
 
 def test_integers_are_always_finite():
     assert all_finite(np.array([2**62]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numbers", "bounds", "wrong"),
+    [
+        ("int64", [0, 7], Range(0, 7), None),
+        ("int64", [0, 8], Range(0, 7), "from 0 to 7, got 8 at [1]"),
+        ("int64", [-1, 9], Range(0, 7), "from 0 to 7, got -1 at [0]"),
+        ("int64", [-9, 7], Range(-8, 7), "from -8 to 7, got -9 at [0]"),
+        ("int64", [5, 5], Range(5, 5), None),
+        ("int64", [5, 4], Range(5, 5), "from 5 to 5, got 4 at [1]"),
+        ("int64", [0, -(2**63)], Range(0, 2**63 - 1), "got -9223372036854775808 at [1]"),
+        ("int64", [2**63 - 1, -(2**63)], Range(-(2**63), 2**63 - 1), None),
+        ("uint64", [0, 2**63 - 1], Range(0, 2**63 - 1), None),
+        ("uint64", [0, 2**64 - 1], Range(0, 7), "got 18446744073709551615 at [1]"),
+        ("uint64", [2**63, 1], Range(1, 2**63 - 1), "got 9223372036854775808 at [0]"),
+        ("int8", [-128, 127], Range(-128, 127), None),
+        ("int8", [-1, 127], Range(0, 127), "from 0 to 127, got -1 at [0]"),
+        ("uint8", [255, 0], Range(1, 255), "from 1 to 255, got 0 at [1]"),
+    ],
+)
+def test_numbers_beyond_a_range_are_refused_with_the_first_place(dtype, numbers, bounds, wrong):
+    array = np.array(numbers, dtype)
+    TensorSpec("x", dtype, (2,), range=bounds)
+    assert all_within(array, bounds) is (wrong is None)
+    if wrong is None:
+        expect_within("x", array, bounds)
+    else:
+        with pytest.raises(InvalidInput, match="^x: expected numbers .*" + re.escape(wrong)):
+            expect_within("x", array, bounds)
+
+
+def test_a_range_is_of_inputs_alone_and_is_told_after_the_shape():
+    token = TensorSpec("token", "int64", (1,), range=Range(0, 7))
+    assert str(token) == "int64[1] in 0..7"
+    step = StepSpec((X, token), (X,), ())
+    assert step.ranged == ((1, (0, 7)),)
+    assert StepSpec((X,), (X,), ()).ranged == ()
+    with pytest.raises(InvalidInput, match="range: expected one of inputs alone, got one of token"):
+        StepSpec((X,), (token,), ())

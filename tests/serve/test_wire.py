@@ -6,7 +6,7 @@ import pytest
 
 from ntm_serve import errors
 from ntm_serve.errors import ERROR_OF_REASON, InvalidInput, LimitReached, StepAhead
-from ntm_serve.spec import DTYPES, TensorSpec
+from ntm_serve.spec import DTYPES, Range, TensorSpec
 from ntm_serve.v1 import tensor_pb2
 from ntm_serve.wire import (
     CODE_OF_ERROR,
@@ -28,6 +28,11 @@ def test_every_dtype_survives_the_wire(dtype):
     assert back.dtype == array.dtype
     assert np.array_equal(back, array)
     assert spec_of(wire_spec(TensorSpec("x", dtype, (3,)))) == TensorSpec("x", dtype, (3,))
+
+
+@pytest.mark.parametrize("bounds", [None, Range(0, 0), Range(-(2**63), 2**63 - 1)])
+def test_a_range_survives_the_wire(bounds):
+    assert spec_of(wire_spec(TensorSpec("x", "int64", (3,), range=bounds))).range == bounds
 
 
 def test_what_is_read_is_a_view_that_cannot_be_written():

@@ -15,12 +15,13 @@ from ntm_models.cli import app
 from ntm_models.errors import EvaluationFault
 from ntm_models.evaluate import Evaluation, evaluate, task_for
 from ntm_models.recipe import Claim
-from ntm_models.tasks import TASKS, Copy
+from ntm_models.tasks import TASKS, Copy, EntityTracking
 from ntm_models.zoo import Finding, check, fault_of_claim, fault_of_figure, lengths_of, read_zoo, survey
 from ntm_serve.app import load_models
 from ntm_serve.auth.tokens import hash_of, new_token
 from ntm_serve.client import Client
 from ntm_serve.manifest import ScoreEntry
+from ntm_serve.spec import Range
 from ntm_serve.testing import RunningSum, test_server
 
 ZOO = Path(__file__).parents[2] / "models" / "zoo"
@@ -134,6 +135,12 @@ def test_a_model_of_no_known_task_is_refused():
         model = client.models()[0]
         with pytest.raises(EvaluationFault, match="task: expected one of copy, "):
             task_for(model, "")
+
+
+def test_a_model_whose_inputs_have_a_range_does_its_task(client):
+    model = client.model("entity-tracking-entnet")
+    ranged = tuple(replace(one, range=Range(0, 15)) for one in model.inputs)
+    assert isinstance(task_for(replace(model, inputs=ranged), ""), EntityTracking)
 
 
 def test_every_entry_of_the_zoo_is_found_with_what_its_recipe_claims():

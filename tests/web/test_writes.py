@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from serve.embedding import write_embedding
 
+from ntm_serve.app import load_models
 from ntm_serve.client import Client
+from ntm_serve.testing import test_server
 
 
 @pytest.fixture
@@ -94,3 +97,23 @@ def test_another_that_steps_meanwhile_is_noticed(server, session, visit):
     page.page.route("**/steps", lambda route: (origin.step(np.ones(9, np.float32)), route.continue_()))
     page.button("Step", exact=True).click()
     page.page.get_by_text("0 of 1 made").wait_for()
+
+
+def test_numbers_beyond_the_range_of_an_input_are_told_before_they_are_sent(visit, tmp_path):
+    write_embedding(tmp_path / "embedding" / "1", {"token": (3, 7)}, example=[3, 7])
+    with (
+        test_server(load_models(tmp_path, batch_max=4), inspector="write") as server,
+        Client(server.target) as client,
+        client.session("embedding", session_id="tokens") as session,
+    ):
+        page = visit(server.http, "#/sessions/tokens")
+        page.page.get_by_text("Step it by hand").click()
+        field = page.page.get_by_role("textbox", name="token: a line for each step, 1 number in it, from 3 to 7")
+        assert field.input_value() == "3"
+        field.fill("7\n8")
+        page.button("Step", exact=True).click()
+        page.sees("token, line 2: expected numbers from 3 to 7, got 8")
+        field.fill("7\n4")
+        page.button("Step", exact=True).click()
+        page.sees("2 steps made; the session stands at 2.")
+        assert session.info().next_step == 2

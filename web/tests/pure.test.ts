@@ -6,7 +6,7 @@ import { BLANK, dimmed, NOT_FINITE, paintColumn, pixelOf } from "../src/pure/pai
 import { hrefs, routeOf } from "../src/pure/routing";
 import { drawable, inWords, pinned, rangeOf } from "../src/pure/scale";
 import { cellTicks, roundStep, stepTicks, valueTicks } from "../src/pure/ticks";
-import { nested, rowsOf, textOf } from "../src/pure/typed";
+import { nested, rowsOf, textOf, within } from "../src/pure/typed";
 
 describe("routes", () => {
   test.each([
@@ -130,7 +130,7 @@ describe("ticks of values", () => {
 });
 
 describe("what is typed", () => {
-  const x = { name: "x", dtype: "float32", shape: [2], role: "" };
+  const x = { name: "x", dtype: "float32", shape: [2], role: "", range: null };
 
   test("is numbers of each step", () => {
     expect(rowsOf("0 1\n\n0.5, -2\n", x, 8)).toEqual([
@@ -156,6 +156,14 @@ describe("what is typed", () => {
 
   test("for whole numbers is whole", () => {
     expect(rowsOf("0 0.5", { ...x, dtype: "int64" }, 2)).toBe("x, line 1: expected whole numbers, as it is int64");
+  });
+
+  test("is of the input's range", () => {
+    const token = { ...x, dtype: "int64", range: { min: -1, max: 7 } };
+    expect(rowsOf("-1 7", token, 2)).toEqual([[-1, 7]]);
+    expect(rowsOf("0 7\n8 -2", token, 2)).toBe("x, line 2: expected numbers from -1 to 7, got 8");
+    expect([-5, 3, 9].map((number) => within(token, number))).toEqual([-1, 3, 7]);
+    expect(within(x, 9.5)).toBe(9.5);
   });
 
   test("becomes arrays within arrays", () => {

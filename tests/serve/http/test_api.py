@@ -111,7 +111,9 @@ def test_models_are_those_of_grpc(it):
     assert (told["name"], told["version"], told["family"], told["state_bytes"]) == (
         info.name, info.version, info.family, info.state_bytes,
     )  # fmt: skip
-    assert told["state"] == [{"name": "total", "dtype": "float32", "shape": [1], "role": "memory", "axes": []}]
+    assert told["state"] == [
+        {"name": "total", "dtype": "float32", "shape": [1], "role": "memory", "axes": [], "range": None}
+    ]
     assert told["batch_independence"] == {"holds": True, "padding": 1, "rows_tested": 64}
     assert told["sessions"] == 1
 

@@ -6,7 +6,7 @@ import { usePlace } from "../hooks";
 import { shades } from "../pure/colour";
 import { counted } from "../pure/format";
 import { pixelOf } from "../pure/paint";
-import { nested, rowsOf, sizeOf, textOf } from "../pure/typed";
+import { nested, rangeInWords, rowsOf, sizeOf, textOf, within } from "../pure/typed";
 import type { TensorSpec } from "../pure/wire";
 
 /** Inputs of more values are typed and not drawn. */
@@ -71,7 +71,8 @@ function Drawing({ spec, text, onText }: { spec: TensorSpec; text: string; onTex
 }
 
 function blank(spec: TensorSpec, steps: number, one: () => number): string {
-  return textOf(Array.from({ length: steps }, () => Array.from({ length: sizeOf(spec.shape) }, one)));
+  const number = () => within(spec, one());
+  return textOf(Array.from({ length: steps }, () => Array.from({ length: sizeOf(spec.shape) }, number)));
 }
 
 interface PadProps {
@@ -159,6 +160,7 @@ export function Pad({ id, inputs, nextStep }: PadProps) {
               {sizeOf(spec.shape) <= DRAWN_MAX ? <Drawing spec={spec} text={text} onText={onText} /> : null}
               <label for={`pad-${spec.name}`} class="small">
                 {spec.name}: a line for each step, {counted(sizeOf(spec.shape), "number")} in it
+                {spec.range ? `, ${rangeInWords(spec)}` : ""}
               </label>
               <textarea
                 id={`pad-${spec.name}`}

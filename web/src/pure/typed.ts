@@ -23,9 +23,22 @@ export function rowsOf(text: string, spec: TensorSpec, stepsMax: number): number
     if (wrong >= 0) return `${spec.name}, line ${index + 1}: expected a number, got "${words[wrong]}"`;
     if (!spec.dtype.startsWith("float") && row.some((number) => !Number.isInteger(number)))
       return `${spec.name}, line ${index + 1}: expected whole numbers, as it is ${spec.dtype}`;
+    const beyond = row.find((number) => within(spec, number) !== number);
+    if (beyond !== undefined)
+      return `${spec.name}, line ${index + 1}: expected numbers ${rangeInWords(spec)}, got ${beyond}`;
     rows.push(row);
   }
   return rows;
+}
+
+/** The number of an input's range that is nearest. */
+export function within({ range }: TensorSpec, number: number): number {
+  return range ? Math.min(Math.max(number, range.min), range.max) : number;
+}
+
+/** Of an input that has a range. */
+export function rangeInWords({ range }: TensorSpec): string {
+  return range ? `from ${range.min} to ${range.max}` : "";
 }
 
 export function textOf(rows: readonly (readonly number[])[]): string {

@@ -9,11 +9,18 @@ export interface ApiFault {
   readonly retry_after_s: number | null;
 }
 
+/** Whole numbers, both bounds included. */
+export interface WholeRange {
+  readonly min: number;
+  readonly max: number;
+}
+
 export interface TensorSpec {
   readonly name: string;
   readonly dtype: string;
   readonly shape: readonly number[];
   readonly role: string;
+  readonly range: WholeRange | null;
 }
 
 export interface Limits {
