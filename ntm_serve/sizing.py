@@ -89,7 +89,8 @@ class Sizing(Generic[Made]):
                 self._expect_no_fault(sizes)
             task = self._making.get(sizes) or self._begin(sizes, comes_back=comes_back)
             made = await asyncio.shield(task)
-        # Since it was made it may have had to make room.
+            # Since it was made it may have had to make room; where another was made meanwhile, that is the one.
+            made = self._made.pop(sizes, made)
         self._made[sizes] = made
         return made
 

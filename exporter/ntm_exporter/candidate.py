@@ -13,7 +13,7 @@ import torch
 
 import ntm_serve
 from ntm_exporter.choice import choice_of
-from ntm_exporter.contract import examined, example_arrays, given_arrays, initial_arrays
+from ntm_exporter.contract import STEPS, examined, example_arrays, given_arrays, initial_arrays
 from ntm_exporter.errors import ContractFault
 from ntm_exporter.ranges import ranged_spec
 from ntm_exporter.source import Source
@@ -110,7 +110,7 @@ def make_candidate(
     arrays = initial_arrays(source.step)
     initial = tuple(frozen(arrays[one.name].copy()) for one in spec.state)
     tracing()
-    example = example_arrays(source.example_inputs, 1, 0)
+    example = example_arrays(source.example_inputs, STEPS, 0)
     traced = trace(source.step, spec, {name: array[0] for name, array in example.items()}, arrays)
     spec = ranged_spec(spec, traced.ranges, getattr(source.step, "ranges", {}))
     first = begun(spec, initial, given_arrays(arrays, source.example_state, 0))

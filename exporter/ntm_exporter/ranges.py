@@ -6,7 +6,7 @@ Rules of this file:
   indices. Every tensor on the way has a twin that says from which place of the inputs each of its numbers came, and
   what moves the numbers moves the twin, by the same operation of torch;
 - nothing is refused that torch takes: nothing is found of numbers that went through arithmetic or a cast in which they
-  may wrap, or that index an axis whose size is free;
+  may wrap, and no upper bound of those that index an axis whose size is free;
 - a range is of a whole input: the widest of all its places, and none where one of them may be any number.
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
@@ -38,16 +39,10 @@ CASTS = frozenset({"to", "_to_copy", "type_as"})
 FROM_ZERO: Mapping[str, tuple[str, str]] = {
     "embedding": ("weight", "indices"),
     "embedding_bag": ("weight", "indices"),
-    **dict.fromkeys(
-        ("gather", "index_add", "index_copy", "index_select", "scatter", "scatter_add", "scatter_reduce"),
-        ("self", "index"),
-    ),
+    **dict.fromkeys(("gather", "index_select", "scatter", "scatter_add", "scatter_reduce"), ("self", "index")),
 }
 
-# The same, where torch takes -n to n - 1.
-FROM_THE_END: Mapping[str, tuple[str, str]] = {"index_fill": ("self", "index")}
-
-# A list of indices, one for each axis: as FROM_THE_END. Those of these dtypes are masks.
+# A list of indices, one for each axis, of which torch takes -n to n - 1. Those of these dtypes are masks.
 BY_AXIS = frozenset({"index", "index_put"})
 MASKS = (torch.bool, torch.uint8)
 
@@ -76,10 +71,13 @@ def ranged_spec(spec: StepSpec, found: Mapping[str, Range], said: Mapping[str, A
         raise ContractFault(fault.message) from fault
 
 
-def _said(name: str, bounds: object, found: Range | None) -> Range:
-    if not isinstance(bounds, tuple | list) or [type(bound) for bound in bounds] != [int, int]:
+def _said(name: str, bounds: Any, found: Range | None) -> Range:
+    whole = isinstance(bounds, tuple | list) and all(
+        isinstance(one, int | np.integer) and not isinstance(one, bool) for one in bounds
+    )
+    if not whole or len(bounds) != 2:
         raise ContractFault(f"ranges: {name}: expected two whole numbers, (min, max), got {bounds!r}")
-    said = Range(*bounds)
+    said = Range(*map(int, bounds))
     if found is not None and not found.min <= said.min <= said.max <= found.max:
         raise ContractFault(f"ranges: {name}: expected numbers within {found}, as the step looks them up, got {said}")
     return said
@@ -156,7 +154,8 @@ class _Follower(fx.Interpreter):
         names = [one.name for one in node.target._schema.arguments]
         given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
         if name == "one_hot":
-            self._claim(given["self"], given.get("num_classes", -1), from_the_end=False)
+            classes = given.get("num_classes", -1)
+            self._claim(given["self"], None if classes < 0 else classes, from_the_end=False)
         elif name == "take":
             size = self._size(given["self"])
             self._claim(given["index"], size, from_the_end=True)
@@ -167,18 +166,22 @@ class _Follower(fx.Interpreter):
                 if index is not None and not mask:
                     self._claim(index, self._size(given["self"], axis), from_the_end=True)
                 axis += self.env[index].ndim if mask else 1
-        elif name in FROM_ZERO or name in FROM_THE_END:
-            table, index = FROM_ZERO.get(name) or FROM_THE_END[name]
-            size = self._size(given[table], given.get("dim", 0))
-            self._claim(given[index], size, from_the_end=name in FROM_THE_END)
+        elif name in FROM_ZERO:
+            table, index = FROM_ZERO[name]
+            self._claim(given[index], self._size(given[table], given.get("dim", 0)), from_the_end=False)
 
     def _claim(self, index: fx.Node, size: int | None, *, from_the_end: bool) -> None:
-        """The numbers of these indices are rows of a table of that size; None is free."""
-        if size is None or size < 1 or index not in self._twins:
+        """The numbers of these indices are rows of a table of that size. None: of one whose size is free."""
+        if index not in self._twins:
             return
         places = self._twins[index].flatten()
         places = places[places != OF_NO_INPUT]
-        self._least[places] = self._least[places].clamp(min=-size if from_the_end else 0)
+        if not from_the_end:
+            self._least[places] = self._least[places].clamp(min=0)
+        if size is None or size < 1:
+            return
+        if from_the_end:
+            self._least[places] = self._least[places].clamp(min=-size)
         self._most[places] = self._most[places].clamp(max=size - 1)
 
     def _size(self, table: fx.Node, axis: int | None = None) -> int | None:

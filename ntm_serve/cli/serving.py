@@ -99,7 +99,7 @@ def check_directory(directory: Path, given: dict[str, Any]) -> dict[str, str]:
 
 def _expect_version(directory: Path) -> None:
     """Refuse the folder of a model, which has one for each version. Raises SettingsFault."""
-    found = [path.parent for path in directory.glob(f"*/{MANIFEST_FILE}")]
+    found = [path.parent for path in directory.glob(f"[!.]*/{MANIFEST_FILE}")]
     versions = sorted(found, key=lambda one: (len(one.name), one.name))
     if versions and not (directory / MANIFEST_FILE).exists():
         raise SettingsFault(

@@ -96,6 +96,7 @@ FOUND = {
     "gather by its last axis": (lambda step, x, h: torch.gather(h, dim=-1, index=x), FROM_ZERO),
     "scatter": (lambda step, x, h: h.scatter(1, x, 1.0), FROM_ZERO),
     "scatter_add": (lambda step, x, h: h.scatter_add(1, x, torch.ones_like(h)), FROM_ZERO),
+    "scatter_reduce": (lambda step, x, h: h.scatter_reduce(1, x, torch.ones_like(h), "amax"), FROM_ZERO),
     "take": (lambda step, x, h: step.rows.take(x), (-ROWS * WIDTH, ROWS * WIDTH - 1)),
     "an assignment": (lambda step, x, h: assigned(x, h) + step.table(x).sum((1, 2))[:, None], FROM_ZERO),
     "one_hot": (lambda step, x, h: functional.one_hot(x, ROWS), FROM_ZERO),
@@ -158,14 +159,14 @@ def test_the_widest_counts_of_places_that_are_looked_up_in_tables_of_their_own()
     assert range_of(step_of(lambda step, x, h: step.table(x[:, 0]) + step.wide(x[:, 1]))) == (0, 99)
 
 
-def test_an_axis_whose_size_a_session_chooses_claims_nothing() -> None:
+def test_of_an_axis_whose_size_a_session_chooses_there_is_no_upper_bound() -> None:
     step = step_of(lambda step, x, h: h.gather(1, x))
     step.forward = lambda inputs, state: (  # type: ignore[method-assign]
         {"y": state["h"].gather(1, inputs["tokens"])},
         {"h": state["h"] + 1},
     )
     step.axes, step.sizes = {"h": ("slots",)}, {"slots": (ROWS, 20)}  # type: ignore[assignment]
-    assert range_of(step) is None
+    assert range_of(step) == (0, 2**63 - 1)
     step.sizes = {}  # type: ignore[assignment]
     assert range_of(step) == FROM_ZERO
 
@@ -184,6 +185,7 @@ def test_a_step_says_a_range_that_is_not_found_or_a_narrower_one() -> None:
     assert range_of(said((0, 9))) == (0, 9)
     assert range_of(said([0, ROWS - 1], FOUND["an embedding"][0])) == FROM_ZERO
     assert range_of(said((-2, 7), FOUND["indices"][0])) == (-2, 7)
+    assert range_of(said((np.int8(-2), np.int64(7)))) == (-2, 7)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,9 @@ def test_a_step_says_a_range_that_is_not_found_or_a_narrower_one() -> None:
     [
         (said((0, 7), name="token"), "ranges: expected names of inputs, ['tokens'], got 'token'"),
         (said((0, 7.5)), "ranges: tokens: expected two whole numbers, (min, max), got (0, 7.5)"),
+        (said((0, True)), "ranges: tokens: expected two whole numbers, (min, max), got (0, True)"),
+        (said(range(2)), "ranges: tokens: expected two whole numbers, (min, max), got range(0, 2)"),
+        (said((0, 1, 2)), "ranges: tokens: expected two whole numbers, (min, max), got (0, 1, 2)"),
         (said(7), "ranges: tokens: expected two whole numbers, (min, max), got 7"),
         (said((7, 0)), "tokens: range: expected -9223372036854775808 <= min <= max"),
         (
@@ -204,6 +209,18 @@ def test_a_range_that_a_step_cannot_say_is_refused(step: Tokens, told: str) -> N
     with pytest.raises(ContractFault) as refused:
         range_of(step)
     assert str(refused.value).startswith(told)
+
+
+def test_an_example_need_not_know_what_a_single_step_is() -> None:
+    step, inside = step_of(FOUND["an embedding"][0]), Tokens().example_inputs
+
+    def marked(steps: int, seed: int) -> dict[str, Any]:
+        numbers = inside(steps, seed)
+        numbers["tokens"][np.random.default_rng(seed).integers(1, steps)] = 0
+        return numbers
+
+    step.example_inputs = marked  # type: ignore[method-assign]
+    assert range_of(step) == FROM_ZERO
 
 
 def test_an_example_beyond_the_range_is_told_with_its_number_and_place() -> None:
