@@ -123,9 +123,9 @@ def _example(source: Source, spec: StepSpec, steps: int, seed: int) -> Mapping[s
     """A run of the source's example, `[T, ...]`, within the ranges of its inputs. Raises ContractFault."""
     arrays = example_arrays(source.example_inputs, steps, seed)
     try:
-        for one in spec.inputs:
-            if one.range is not None:
-                expect_within(f"example_inputs({steps}, {seed}): {one.name}", arrays[one.name], one.range)
+        for place, bounds in spec.ranged:
+            name = spec.inputs[place].name
+            expect_within(f"example_inputs({steps}, {seed}): {name}", arrays[name], bounds)
     except InvalidInput as fault:
         raise ContractFault(fault.message) from fault
     return arrays
