@@ -15,8 +15,12 @@ DEMO_WEB_OPTIONS ?=
 # --ignore-vuln ID for each finding that docs/operations.md explains.
 AUDIT_OPTIONS ?=
 
+# Tests wait for servers and clients as well as compute: more processes than cores. Those of a file stay together.
+WORKERS ?= 3
+
 BIN := .venv/bin
 SERVING_BIN := .venv-serving/bin
+PYTEST_WORKERS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 PROTO := $(wildcard proto/ntm_serve/*/*.proto)
 SERVICES := proto/ntm_serve/v1/admin.proto proto/ntm_serve/v1/models.proto proto/ntm_serve/v1/sessions.proto
@@ -26,10 +30,6 @@ SERVICES := proto/ntm_serve/v1/admin.proto proto/ntm_serve/v1/models.proto proto
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-
-# Tests wait for servers and clients more than they compute: more processes than cores. Those of a file stay together.
-WORKERS ?= 3
-PYTEST_WORKERS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Environments. Each stamp is newer than what it was made from, so setting up happens once.
 
